@@ -142,6 +142,7 @@ def test_mend_repairs_all_damage_at_once(loaded: Finops) -> None:
     assert cells(loaded.project) == before
 
 
+@pytest.mark.thorough
 def test_every_money_column_is_compared_with_the_ledger(loaded: Finops) -> None:
     in_table("lineitem_blendedcost = 0.700000000000000001")(loaded.project)
     (row,) = loaded.json("state", "verify")
@@ -164,6 +165,7 @@ def test_a_warehouse_that_lost_rows_is_loaded_again(project: Project) -> None:
     assert finops.json("state", "verify") == []
 
 
+@pytest.mark.thorough
 def test_a_damaged_staged_file_is_never_loaded(loaded: Finops) -> None:
     before = cells(loaded.project)
     overwrite(staged(loaded.project), 20)
@@ -194,6 +196,7 @@ def test_a_parquet_file_without_a_checksum_is_compared_once(loaded: Finops) -> N
         assert loaded.json(*DEEP) == []
 
 
+@pytest.mark.thorough
 def test_a_damaged_database_is_reported_and_hides_no_other_month(project: Project) -> None:
     databases = '[database.duckdb]\ndatabase_path = "data/{export}-{month}.duckdb"\n'
     finops = Finops(project, databases)

@@ -135,6 +135,7 @@ def test_failed_months_show_the_escaped_cell_and_the_next_month_runs(
         assert_shows(line, text)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 def test_query_escapes_cells_and_its_json_has_them_whole(finops: Finops) -> None:
     result = finops.run("query", SERVICES)

@@ -97,6 +97,7 @@ def test_the_cause_of_a_failure_is_the_same_everywhere(
     assert failed["cause"] == "WarehouseUnavailable"
 
 
+@pytest.mark.thorough
 def test_an_unexpected_error_of_a_run(
     project: Project, finops: Finops, monkeypatch: MonkeyPatch
 ) -> None:

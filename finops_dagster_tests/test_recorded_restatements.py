@@ -89,6 +89,7 @@ def test_a_load_records_what_it_replaced_in_the_ledger_and_in_the_lake(project: 
     assert (restatement.replaced_id, restatement.run_id) == ("v1", run.run_id)
 
 
+@pytest.mark.thorough
 def test_a_lost_database_gets_the_history_from_the_lake(project: Project) -> None:
     for number in (1, 2):
         load(project, f"v{number}", ("EC2", "1", str(number)))
@@ -109,6 +110,7 @@ def test_a_lost_database_gets_the_history_from_the_lake(project: Project) -> Non
     assert outcome.metadata("billing_table")["replaced_version"] == "v2"
 
 
+@pytest.mark.thorough
 def test_a_history_that_did_not_reach_the_lake_is_written_later(project: Project) -> None:
     load(project, "v1", ("EC2", "1", "1"))
     for version, cost in (("v2", "2"), ("v1", "1")):

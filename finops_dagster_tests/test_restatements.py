@@ -56,6 +56,7 @@ def test_the_metadata_has_rows_cost_and_the_five_largest_changes(project: Projec
     assert project.load().metadata("billing_table")["rows_changed"] == -6
 
 
+@pytest.mark.thorough
 def test_warnings_and_new_columns_are_repeated_until_the_next_version(project: Project) -> None:
     january, february = (
         [line_item(month, lineItem__Extra="2024-01-02T03:04:05Z")]

@@ -120,6 +120,7 @@ def deliver(project: Project, export_name: str, layout: str, *, restated: bool =
     write_version(project.source, "", export_name, bill, layout=Layout(layout))  # type: ignore[arg-type]
 
 
+@pytest.mark.thorough
 def test_the_same_bill_as_cur_and_as_the_vendors_focus_has_the_same_costs(company: Project) -> None:
     run = company.load(export="own")
     assert run.metadata("focus")["groups_differ"] == 0

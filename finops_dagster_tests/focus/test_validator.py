@@ -21,6 +21,7 @@ from finops_dagster_tests.focus.validator import judge, needs_validator
 GOOD = tuple(good_charges().values())
 
 
+@pytest.mark.thorough
 @needs_validator
 def test_good_charges(tmp_path: Path) -> None:
     """Every rule that looks at a charge passes, but for one of the alternatives of InvoiceId."""
@@ -31,6 +32,7 @@ def test_good_charges(tmp_path: Path) -> None:
     assert wrong_rules(charges, judgment) == {}
 
 
+@pytest.mark.thorough
 @needs_validator
 def test_broken_charges(tmp_path: Path) -> None:
     """Each broken charge is found, by the rules that it breaks and no other."""

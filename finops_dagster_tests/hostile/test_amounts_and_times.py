@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from finops_dagster.billing.errors import CellInvalid
 from finops_dagster.billing.money import Totals
 from finops_dagster_tests.cur import csv_bytes, line_item, line_items
@@ -87,6 +89,7 @@ def test_an_amount_with_more_than_18_decimals_is_refused_and_the_error_says_how_
         )
 
 
+@pytest.mark.thorough
 def test_rounding_is_half_to_even_and_accepts_no_other_cells(
     reader: Reader,
 ) -> None:

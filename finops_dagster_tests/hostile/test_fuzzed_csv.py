@@ -64,6 +64,7 @@ def test_the_bills_before_fuzzing_can_be_loaded(reader: Reader, bill: bytes) -> 
     assert reader.load(bill) == read_by_python(bill)
 
 
+@pytest.mark.thorough
 @given(body=fuzzed_bills())
 def test_a_fuzzed_bill_is_refused_or_loaded_exactly(reader: Reader, body: bytes) -> None:
     assert_refused_or_exact(reader, body)
@@ -74,6 +75,7 @@ amounts = st.decimals(allow_nan=False, allow_infinity=False).map(str) | st.text(
 )
 
 
+@pytest.mark.thorough
 @given(cell=amounts)
 @example("0.1234567890123456789 ")
 @example("0.123_456_789_012_345_678_9")

@@ -91,6 +91,7 @@ def test_a_month_is_derived_again_when_something_changed(
     assert (record.version.manifest_id, record.mapping) == (version, mapping.version)
 
 
+@pytest.mark.thorough
 def test_charges_that_do_not_add_up_leave_the_bill_loaded_and_its_warehouse_running(
     focus: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

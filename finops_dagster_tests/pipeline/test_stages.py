@@ -151,6 +151,7 @@ def test_a_lost_record_never_reuses_a_version_id(project: Project) -> None:
     assert load("5")["billing_table"] == other["billing_table"]
 
 
+@pytest.mark.thorough
 def test_older_files_are_deleted_once_the_newer_are_whole_and_cleanup_leaves_the_record(
     finops: Finops,
 ) -> None:

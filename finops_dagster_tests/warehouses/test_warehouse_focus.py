@@ -51,6 +51,7 @@ def test_first_load(project: Project, warehouse: Adapter) -> None:
     assert project.load().outcomes()["warehouse_focus"] == "unchanged"
 
 
+@pytest.mark.thorough
 def test_a_month_is_replaced_whole_after_a_restatement_and_another_mapping(
     project: Project, warehouse: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

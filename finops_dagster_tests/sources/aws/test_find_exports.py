@@ -78,6 +78,7 @@ def write_all(folder: Path) -> None:
 ALL = {key: (layout.format.partition("-")[0], "2024-02") for key, layout in LAYOUTS.items()}
 
 
+@pytest.mark.thorough
 def test_every_layout_in_a_folder_is_found_without_a_settings_file(
     project: Project, finops: Finops
 ) -> None:

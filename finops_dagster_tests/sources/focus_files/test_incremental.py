@@ -214,6 +214,7 @@ def test_a_deleted_file_is_no_restatement(project: Project) -> None:
     assert costs(project, "2026-01") == [1, 2, 4]
 
 
+@pytest.mark.thorough
 def test_a_new_version_keeps_the_rows_of_a_deleted_file_or_is_refused(
     project: Project, in_bucket: S3Server, bucket: str
 ) -> None:
@@ -259,6 +260,7 @@ def test_a_version_that_lacks_a_loaded_file_is_refused_where_its_record_was_lost
     assert costs(project, "2026-01") == [1, 2, 4]
 
 
+@pytest.mark.thorough
 def test_a_file_with_other_bytes_restates_the_months_that_it_held_and_holds(
     project: Project,
 ) -> None:
