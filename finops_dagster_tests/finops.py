@@ -113,3 +113,22 @@ class Finops:
             stderr=subprocess.DEVNULL,
         )
         assert process.returncode == -signal.SIGKILL
+
+
+def older_document(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the document that an earlier release wrote in the place of the records of a state.
+
+    It has no sums and no costs by currency.
+    """
+    months: dict[str, Any] = {}
+    versions = []
+    for record in records:
+        if record["kind"] == "month":
+            months[record["month"]] = record["stages"]
+        elif record["kind"] == "load":
+            versions.append({k: v for k, v in record.items() if k not in ("kind", "sums", "costs")})
+    (export,) = (record for record in records if record["kind"] == "export")
+    names = {name: export[name] for name in ("name", "vendor", "table")}
+    state = {**names, "versions": versions, "months": months}
+    about = {name: records[0][name] for name in ("finops_dagster", "exported_at")}
+    return {"layout": 1, **about, "exports": [state], "runs": []}

@@ -8,7 +8,6 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,7 +16,7 @@ import yaml
 from finops_dagster.cli.changes import log_changes, logged_changes
 from finops_dagster.pipeline.observations import StageChange, report_changes
 from finops_dagster.pipeline.runs import open_instance
-from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.finops import Finops, older_document
 from finops_dagster_tests.project import SETTINGS, Project
 
 YEAR = 365 * 24 * 3600
@@ -104,22 +103,6 @@ def test_cleanup_deletes_nothing_that_a_month_needs(project: Project, loaded: Fi
     assert loaded("aws", "run-pipeline", "--end-date", "2024-02").count("unchanged") == 2
 
 
-def older(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the document that an earlier release wrote, without sums and costs by currency."""
-    months: dict[str, Any] = {}
-    versions = []
-    for record in records:
-        if record["kind"] == "month":
-            months[record["month"]] = record["stages"]
-        elif record["kind"] == "load":
-            versions.append({k: v for k, v in record.items() if k not in ("kind", "sums", "costs")})
-    (export,) = (record for record in records if record["kind"] == "export")
-    names = {name: export[name] for name in ("name", "vendor", "table")}
-    state = {**names, "versions": versions, "months": months}
-    about = {name: records[0][name] for name in ("finops_dagster", "exported_at")}
-    return {"layout": 1, **about, "exports": [state], "runs": []}
-
-
 @pytest.mark.thorough
 def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: Finops) -> None:
     assert loaded("state", "export", "state.yaml") == "state.yaml: 1 export, 5 runs\n"
@@ -155,7 +138,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     assert stage["version"] == "v2"
     assert loaded("aws", "run-pipeline", "--end-date", "2024-02").count("unchanged") == 2
 
-    Path("older.json").write_text(json.dumps(older(records), indent=1))
+    Path("older.json").write_text(json.dumps(older_document(records), indent=1))
     project.execute("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
     printed = loaded("state", "import", "older.json", code=1)
     assert printed.startswith("months imported: 2")
