@@ -12,10 +12,13 @@ import pytest
 
 from finops_dagster_tests.deploy.cluster import Deployment, attempts, deployed
 from finops_dagster_tests.project import Project
-from finops_dagster_tests.servers.kubernetes import PID
+from finops_dagster_tests.servers.kubernetes import PID, can_isolate
 from finops_dagster_tests.servers.s3 import S3Server
 
-pytestmark = pytest.mark.thorough
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not can_isolate(), reason="a pod needs unshare, as root or with namespaces"),
+]
 MONTHS = ["2024-01", "2024-02", "2024-03"]
 SIZES = """
 [[run_sizes]]

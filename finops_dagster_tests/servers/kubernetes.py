@@ -31,6 +31,15 @@ UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-use
 _VERBS = ["get", "list", "create", "delete", "watch", "patch"]
 
 
+def can_isolate() -> bool:
+    """Return whether this machine lets a process mount folders that no other process sees."""
+    command = [*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", tempfile.gettempdir()]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
 class Cluster:
     """The server, in a process of its own.
 
