@@ -19,10 +19,8 @@ from finops_dagster.billing.columns import Sql, file_literal
 from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import file_sha256, footer_texts
-from finops_dagster.lake.lake import Lake, LakeFile
+from finops_dagster.lake.lake import MONTH_FOLDER, Lake, LakeFile
 from finops_dagster.object_stores import ObjectInfo
-
-_MONTH_FOLDER = "billing_month="
 
 
 @dataclass(frozen=True)
@@ -93,14 +91,14 @@ class FolderLake(Lake):
         return FolderLake(self.root / folder)
 
     def file(self, export: str, month: BillingMonth) -> FolderFile:
-        folder = self.root / export / f"{_MONTH_FOLDER}{month}"
+        folder = self.root / export / f"{MONTH_FOLDER}{month}"
         return FolderFile(folder / f"{export}-{month}.parquet")
 
     def files(self, export: str) -> Mapping[BillingMonth, FolderFile]:
         files = {}
-        for folder in sorted(Path(self.root, export).glob(f"{_MONTH_FOLDER}*")):
+        for folder in sorted(Path(self.root, export).glob(f"{MONTH_FOLDER}*")):
             with suppress(ValueError):  # Another folder that somebody put there.
-                month = BillingMonth.parse(folder.name.removeprefix(_MONTH_FOLDER))
+                month = BillingMonth.parse(folder.name.removeprefix(MONTH_FOLDER))
                 files[month] = self.file(export, month)
         return {month: file for month, file in files.items() if file.exists()}
 

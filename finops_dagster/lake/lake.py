@@ -17,6 +17,9 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.lake.footer import version_of_footer
 from finops_dagster.object_stores import ObjectInfo
 
+MONTH_FOLDER = "billing_month="
+"""The beginning of the name of a month's folder, in every lake."""
+
 
 class LakeFile(Protocol):
     """The file of one month, which need not exist.

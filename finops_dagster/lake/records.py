@@ -54,6 +54,24 @@ def load_from_footer(file: LakeFile, export: str, month: BillingMonth, table: st
     return Load(**vars(version), export=export, month=month, table=table, loaded_at=loaded_at)
 
 
+def load_in_shared_lake(
+    connection: duckdb.DuckDBPyConnection,
+    file: LakeFile,
+    export: str,
+    month: BillingMonth,
+    table: str,
+) -> Load | None:
+    """Return the load in a lake in a store, of a month that the ledger has never had.
+
+    Such a lake stands for the table of a machine that has none. None for a lake in a folder, if the
+    lake has no load, and if the store has lost its file.
+    """
+    if not file.is_shared or ledger.loads(connection, export, month):
+        return None
+    load = load_from_footer(file, export, month, table)
+    return load if load and file.sha256() else None
+
+
 def matches_checksum(load: Load, file: LakeFile) -> bool | None:
     """Return whether the file has the checksum that `load` records; None if it records none.
 

@@ -22,12 +22,10 @@ from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import version_of_footer
-from finops_dagster.lake.lake import Lake, LakeFile
+from finops_dagster.lake.lake import MONTH_FOLDER, Lake, LakeFile
 from finops_dagster.lake.place import Place
 from finops_dagster.lake.pointer import Pointer, new_name
 from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
-
-_MONTH_FOLDER = "billing_month="
 
 
 @dataclass(frozen=True)
@@ -147,12 +145,12 @@ class StoreLake(Lake):
         return "/".join(filter(None, (self.place.prefix, self.folder, *names)))
 
     def file(self, export: str, month: BillingMonth) -> StoreFile:
-        stem = self._key(export, f"{_MONTH_FOLDER}{month}", f"{export}-{month}")
+        stem = self._key(export, f"{MONTH_FOLDER}{month}", f"{export}-{month}")
         return StoreFile(self.place, stem)
 
     def files(self, export: str) -> Mapping[BillingMonth, StoreFile]:
         keys = {info.key for info in self.place.store.files_below(self._key(export))}
-        folder = self._key(export, _MONTH_FOLDER)
+        folder = self._key(export, MONTH_FOLDER)
         names = {key.removeprefix(folder)[:7] for key in keys if key.startswith(folder)}
         files = {}
         for name in sorted(names):

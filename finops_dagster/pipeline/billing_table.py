@@ -17,6 +17,7 @@ from finops_dagster.lake import (
     Lake,
     has_rows_of,
     load_from_footer,
+    load_in_shared_lake,
     month_relation,
     names_from_footers,
     parquet_relation,
@@ -135,12 +136,11 @@ class MonthLoading:
 
         A lake in a store stands for the table on a machine that has never loaded the month: if it
         has this version, nothing is loaded. If the staged files were deleted, the rows come from
-        the lake. The block gets the month in
-        the table and the outcome, also for an unchanged month, and runs before the commit: after
-        any error, also in the block, the table has the previous version. Raises BillError for a
-        version that lacks a shared file of the loaded one, unless `force`; StageMissing;
-        FileInvalid for a damaged staged file; ReconciliationError; and what
-        `MonthLoader.replacing_month` raises.
+        the lake. The block gets the month in the table and the outcome, also for an unchanged
+        month, and runs before the commit: after any error, also in the block, the table has the
+        previous version. Raises BillError for a version that lacks a shared file of the loaded one,
+        unless `force`; StageMissing; FileInvalid for a damaged staged file; ReconciliationError;
+        and what `MonthLoader.replacing_month` raises.
         """
         export, month = self.export, self.month
         with self.database.connect(export.name, month) as connection:
@@ -150,10 +150,12 @@ class MonthLoading:
                 self._complete_ledger(connection, existing)
                 yield LoadedMonth(month_report(connection, existing, self._format(existing)))
                 return
-            in_lake = None if force else self._load_in_shared_lake(connection)
-            if in_lake is not None and in_lake.manifest_id == manifest_id:
-                yield LoadedMonth(self._report_of_lake(in_lake))
-                return
+            if not force:
+                file = self.lake.file(export.name, month)
+                in_lake = load_in_shared_lake(connection, file, export.name, month, export.table)
+                if in_lake is not None and in_lake.manifest_id == manifest_id:
+                    yield LoadedMonth(self._report_of_lake(in_lake))
+                    return
             if existing is not None and not force:
                 self._require_known_files(existing)
             replaced_id = self._keep_replaced_costs(connection, existing, manifest_id)
@@ -161,17 +163,6 @@ class MonthLoading:
                 restatement = self._record_restatement(connection, load, replaced_id)
                 report = month_report(connection, load, self._format(load))
                 yield LoadedMonth(report, "loaded", warnings, restatement)
-
-    def _load_in_shared_lake(self, connection: duckdb.DuckDBPyConnection) -> Load | None:
-        """Return the lake's load of a month that the ledger has never had; None if there is none.
-
-        A load whose file the store has lost is none.
-        """
-        file = self.lake.file(self.export.name, self.month)
-        if not self.lake.is_shared or ledger.loads(connection, self.export.name, self.month):
-            return None
-        load = load_from_footer(file, self.export.name, self.month, self.export.table)
-        return load if load and file.sha256() else None
 
     def _report_of_lake(self, load: Load) -> MonthReport:
         """Return what the lake's records say of the month; they have no costs by service."""

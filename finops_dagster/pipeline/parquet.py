@@ -13,7 +13,7 @@ from finops_dagster.lake import (
     Lake,
     exporting_month,
     is_intact,
-    load_from_footer,
+    load_in_shared_lake,
     version_of_footer,
 )
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
@@ -88,10 +88,9 @@ def writing_month(
             yield recorded, "unchanged", file.size()
             return
         load = verified_load(connection, export.name, month, export.formats)
-        if load is None and lake.is_shared and not ledger.loads(connection, export.name, month):
-            # The lake stands for the table of a machine that has none.
-            in_lake = load_from_footer(file, export.name, month, export.table)
-            if in_lake is not None and file.sha256() and not force:
+        if load is None and not force:
+            in_lake = load_in_shared_lake(connection, file, export.name, month, export.table)
+            if in_lake is not None:
                 yield in_lake, "unchanged", file.size()
                 return
         if load is None:
