@@ -575,6 +575,9 @@ COLUMNS = {
         "CASE WHEN line_item_usage_account_id IS NOT NULL THEN 'Account' END"
     ),
     "Tags": Expression("tags"),
+    "x_commitmentdiscountend": Expression(
+        "coalesce(savings_plan_end_time, reservation_end_time)", type=Sql(SqlType.TEXT)
+    ),
     "x_costcategories": Expression("cost_categories", type=Sql(SqlType.TEXT_MAP)),
     "x_discounts": Expression("discounts", type=Sql(SqlType.MONEY_MAP)),
     "x_lineitemtype": Expression("line_item_line_item_type", type=Sql(SqlType.TEXT)),
@@ -627,12 +630,12 @@ lineItem/UsageAccountName lineItem/UsageAmount lineItem/UsageEndDate lineItem/Us
 lineItem/UsageType
 pricing/RateCode pricing/currency pricing/publicOnDemandCost pricing/unit
 product/ProductName product/productFamily product/sku
-reservation/EffectiveCost reservation/NetEffectiveCost
+reservation/EffectiveCost reservation/EndTime reservation/NetEffectiveCost
 reservation/NetUnusedAmortizedUpfrontFeeForBillingPeriod reservation/NetUnusedRecurringFee
 reservation/ReservationARN reservation/UnusedAmortizedUpfrontFeeForBillingPeriod
 reservation/UnusedNormalizedUnitQuantity reservation/UnusedQuantity reservation/UnusedRecurringFee
 resourceTags/user:Name
-savingsPlan/NetSavingsPlanEffectiveCost savingsPlan/SavingsPlanARN
+savingsPlan/EndTime savingsPlan/NetSavingsPlanEffectiveCost savingsPlan/SavingsPlanARN
 savingsPlan/SavingsPlanEffectiveCost savingsPlan/TotalCommitmentToDate savingsPlan/UsedCommitment
 splitLineItem/ParentResourceId
 """.split()

@@ -69,10 +69,12 @@ _QUERIES: Mapping[str, Sql] = {
     """),
     "commitments": Sql(f"""
         WITH sizes AS (
-            SELECT currency, commitment, count(*) AS rows, sum(used + unused) AS size
+            SELECT currency, commitment, count(*) AS rows, sum(used + unused) AS size,
+                   try_cast(left(max(commitment_end), 10) AS DATE) AS last_day
             FROM placed_usage WHERE commitment IS NOT NULL GROUP BY ALL
         ), ranked AS (
-            SELECT currency, commitment, row_number() OVER largest_first <= {MOST_COMMITMENTS}
+            SELECT currency, commitment, last_day,
+                row_number() OVER largest_first <= {MOST_COMMITMENTS}
                 AND sum(rows) OVER largest_first <= {MOST_COMMITMENT_ROWS} AS is_listed
             FROM sizes
             WINDOW largest_first AS (
@@ -81,7 +83,8 @@ _QUERIES: Mapping[str, Sql] = {
         )
         SELECT month, currency, account, if(is_listed, commitment, 'other') AS id,
                if(is_listed, commitment_type, NULL) AS type,
-               sum(used) AS used, sum(unused) AS unused, CAST(NULL AS VARCHAR) AS ends
+               sum(used) AS used, sum(unused) AS unused,
+               CAST(any_value(if(is_listed, last_day, NULL)) AS VARCHAR) AS ends
         FROM placed_usage JOIN ranked USING (currency, commitment) GROUP BY ALL
     """),
     "tags": Sql("""

@@ -52,6 +52,8 @@ CASE WHEN ChargeCategory IN ('Credit', 'Tax') THEN ChargeCategory
 _DAY = Sql("""
 day(least(greatest(CAST(ChargePeriodStart AS DATE), x_billing_month), last_day(x_billing_month)))
 """)
+# Only the charges that are made from AWS's CUR have it: the last second of the commitment, as text.
+_COMMITMENT_END = Sql("CAST(x_commitmentdiscountend AS VARCHAR)")
 _IS_USAGE = Sql("(ChargeCategory = 'Usage' AND ChargeClass IS NULL)")
 _IS_UNUSED = Sql("(CommitmentDiscountStatus IS NOT DISTINCT FROM 'Unused')")
 # The vendors' own tags, such as aws:createdBy, are no tags of the company: a key that begins with
@@ -87,6 +89,7 @@ def read_charges(connection: DuckDBPyConnection, charges: Sql, charges_by_day: S
             "SubAccountName, BillingAccountName, PublisherName, ServiceSubcategory, "
             "ChargeCategory, ChargeClass, BilledCost < 0 AS is_negative, CommitmentDiscountId, "
             "CommitmentDiscountType, CommitmentDiscountStatus, "
+            f"max({_COMMITMENT_END}) AS commitment_end, "
             f"ResourceId IS NOT NULL AS has_resource, {_IS_TAGGED} AS is_tagged, "
             "sum(ListCost) AS ListCost, sum(ContractedCost) AS ContractedCost, count(*) AS charges"
         ),
@@ -111,6 +114,7 @@ def _create_usage_sums(connection: DuckDBPyConnection) -> None:
         "max(if(SubAccountId IS NULL, BillingAccountName, SubAccountName)) AS account_name, "
         f"if({committed}, CommitmentDiscountId, NULL) AS commitment, "
         f"if({committed}, CommitmentDiscountType, NULL) AS commitment_type, "
+        f"max(commitment_end) FILTER ({committed}) AS commitment_end, "
         f"sum(charges) AS charges, {_COSTS}, "
         f"{_sum('ListCost', used)} AS list, {_sum('ContractedCost', used)} AS contracted, "
         f"{_sum('EffectiveCost', _IS_USAGE)} AS usage, "
@@ -184,6 +188,7 @@ def _charges(connection: DuckDBPyConnection, rows: Sql) -> Sql:
         Sql(f"CAST(NULL AS {column.type.sql_type}) AS {quoted(column.name)}")
         for column in Specification.load(FOCUS_VERSION).columns
     )
+    columns = Sql(f"{columns}, NULL AS x_commitmentdiscountend")
     charges = Sql(f"(FROM {rows} UNION ALL BY NAME SELECT {columns} WHERE false)")
     if connection.execute("FROM account_spellings LIMIT 1").fetchone() is None:
         # To join nothing takes time, too.

@@ -28,7 +28,8 @@ UNLIKE = {"BillingAccountName", "SubAccountName"}
 
 
 def is_focus(column: str) -> bool:
-    return column[0].isupper() or column in ("x_rule", "x_source_line_items", "x_costcategories")
+    own = ("x_rule", "x_source_line_items", "x_costcategories", "x_commitmentdiscountend")
+    return column[0].isupper() or column in own
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,9 @@ def test_cur_1_and_cur_2_of_a_bill_become_the_same_charges(tmp_path: Path) -> No
     ]
     assert charges[0] == charges[1]
     assert len(charges[0]) > 1400
+    committed = [charge for charge in charges[0] if charge["CommitmentDiscountId"]]
+    assert committed
+    assert all(charge["x_commitmentdiscountend"] > "2024-01-31" for charge in committed)
 
 
 @pytest.mark.parametrize("count", [0, 5, 5000])

@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
         pa.field("x_export", pa.string()),
         pa.field("x_rule", pa.string()),
         pa.field("x_billing_month", pa.date32()),
+        pa.field("x_commitmentdiscountend", pa.string()),
     ]
 )
 _EXPORT = {

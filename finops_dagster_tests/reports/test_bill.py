@@ -170,6 +170,19 @@ def test_savings_are_those_of_usage_and_charge_what_is_unused_in_full(months: Mo
     )
     (commitment,) = rows(document, "commitments")
     assert (commitment["id"], commitment["used"], commitment["unused"]) == ("plan", 7, 3)
+    assert commitment["ends"] is None
+
+
+def test_a_commitment_ends_on_the_last_day_that_its_charges_name(months: Months) -> None:
+    def used(plan: str, end: str | None) -> Charge:
+        return charge("1", CommitmentDiscountId=plan, x_commitmentdiscountend=end)
+
+    months.write(
+        JANUARY,
+        [used("a", None), used("a", "2026-02-28T23:59:59.000Z"), used("b", "soon")],
+    )
+    ends = {row["id"]: row["ends"] for row in rows(months.document(), "commitments")}
+    assert ends == {"a": "2026-02-28", "b": None}
 
 
 def test_tags_of_the_vendor_do_not_count(months: Months) -> None:
