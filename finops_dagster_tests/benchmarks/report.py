@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import duckdb
 
@@ -15,8 +17,17 @@ from finops_dagster.focus.month import FocusMonth
 from finops_dagster.lake import FolderLake, replacing_file
 from finops_dagster_tests.benchmarks.project import BenchmarkProject, Figure, Run, made_once
 from finops_dagster_tests.focus.test_rules import GOOD, write
+from finops_dagster_tests.reports.browser import chromium
 
 _MONTHS, _FIRST = 13, BillingMonth(2023, 1)
+# Notes when the page has drawn all of its panels, in milliseconds since it was opened.
+_NOTE_READY = """
+new MutationObserver((_, observer) => {
+  if (!document.documentElement?.dataset.ready) return;
+  window.readyAt = performance.now();
+  observer.disconnect();
+}).observe(document, { attributes: true, subtree: true });
+"""
 # Accounts, services and resources are chosen as in most bills: the second of them has half the
 # charges of the first, the third a third. A series has one or two regions and a few SKUs, whose
 # prices do not change: random ones would look like anomalies.
@@ -70,7 +81,7 @@ FROM priced, (FROM {template} LIMIT 1) AS template
 
 
 def report(rows: int, runs: int) -> Iterator[Figure]:
-    """Measure the page of thirteen months of charges, as a process, and its size."""
+    """Measure the page of thirteen months of charges: making it as a process, size, opening it."""
     charges = made_once(f"steady-{rows}-{_MONTHS}", _write_months, rows)
     project = BenchmarkProject.create(charges, memory_limit="1GB")
     focus = project.work / "parquet/focus"
@@ -81,6 +92,24 @@ def report(rows: int, runs: int) -> Iterator[Figure]:
     notes = f"peak {made.megabytes:,.0f} MB at memory_limit = 1GB"
     yield made.figure(f"the page of {_MONTHS} months of {rows:,} charges", 15, notes)
     yield Figure("size of the page", page.stat().st_size / 1e3, "kB", 1500)
+    if shutil.which("chromium"):
+        yield Figure(
+            "the page opened in Chromium, all panels drawn", _seconds_to_open(page), "s", 1
+        )
+
+
+def _seconds_to_open(page: Path) -> float:
+    """Return the median of five openings, each in a context of its own."""
+    with chromium() as browser:
+        seconds = []
+        for _ in range(5):
+            with browser.new_context(offline=True) as context:
+                tab = context.new_page()
+                tab.add_init_script(_NOTE_READY)
+                tab.goto(page.as_uri())
+                tab.wait_for_selector("html[data-ready]")
+                seconds.append(tab.evaluate("window.readyAt") / 1000)
+        return median(seconds)
 
 
 def _write_months(folder: Path, rows: int) -> None:
