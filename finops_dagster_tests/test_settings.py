@@ -244,13 +244,13 @@ def test_the_charges_of_an_export_are_derived_from_its_bill(file: Path) -> None:
         None,
         {"": "focus-costs"},
     ]
-    assert not any(export.without_focus(exports) for export in exports)
+    assert not any(export.lacks_charges(exports) for export in exports)
 
 
 def test_actual_and_amortized_costs_alone_have_no_focus(file: Path) -> None:
     exports = load(file, ACTUAL + AMORTIZED).exports
     assert [export.focus_exports for export in exports] == [None, None]
-    assert all(export.without_focus(exports) for export in exports)
+    assert all(export.lacks_charges(exports) for export in exports)
 
 
 @pytest.mark.parametrize(

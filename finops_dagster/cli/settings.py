@@ -227,7 +227,7 @@ def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> 
     source = VENDORS[export.vendor].source(export, ObjectStores(), None)
     months = available_manifests(source, export.months()[::-1])
     answer = f"{count_text(len(months), 'month')}, {min(months)} to {max(months)}"
-    if export.without_focus(exports):
+    if export.lacks_charges(exports):
         answer += "; no FOCUS, which needs amortized_from to join the actual and amortized costs"
     reasons = (no_charges_reason(export, month, exports) for month in sorted(months))
     reason = next(filter(None, reasons), None)

@@ -25,10 +25,11 @@ from finops_dagster.sources.settings import ExportSettings
 
 @dataclass(frozen=True)
 class Vendor:
-    """The parts of a vendor, each made of an export's settings.
+    """What the pipeline and the commands need of a vendor.
 
-    `source` also gets a reader of the files that months share; None where no file may be read.
-    `discover` finds exports in a store for `finops config discover`.
+    `settings` is the class of an export's settings. `formats` returns the formats of such settings
+    by name, and `source` their source; it also gets a reader of the files that months share, or
+    None where no file may be read. `discover` finds exports for `finops config discover`.
     """
 
     settings: type[ExportSettings]

@@ -80,7 +80,7 @@ class FixedFormat(Format, Protocol):
 
 
 def is_money(bill_format: Format, column: str) -> bool:
-    """Return whether a column of numbers is a money column.
+    """Return whether a column of numbers has amounts of money, by its name.
 
     Other numbers are quantities, factors, ratios and rates: these may be rounded to 18 decimals.
     """
@@ -88,9 +88,10 @@ def is_money(bill_format: Format, column: str) -> bool:
 
 
 def every_cost_has_invoice(cost: str, invoice: str, columns: Collection[str]) -> Sql | None:
-    """Return SQL that is true if every row with a cost has an invoice id, and any row has one.
+    """Return an SQL aggregate that is true if every row with a cost has an invoice id.
 
-    Vendors write the ids when they close the month. None if `columns` lack the cost or the id.
+    It is false if no row has an id. Vendors write the ids when they close the month. `cost` and
+    `invoice` are names of columns; None if `columns`, those of the table, lack one of them.
     """
     if not {cost, invoice} <= set(columns):
         return None
@@ -101,7 +102,7 @@ def every_cost_has_invoice(cost: str, invoice: str, columns: Collection[str]) ->
 
 
 class VersionFolder(Protocol):
-    """The folder that the files of a version are downloaded to."""
+    """The folder to which the files of a version are downloaded."""
 
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
         """Download and verify the missing files, or all with `force`; return the bytes downloaded.
@@ -121,10 +122,11 @@ class AvailableFiles:
 
 @dataclass(frozen=True)
 class SharedFiles:
-    """The files of an export that months share, with the months that each has rows of.
+    """The files of an export that months share, with the months of their rows.
 
-    `contents` and `problems` are by key: a file's content, or why its months cannot be read.
-    `loaded` are the files of the months' loaded versions, which the store may no longer have.
+    A file's key is in `contents`, with its content, or in `problems`, with the error that says why
+    its months cannot be read. `loaded` has the files of each month's loaded version, also of those
+    that the store no longer has.
     """
 
     contents: Mapping[str, FileContent]
@@ -138,10 +140,11 @@ class SharedFilesReader(Protocol):
     def read(
         self, store: ObjectStore, folder: str, files: Sequence[ObjectInfo], bill_format: Format
     ) -> SharedFiles:
-        """Return the months of the files below a folder; download and read only unknown files.
+        """Return the months of the rows of `files`, all files below the folder.
 
-        A file is identified by its path below the folder, its size and its ETag. A file that cannot
-        be read is one of the result's `problems`. Raises the store's errors.
+        Only files that were never read before are downloaded and read. A file is identified by its
+        path below the folder, its size and its ETag. One that cannot be read is in the result's
+        `problems`. Raises the store's errors.
         """
         ...
 
@@ -169,7 +172,7 @@ class Source(Protocol):
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Return keys, sizes and ETags of a version's files, without reading the files.
 
-        Raises ObjectMissing, and the store's other errors.
+        Raises ObjectMissing if the store lacks a file, and the store's other errors.
         """
         ...
 

@@ -14,10 +14,10 @@ from finops_dagster.sources.settings import ExportSettings
 
 @dataclass(frozen=True)
 class FoundExport:
-    """An export that was found, and the months that have a manifest, the oldest first.
+    """An export that was found: its settings, and the months with a manifest, the oldest first.
 
-    `problem` is empty, or says why the newest manifest cannot be read: then `settings` have no
-    format. `note` says what was guessed.
+    `problem` says why the newest manifest cannot be read, and is empty if it can: with a problem,
+    `settings` have no format. `note` says what was guessed; empty if nothing was.
     """
 
     settings: ExportSettings
@@ -37,9 +37,9 @@ class _CachedListings:
 
 
 class SearchedStore(ObjectStores):
-    """The stores of a search: all exports share the searched store, whose listings are cached.
+    """The store that is searched for exports, which begins in `folder`; its listings are cached.
 
-    The search begins in `folder`.
+    It stands for the `ObjectStores` of each export that is found, so that all share the cache.
     """
 
     def __init__(self, settings: StoreSettings) -> None:
@@ -51,8 +51,8 @@ class SearchedStore(ObjectStores):
         store, _ = super().open(StoreSettings(source="file:///") if is_local else settings)
         self.store: ObjectStore = _CachedListings(store)
 
-    def source(self, folder: str) -> str:
-        """Return the `source` of an export in this folder."""
+    def source_setting(self, folder: str) -> str:
+        """Return the setting `source` of an export in this folder of the store: an address."""
         return join_source(self._root, folder)
 
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:

@@ -37,7 +37,7 @@ def json_object(body: bytes, source: ManifestFile) -> dict[str, Any]:
 
 
 def usable_id(vendor_id: str, source: ManifestFile) -> str:
-    """Return the vendor's id if it can name a folder, else raise ManifestInvalid."""
+    """Return the vendor's id if it is short, printable text, else raise ManifestInvalid."""
     if len(vendor_id) > _MAX_ID_LENGTH or not vendor_id.isprintable() or vendor_id.isspace():
         raise ManifestInvalid(
             f"{source.location}: {excerpt(vendor_id)} is not a usable version id; "
@@ -47,7 +47,10 @@ def usable_id(vendor_id: str, source: ManifestFile) -> str:
 
 
 def usable_key(key: Any, source: ManifestFile) -> str:
-    """Return the key of a listed file. Raises ManifestInvalid, also for a step upwards in it."""
+    """Return the key of a listed file if it is a text that can name an object.
+
+    Raises ManifestInvalid for anything else, such as a path with `..` or a control character.
+    """
     if not isinstance(key, str) or not key:
         raise ManifestInvalid(
             f"{source.location} lists {excerpt(key)}, which is not the key of a file; "

@@ -72,28 +72,37 @@ class ExportSettings(SettingsTable):
 
     @property
     def focus_exports(self) -> Mapping[str, str] | None:
-        """The exports whose bills the charges of this export are derived from, by dataset.
+        """The names of the exports from whose bills this export's charges are derived, by dataset.
 
-        One bill has the dataset "". None if the export has no charges of its own.
+        By default this export alone, with the dataset "". None if it has no charges of its own.
         """
         return {"": self.name}
 
-    def without_focus(self, exports: Sequence[ExportSettings]) -> bool:
-        """Return whether no charges are derived from this export's bill; `exports` are all."""
+    def lacks_charges(self, exports: Sequence[ExportSettings]) -> bool:
+        """Return whether neither this export nor another has charges derived from its bill.
+
+        `exports` are all of the settings.
+        """
         bills = {name for export in exports for name in (export.focus_exports or {}).values()}
         return self.name not in bills
 
     def check_partners(self, exports: Sequence[ExportSettings]) -> None:
-        """Raise ValueError unless the exports that this one names are in the settings, and fit."""
+        """Raise ValueError if an export that this one names is missing or of another kind.
+
+        `exports` are all of the settings. By default an export names no other.
+        """
 
     @property
     def shares_files(self) -> bool:
-        """Whether a file may hold rows of several months, and stays in them once it is deleted."""
+        """Whether a file may hold rows of several months.
+
+        Those of a file that the store no longer has then stay in their months.
+        """
         return False
 
     @cached_property
     def group(self) -> str:
-        """The name for groups, jobs and sensors, of characters that Dagster allows there."""
+        """The export's name as Dagster allows it for groups, jobs and sensors: `acme_cur`."""
         return re.sub(r"[^A-Za-z0-9]", "_", self.name)
 
     @property
@@ -102,9 +111,9 @@ class ExportSettings(SettingsTable):
         return self.table or self.group
 
     def months(self) -> list[BillingMonth]:
-        """Return the months from the first to the last, without months of the future.
+        """Return all months from `start_month` to `end_month` or the month in progress, in order.
 
-        At least the first is returned.
+        There is at least one: a `start_month` in the future is returned alone.
         """
         months = [BillingMonth.parse(self.start_month)]
         last = BillingMonth.current()

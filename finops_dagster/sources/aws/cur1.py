@@ -119,9 +119,9 @@ class AwsCur1(AwsFormat):
         return athena_name(header) if self._athena else _flat_name(header)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Return the type of a column; the manifest decides only where none is documented.
+        """Return the documented type of a column, or else the type that the manifest declares.
 
-        None if it declares none that is known.
+        None if there is neither. Columns that customers define are text.
         """
         if self.is_user_defined(header):
             return SqlType.TEXT
@@ -142,9 +142,9 @@ class AwsCur1(AwsFormat):
         If several match, the nearest in letter case; None if none does.
         """
         aliases = (
-            known
-            for known in known_headers
-            if ("/" in known) != ("/" in header) and athena_name(known) == athena_name(header)
+            other
+            for other in known_headers
+            if ("/" in other) != ("/" in header) and athena_name(other) == athena_name(header)
         )
         return min(aliases, key=lambda alias: (case_distance(header, alias), alias), default=None)
 

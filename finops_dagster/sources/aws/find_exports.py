@@ -70,7 +70,7 @@ def _found_export(
     table = searched.settings.model_dump(exclude_defaults=True) | {
         "name": re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63] or "export",
         "vendor": "aws",
-        "source": searched.source(parent),
+        "source": searched.source_setting(parent),
         "export_name": name,
         "start_month": str(min(months)),
     }

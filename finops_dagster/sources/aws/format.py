@@ -119,7 +119,10 @@ class ManifestJson:
         return cls(json_object(body, source), source, month, title)
 
     def first_field(self, value_type: type[_T], description: str, names: Sequence[str]) -> _T:
-        """Return the first of the named fields that has this type and is not an empty text."""
+        """Return the first of the named fields that has this type and is not an empty text.
+
+        `description` names the field in the message of ManifestInvalid.
+        """
         for value in map(self.fields.get, names):
             if isinstance(value, value_type) and value != "":
                 return value
@@ -130,7 +133,7 @@ class ManifestJson:
         )
 
     def vendor_id(self, *names: str) -> str:
-        """Return the vendor's id, which is a UUID or a timestamp in AWS's manifests."""
+        """Return the vendor's id, which AWS writes as a UUID or a timestamp into one of `names`."""
         return usable_id(self.first_field(str, " or ".join(names), names), self.source)
 
     def columns(self) -> list[Any]:
@@ -145,7 +148,8 @@ class ManifestJson:
     def split_key(self, key: str, month_pattern: str) -> tuple[str, str]:
         """Return the month's folder in a key, and the path below it.
 
-        The path above the month's folder is left out: in a copied bucket it can be another.
+        `month_pattern` is a regular expression of the folder's name. The path above the folder is
+        left out: in a copied bucket it can be another.
         """
         *_, last = [None, *re.finditer(f"(?:^|/)({month_pattern})/", key)]
         if last is None or "" in key[last.end() :].split("/"):

@@ -35,7 +35,10 @@ class AccessDenied(BillError):
 
 
 class Organization:
-    """The organization of the credentials, which are boto3's own, or those of profile or role."""
+    """The organization that the AWS credentials belong to.
+
+    The credentials are boto3's own, or those of a profile or a role. All methods raise BillError.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class Organization:
             )
 
     def account_names(self) -> dict[str, str]:
-        """Return the name of each account by its id, closed ones too, which old bills may have."""
+        """Return the names of all accounts by id; closed ones too, as old bills may have them."""
         with _translated_errors():
             return {
                 account["Id"]: account.get("Name", "")
@@ -61,7 +64,7 @@ class Organization:
             }
 
     def tags(self, account_id: str) -> Mapping[str, str]:
-        """Return the tags of an account. Raises AccessDenied."""
+        """Return the tags of an account by key. Raises AccessDenied without the right to read."""
         with _translated_errors():
             return {
                 tag["Key"]: tag["Value"]

@@ -14,12 +14,12 @@ from finops_dagster.object_stores import ObjectMissing
 from finops_dagster.sources.azure.format import azure_formats
 from finops_dagster.sources.azure.layout import (
     DateRange,
-    Run,
+    VendorRun,
     date_folders,
     is_folder_of_run,
     runs_below,
 )
-from finops_dagster.sources.azure.manifest import read_run
+from finops_dagster.sources.azure.manifest import parse_run
 from finops_dagster.sources.azure.settings import AzureExport
 from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 
@@ -30,7 +30,7 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class _Export:
-    """An export of Azure: the path of its folder, its months, and what its newest run says.
+    """An export of Azure: its folder's path, its months, format and scope as in its newest run.
 
     `problem` says why the format is not known.
     """
@@ -69,7 +69,7 @@ def _exports(
     """Yield the exports whose runs are in these folders of dates; other datasets are left out."""
     store, seen = searched.store, set[str]()
     months: dict[str, set[BillingMonth]] = defaultdict(set)  # by the folder below that of dates
-    runs: dict[str, list[Run]] = defaultdict(list)
+    runs: dict[str, list[VendorRun]] = defaultdict(list)
     for folder in sorted(folders, key=lambda folder: folders[folder].first, reverse=True):
         names = {name for name in store.folders(folder) if not is_folder_of_run(name)}
         for name in {"", *names}:
@@ -79,7 +79,7 @@ def _exports(
         seen |= {"", *names}
         for below in unread:
             for run in runs_below(folder, store.files_below(below)):
-                runs[run.export].append(run)
+                runs[run.export_path].append(run)
     for path, runs_of_export in runs.items():
         name = path.removeprefix(above).strip("/").partition("/")[0]
         run = max(runs_of_export, key=lambda run: run.latest_submission)
@@ -88,23 +88,25 @@ def _exports(
             yield export
 
 
-def _read(searched: SearchedStore, run: Run, months: Sequence[BillingMonth]) -> _Export | None:
-    """Return the export of a run; None if its dataset has no costs, or its manifest has gone."""
+def _read(
+    searched: SearchedStore, run: VendorRun, months: Sequence[BillingMonth]
+) -> _Export | None:
+    """Return the export of a run; None if its dataset has no costs, or its manifest is gone."""
     problem = f"{run.file.location} does not say its dataset; set the format"
     if not run.has_manifest:
-        return _Export(run.export, months, problem=problem)
+        return _Export(run.export_path, months, problem=problem)
     try:
         stored = searched.store.read(run.file.key)
         assert stored is not None
-        read = read_run(stored[0], run, "", ())
+        parsed = parse_run(stored[0], run, "", ())
     except ManifestInvalid as error:
-        return _Export(run.export, months, problem=str(error))
+        return _Export(run.export_path, months, problem=str(error))
     except ObjectMissing:
         return None
-    if read.dataset is None:
-        return _Export(run.export, months, None, read.scope, problem)
-    format_name = _FORMATS.get(read.dataset)
-    return (format_name and _Export(run.export, months, format_name, read.scope)) or None
+    if parsed.dataset is None:
+        return _Export(run.export_path, months, None, parsed.scope, problem)
+    format_name = _FORMATS.get(parsed.dataset)
+    return (format_name and _Export(run.export_path, months, format_name, parsed.scope)) or None
 
 
 def _found_export(
@@ -127,7 +129,7 @@ def _found_export(
         "name": re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63] or "azure",
         "vendor": "azure",
         "format": exports[0].format or "focus",
-        "source": searched.source(folder),
+        "source": searched.source_setting(folder),
         "start_month": str(months[0]),
     }
     if rivals and all(names):

@@ -59,15 +59,16 @@ class DateRange:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run of an export, as the names of its folders tell it.
+class VendorRun:
+    """One run of an export by Azure, which writes the whole month so far; known from its folders.
 
-    `file` is its manifest or, without `has_manifest`, its only file. `export` is the path of the
-    export's folder, without the folder of the dates.
+    `file` is its manifest or, without `has_manifest`, its only file. `export_path` is the key of
+    the export's folder, without the folder of the dates. `days` are those in the folder's name,
+    `run_time` and `run_id` those of the folders below it; None and empty where there are none.
     """
 
     file: ObjectInfo
-    export: str
+    export_path: str
     days: DateRange
     has_manifest: bool
     run_time: datetime | None = None
@@ -75,7 +76,7 @@ class Run:
 
     @property
     def latest_submission(self) -> datetime:
-        """The time before which the run was submitted."""
+        """The latest time at which the run can have been submitted, in UTC."""
         # A run is written after it was submitted, and copied after it was written.
         written = self.file.last_modified
         return (
@@ -86,11 +87,11 @@ class Run:
 def date_folders(
     store: ObjectStore, source: str, *, is_search: bool = False
 ) -> Iterator[tuple[str, DateRange]]:
-    """Yield path and days of each folder of dates, by parallel LISTs of the folders above them.
+    """Yield path and days of each folder such as `20260101-20260131` below the folder `source`.
 
-    They are searched below the folder `source`. Raises StoreError where there are too many folders
-    for a folder of exports; with `is_search` it ends there, and leaves out the folders of other
-    vendors' months, `billing_period=2026-01`.
+    Sends parallel LISTs, level by level. Raises StoreError above 1,000 folders, as `source` then
+    holds more than exports. With `is_search` it ends there instead, and leaves out other vendors'
+    folders such as `billing_period=2026-01`.
     """
     level, listed = [source], 0
     with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
@@ -114,8 +115,12 @@ def date_folders(
             level = next_level
 
 
-def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[Run]:
-    """Yield the runs below a folder of dates; `files` are all files below it."""
+def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[VendorRun]:
+    """Yield the vendor's runs below a folder such as `20260101-20260131`.
+
+    `files` are all files below the folder. One with a manifest is a run; so is each data file
+    beside the others in the folder itself, where old exports write no manifest.
+    """
     above, _, name = folder.rpartition("/")
     days = DateRange.of_folder(name)
     assert days is not None
@@ -128,17 +133,17 @@ def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[Run]:
             run_time = _run_time(level) or run_time
             run_id = run_id or (level if _GUID.fullmatch(level) else "")
         export = "/".join([above, *levels]).strip("/")
-        yield Run(manifest, export, days, True, run_time, run_id)
+        yield VendorRun(manifest, export, days, True, run_time, run_id)
     # AWS has folders of dates too, with a manifest `<export>-Manifest.json`.
     beside = [file for file in files if file.key.rpartition("/")[0] == folder]
     if not any(file.key.lower().endswith("manifest.json") for file in beside):
         for file in beside:
             if _DATA_NAME.fullmatch(_name(file)):
-                yield Run(file, above, days, has_manifest=False)
+                yield VendorRun(file, above, days, has_manifest=False)
 
 
 def is_folder_of_run(name: str) -> bool:
-    """Return whether a folder has the name of a run's time or id."""
+    """Return whether a folder's name is the time or the GUID of a vendor's run."""
     return bool(_RUN_TIME.fullmatch(name) or _GUID.fullmatch(name))
 
 

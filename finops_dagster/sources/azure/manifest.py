@@ -17,7 +17,7 @@ from typing import Any
 from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import ManifestInvalid, excerpt
 from finops_dagster.billing.manifest import ListedFile, Manifest, ManifestFile
-from finops_dagster.sources.azure.layout import DateRange, Run
+from finops_dagster.sources.azure.layout import DateRange, VendorRun
 from finops_dagster.sources.manifest_json import (
     UNREADABLE_ADVICE,
     json_object,
@@ -29,25 +29,27 @@ _SCOPE_END = re.compile(r"/providers/microsoft\.costmanagement/exports/.*", re.I
 
 
 @dataclass(frozen=True)
-class ReadRun:
-    """A run whose manifest was read.
+class ParsedRun:
+    """A vendor's run, with what its manifest says; `submitted` is in UTC.
 
     `dataset` and `scope` are in lower case, and None where the manifest does not say them.
-    `manifest` is None if the dataset is none of those that `read_run` got.
+    `manifest` is None if the dataset is not among those that were passed to `parse_run`.
     """
 
-    run: Run
+    run: VendorRun
     submitted: datetime
     dataset: str | None
     scope: str | None
     manifest: Manifest | None
 
 
-def read_run(body: bytes, run: Run, format_name: str, datasets: Collection[str]) -> ReadRun:
-    """Parse the manifest of a run. Raises ManifestInvalid.
+def parse_run(
+    body: bytes, run: VendorRun, format_name: str, datasets: Collection[str]
+) -> ParsedRun:
+    """Parse `body`, the manifest of a vendor's run. Raises ManifestInvalid.
 
-    `datasets` are in lower case. The list of files is parsed only if the run is of one of them, or
-    does not say its dataset.
+    `format_name` becomes the format of the manifest. `datasets` are those of the format, in lower
+    case: of a run of any other dataset, the list of files is not parsed.
     """
     document = _Document(json_object(body, ManifestFile(**vars(run.file))), run)
     dataset, scope = (
@@ -57,7 +59,7 @@ def read_run(body: bytes, run: Run, format_name: str, datasets: Collection[str])
     submitted = document.submitted()
     is_wanted = dataset is None or dataset.lower() in datasets
     manifest = document.manifest(format_name, body, submitted) if is_wanted else None
-    return ReadRun(
+    return ParsedRun(
         run,
         submitted,
         dataset and dataset.lower(),
@@ -66,10 +68,10 @@ def read_run(body: bytes, run: Run, format_name: str, datasets: Collection[str])
     )
 
 
-def run_without_manifest(run: Run, format_name: str, number: int) -> ReadRun:
-    """Return a run of one file without a manifest; the file's ETag is the vendor's id.
+def run_without_manifest(run: VendorRun, format_name: str, number: int) -> ParsedRun:
+    """Return a run that is a single file without a manifest; its ETag is the vendor's id.
 
-    A warning says that the file is the newest of `number` in its folder.
+    `number` is how many such files are in the folder: a warning says that this is the newest.
     """
     file = run.file
     manifest = Manifest(
@@ -85,7 +87,7 @@ def run_without_manifest(run: Run, format_name: str, number: int) -> ReadRun:
             f"taken for the whole month",
         ),
     )
-    return ReadRun(run, file.last_modified, None, None, manifest)
+    return ParsedRun(run, file.last_modified, None, None, manifest)
 
 
 def _delivery(submitted: datetime, days: DateRange) -> Delivery:
@@ -100,7 +102,7 @@ class _Document:
     """The fields of a manifest. Methods raise ManifestInvalid for a value that cannot be used."""
 
     fields: dict[str, Any]
-    run: Run
+    run: VendorRun
 
     def field(self, *path: str) -> Any:
         """Return a field of nested objects; None where it, or an object above it, is absent."""

@@ -25,8 +25,8 @@ from finops_dagster.object_stores import (
     StoreUnavailable,
 )
 from finops_dagster.sources.azure.format import azure_formats
-from finops_dagster.sources.azure.layout import Run, date_folders, runs_below
-from finops_dagster.sources.azure.manifest import ReadRun, read_run, run_without_manifest
+from finops_dagster.sources.azure.layout import VendorRun, date_folders, runs_below
+from finops_dagster.sources.azure.manifest import ParsedRun, parse_run, run_without_manifest
 from finops_dagster.sources.azure.settings import AzureExport
 from finops_dagster.sources.base import AvailableFiles, ManifestOrError, Source, VersionFolder
 
@@ -37,9 +37,9 @@ _MAX_NAMES_SHOWN = 12
 class AzureSource(Source):
     """One dataset of one scope, which several exports may deliver into a container.
 
-    A run of an export has the whole month so far: the newest run is the month's version, and runs
-    are never added up. Manifests are cached by the ETags in listings, so that an unchanged one
-    costs no request.
+    A vendor's run has the whole month so far: the newest is the month's version, and runs are never
+    added up. Manifests are cached by the ETags in listings, so that an unchanged one costs no
+    request.
     """
 
     # Azure restates the month in progress daily.
@@ -49,7 +49,7 @@ class AzureSource(Source):
         """Open the export's store."""
         self._export, self._format = export, azure_formats()[export.format]
         self._store, self._prefix = stores.open(export)
-        self._cache: dict[str, tuple[str, ReadRun | ManifestInvalid]] = {}
+        self._cache: dict[str, tuple[str, ParsedRun | ManifestInvalid]] = {}
 
     def newest_manifests(
         self, months: Iterable[BillingMonth]
@@ -76,10 +76,10 @@ class AzureSource(Source):
         }
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """List the run's folder. Raises ObjectMissing if a file is not there.
+        """Return the run's files as its folder has them, by one LIST. Raises ObjectMissing.
 
-        A warning names a file whose size is not the manifest's: whether Azure counts the bytes of
-        a compressed file before or after compression is not known.
+        A file with another size than in the manifest is only a warning: whether Azure counts the
+        bytes of a compressed file before or after compression is not known.
         """
         folder = manifest.source.key.rpartition("/")[0]
         stored = {file.key: file for file in self._store.files(folder)}
@@ -104,7 +104,7 @@ class AzureSource(Source):
     ) -> int:
         """Download and verify the files; return the bytes downloaded.
 
-        Raises FileInvalid if a file is damaged, the run's folder has gone, or its manifest has
+        Raises FileInvalid if a file is damaged, the run's folder is gone, or its manifest has
         changed meanwhile.
         """
         try:
@@ -142,16 +142,16 @@ class AzureSource(Source):
             return error
 
     def _choose(self, month: BillingMonth, folders: Sequence[str]) -> Manifest | None:
-        runs_by_export: dict[str, list[Run]] = defaultdict(list)
+        runs_by_export: dict[str, list[VendorRun]] = defaultdict(list)
         for folder in folders:
             for run in runs_below(folder, self._files_below(folder)):
-                runs_by_export[run.export].append(run)
+                runs_by_export[run.export_path].append(run)
         runs = [self._newest_of(runs) for runs in runs_by_export.values()]
         newest = [run for run in runs if run.manifest is not None]
         if runs and not newest:
             raise self._other_datasets(month, runs)
         self._require_one_scope(month, newest)
-        return _with_warning(max(newest, key=_order), newest) if newest else None
+        return _with_warning(max(newest, key=_submission_order), newest) if newest else None
 
     def _files_below(self, folder: str) -> list[ObjectInfo]:
         """Return the files below a folder of dates, of the exports that the settings name."""
@@ -162,54 +162,56 @@ class AzureSource(Source):
         below = [f"{folder}/{name}" for name in sorted(names & store.folders(folder))]
         return [file for path in below for file in store.files_below(path)]
 
-    def _newest_of(self, runs: Sequence[Run]) -> ReadRun:
+    def _newest_of(self, runs: Sequence[VendorRun]) -> ParsedRun:
         """Return the newest run of one export, without a manifest if it is of another dataset.
 
-        Only the manifests are read that the time of their folder, or their own, leaves as possible:
-        in most containers one of each export.
+        A manifest is read only if the time of its folder, or its own, allows it to be the newest:
+        in most containers one for each export.
         """
-        first, *others = sorted(runs, key=lambda run: run.latest_submission, reverse=True)
-        newest = self._read(first, runs)
-        for run in others:
+        latest, *earlier = sorted(runs, key=lambda run: run.latest_submission, reverse=True)
+        newest = self._read(latest, runs)
+        for run in earlier:
             if newest.manifest is None or run.latest_submission < newest.submitted:
                 break
-            read = self._read(run, runs)
-            if read.manifest is not None:
-                newest = max(newest, read, key=_order)
+            parsed = self._read(run, runs)
+            if parsed.manifest is not None:
+                newest = max(newest, parsed, key=_submission_order)
         return newest
 
-    def _read(self, run: Run, runs: Sequence[Run]) -> ReadRun:
+    def _read(self, run: VendorRun, runs: Sequence[VendorRun]) -> ParsedRun:
         """Return a run with its manifest. Raises ManifestInvalid, and ObjectMissing."""
         if not run.has_manifest:
             number = sum(not other.has_manifest for other in runs)
             return run_without_manifest(run, self._format.name, number)
-        etag, read = self._cache.get(run.file.key, ("", None))
-        if read is None or etag != run.file.etag:
-            read = self._parse(run)
-            self._cache[run.file.key] = run.file.etag, read
-        if isinstance(read, ManifestInvalid):
+        etag, parsed = self._cache.get(run.file.key, ("", None))
+        if parsed is None or etag != run.file.etag:
+            parsed = self._parse(run)
+            self._cache[run.file.key] = run.file.etag, parsed
+        if isinstance(parsed, ManifestInvalid):
             # The cached error would otherwise collect a traceback each time that it is raised.
-            raise read.with_traceback(None)
-        return read
+            raise parsed.with_traceback(None)
+        return parsed
 
-    def _parse(self, run: Run) -> ReadRun | ManifestInvalid:
+    def _parse(self, run: VendorRun) -> ParsedRun | ManifestInvalid:
         stored = self._store.read(run.file.key)
         assert stored is not None
         body, info = stored
         try:
-            return read_run(body, replace(run, file=info), self._format.name, self._format.datasets)
+            return parse_run(
+                body, replace(run, file=info), self._format.name, self._format.datasets
+            )
         except ManifestInvalid as error:
             error.etag = info.etag
             return error
 
-    def _require_one_scope(self, month: BillingMonth, runs: Sequence[ReadRun]) -> None:
+    def _require_one_scope(self, month: BillingMonth, runs: Sequence[ParsedRun]) -> None:
         """Raise ManifestInvalid if the exports are of several scopes, or may be."""
         scopes = {run.scope for run in runs}
         is_unknown = any(None in (run.scope, run.dataset) for run in runs)
         is_ambiguous = len(runs) > 1 and is_unknown and not self._export.export_names
         if len(scopes - {None}) <= 1 and not is_ambiguous:
             return
-        shown = [f"{run.run.export} ({run.scope or 'scope unknown'})" for run in runs]
+        shown = [f"{run.run.export_path} ({run.scope or 'scope unknown'})" for run in runs]
         reason = "are of several scopes" if len(scopes - {None}) > 1 else "may be of several scopes"
         error = ManifestInvalid(
             f"{self._export.name} {month}: the exports in {self._store.location(self._prefix)} "
@@ -219,9 +221,9 @@ class AzureSource(Source):
         error.etag = "+".join(sorted(run.run.file.etag for run in runs))
         raise error
 
-    def _other_datasets(self, month: BillingMonth, runs: Sequence[ReadRun]) -> ManifestMissing:
+    def _other_datasets(self, month: BillingMonth, runs: Sequence[ParsedRun]) -> ManifestMissing:
         """Return the error for a month of which all runs are of other datasets."""
-        datasets = [f"{run.run.export} ({run.dataset})" for run in runs]
+        datasets = [f"{run.run.export_path} ({run.dataset})" for run in runs]
         return ManifestMissing(
             f"{self._export.name} has no run of {month} with the dataset of its format, "
             f"{self._format.name}: {self._store.location(self._prefix)} has "
@@ -245,12 +247,12 @@ class AzureSource(Source):
         )
 
 
-def _order(read: ReadRun) -> tuple[datetime, datetime, str]:
-    """Return what puts runs in the order of their submission."""
-    return read.submitted, read.run.file.last_modified, read.run.file.key
+def _submission_order(parsed: ParsedRun) -> tuple[datetime, datetime, str]:
+    """Return the key that sorts runs by their submission."""
+    return parsed.submitted, parsed.run.file.last_modified, parsed.run.file.key
 
 
-def _with_warning(chosen: ReadRun, newest: Sequence[ReadRun]) -> Manifest:
+def _with_warning(chosen: ParsedRun, newest: Sequence[ParsedRun]) -> Manifest:
     """Return the chosen manifest, with a warning if an older run covers more of the month."""
     assert chosen.manifest is not None
     delivery, warnings = chosen.manifest.delivery, chosen.manifest.warnings

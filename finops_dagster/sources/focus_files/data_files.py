@@ -25,46 +25,55 @@ _DAY = re.compile(r"(?<!\d)([1-9]\d{3})([-/_]?)(0[1-9]|1[0-2])\2(?:0[1-9]|[12]\d
 def data_files(store: ObjectStore, folder: str) -> list[ObjectInfo]:
     """Return the FOCUS files in a folder and in all folders below it, sorted by key.
 
-    Left out are names that begin with `_` or `.`, and kinds of files that hold no charges.
+    Files that `is_data_file` rejects are left out.
     """
-    return [file for file in store.files_below(folder) if is_data(relative(file.key, folder))]
+    return [
+        file for file in store.files_below(folder) if is_data_file(relative_path(file.key, folder))
+    ]
 
 
-def newest_delivery(store: ObjectStore, folder: str) -> list[ObjectInfo]:
-    """Return the FOCUS files of a month's folder, sorted by key.
+def newest_files(store: ObjectStore, folder: str) -> list[ObjectInfo]:
+    """Return the FOCUS files of a month's newest version in the month's folder, sorted by key.
 
-    If all are in folders that are named by a time, each of these is a delivery of the whole month:
-    then only the files of the newest one.
+    If every file is in a folder named by a time, each such folder has the whole month: then only
+    the files of the latest one are returned, else all.
     """
-    files = {file: relative(file.key, folder) for file in data_files(store, folder)}
+    files = {file: relative_path(file.key, folder) for file in data_files(store, folder)}
     times = {path.rpartition("/")[0].partition("/")[0] for path in files.values()}
     if not times or not all(map(_TIME.fullmatch, times)):
         return list(files)
     return [file for file, path in files.items() if path.startswith(f"{max(times)}/")]
 
 
-def is_data(path: str) -> bool:
-    """Return whether a path below an export's folder is that of a FOCUS file."""
+def is_data_file(path: str) -> bool:
+    """Return whether a path below an export's folder is that of a file with charges.
+
+    Names that begin with `_` or `.` are no such files, nor are those of kinds such as `.json`.
+    """
     is_marker = any(name.startswith(_MARKERS) for name in path.split("/"))
     return not is_marker and not path.lower().endswith(_OTHER_SUFFIXES)
 
 
-def relative(key: str, folder: str) -> str:
-    """Return the path of a key below a folder, which it keeps in a copy of the bucket."""
+def relative_path(key: str, folder: str) -> str:
+    """Return the part of a key below a folder; it is the same in a copy of the bucket."""
     return key.removeprefix(folder).lstrip("/")
 
 
-def digest(rows: Sequence[tuple[object, ...]]) -> str:
-    """Return the id of the version with these sorted names and what else tells their bytes."""
+def version_digest(rows: Sequence[tuple[object, ...]]) -> str:
+    """Return the id of the version with these files: 16 hex digits, whatever the order of rows.
+
+    A row has the name of a file, and values that differ if its bytes do: size, ETag, SHA-256.
+    """
     return sha256(repr(sorted(rows)).encode()).hexdigest()[:16]
 
 
 def manifest_source(
     store: ObjectStore, folder: str, version: str, files: Sequence[ObjectInfo]
 ) -> ManifestFile:
-    """Return what stands for the manifest's object: the folder, with the time of its newest file.
+    """Return the folder as the object that a manifest was read from, since there is no manifest.
 
-    There must be a file.
+    Its time is that of the newest of `files`, of which there is at least one. Its size is theirs in
+    all, and its ETag is `version`, the version id.
     """
     return ManifestFile(
         folder,
@@ -75,8 +84,11 @@ def manifest_source(
     )
 
 
-def month_of_day(file: ObjectInfo) -> BillingMonth:
-    """Return the month of the last day in a key, else of the time of the object."""
+def month_of_file(file: ObjectInfo) -> BillingMonth:
+    """Return the month of the last day in the file's key, else of the time it was written, in UTC.
+
+    Its rows may be of other months.
+    """
     *_, day = [None, *_DAY.finditer(file.key)]
     if day is None:
         return BillingMonth.of(file.last_modified.astimezone(UTC))

@@ -11,9 +11,9 @@ from finops_dagster.object_stores import ObjectInfo, ObjectStore, StoreError
 from finops_dagster.sources.find_exports import FoundExport, SearchedStore
 from finops_dagster.sources.focus_files.data_files import (
     data_files,
-    is_data,
-    month_of_day,
-    relative,
+    is_data_file,
+    month_of_file,
+    relative_path,
 )
 from finops_dagster.sources.focus_files.month_folders import month_folders
 from finops_dagster.sources.focus_files.settings import FocusFilesExport
@@ -68,7 +68,9 @@ def _layout_and_files(store: ObjectStore, folder: str) -> tuple[str, Sequence[Ob
     if not months:
         if store.folders(folder):
             return "", []
-        files = [file for file in store.files(folder) if is_data(relative(file.key, folder))]
+        files = [
+            file for file in store.files(folder) if is_data_file(relative_path(file.key, folder))
+        ]
         return ("incremental" if files else ""), files
     newest = months[max(months)][0]
     if _OF_OTHER_VENDORS.fullmatch(newest.rpartition("/")[2]):
@@ -88,13 +90,13 @@ def _found_export(
         return None
     months: Sequence[BillingMonth] = sorted(month_folders(searched.store, folder))
     if layout == "incremental":
-        months = sorted({month_of_day(file) for file in data_files(searched.store, folder)})
+        months = sorted({month_of_file(file) for file in data_files(searched.store, folder)})
     name = re.sub("[^A-Za-z0-9_-]+", "-", folder.rpartition("/")[2]).strip("-_")[:63]
     table = searched.settings.model_dump(exclude_defaults=True) | {
         "name": name or "focus",
         "vendor": "focus-files",
         "layout": layout,
-        "source": searched.source(folder),
+        "source": searched.source_setting(folder),
         "start_month": str(months[0]),
     }
     export = FocusFilesExport.model_validate(table)

@@ -25,7 +25,12 @@ from finops_dagster.sources.base import (
     Source,
     VersionFolder,
 )
-from finops_dagster.sources.focus_files.data_files import data_files, digest, month_of_day, relative
+from finops_dagster.sources.focus_files.data_files import (
+    data_files,
+    month_of_file,
+    relative_path,
+    version_digest,
+)
 from finops_dagster.sources.focus_files.format import FocusFilesFormat
 from finops_dagster.sources.focus_files.settings import FocusFilesExport
 
@@ -59,16 +64,16 @@ class IncrementalFiles(Source):
     ) -> dict[BillingMonth, ManifestOrError]:
         """Return the newest manifest of each month, or the error that says why there is none.
 
-        Takes one LIST, and one GET for each file that is new. A file that cannot be read may hold
-        rows of any month: then the month of its day, and each month whose files differ from the
-        loaded ones, has ManifestInvalid.
+        Sends one LIST, and one GET for each file that is new. A file that cannot be read may hold
+        rows of any month: then the month of the day in its key, and each month whose files differ
+        from the loaded ones, has ManifestInvalid.
         """
         files = data_files(self._store, self._root)
         if self._reader is None:
             shared = SharedFiles(_contents_by_day(files), {}, {})
         else:
             shared = self._reader.read(self._store, self._root, files, FocusFilesFormat())
-        available = {relative(file.key, self._root): file for file in files}
+        available = {relative_path(file.key, self._root): file for file in files}
         return {month: self._newest(month, available, shared) for month in months}
 
     def _newest(
@@ -78,8 +83,8 @@ class IncrementalFiles(Source):
         loaded = {file.name: file for file in loaded_content.files} if loaded_content else {}
         version = _MonthFiles.of(month, available, shared, loaded)
         for key, problem in shared.problems.items():
-            file = available[relative(key, self._root)]
-            if version.files != loaded or month_of_day(file) == month:
+            file = available[relative_path(key, self._root)]
+            if version.files != loaded or month_of_file(file) == month:
                 return self._refused(problem, file, version)
         if version.files:
             return self._manifest(month, available, version)
@@ -127,10 +132,10 @@ class IncrementalFiles(Source):
         )
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """List the folder once. Raises FileInvalid for a file with another ETag than it had.
+        """Return the listed files as the store has them, by one LIST.
 
-        A file that the store no longer has is described as it was read; the result's warnings name
-        it.
+        A file that the store no longer has is returned as it was when it was read, with a warning.
+        Raises FileInvalid for a file whose ETag has changed since it was read.
         """
         available = {file.key: file for file in data_files(self._store, self._root)}
         files, warnings = [], []
@@ -211,7 +216,7 @@ class _MonthFiles:
 
     @property
     def id(self) -> str:
-        return digest([(file.name, file.size, file.sha256) for file in self.files.values()])
+        return version_digest([(file.name, file.size, file.sha256) for file in self.files.values()])
 
     def warnings(self, location: str) -> list[str]:
         """Return a warning about the changed files, if there are any."""
@@ -227,6 +232,6 @@ class _MonthFiles:
 def _contents_by_day(files: Sequence[ObjectInfo]) -> dict[str, FileContent]:
     """Return contents of unread files, of which the day in the key says the month."""
     return {
-        file.key: FileContent(file.key, file.size, None, file.etag, (str(month_of_day(file)),))
+        file.key: FileContent(file.key, file.size, None, file.etag, (str(month_of_file(file)),))
         for file in files
     }

@@ -21,7 +21,10 @@ EXAMPLES = (
 
 
 def month_folders(store: ObjectStore, root: str) -> dict[BillingMonth, list[str]]:
-    """Return the folders of each month below `root`, by one listing and one for each year."""
+    """Return the folders of each month below `root`, by one LIST and one more for each year.
+
+    A month whose folder has two spellings has two folders; one without a folder is left out.
+    """
     folders: dict[BillingMonth, list[str]] = defaultdict(list)
     for name in sorted(store.folders(root)):
         folder = f"{root}/{name}".lstrip("/")

@@ -18,10 +18,10 @@ from finops_dagster.object_stores import (
 )
 from finops_dagster.sources.base import AvailableFiles, ManifestOrError, Source, VersionFolder
 from finops_dagster.sources.focus_files.data_files import (
-    digest,
     manifest_source,
-    newest_delivery,
-    relative,
+    newest_files,
+    relative_path,
+    version_digest,
 )
 from finops_dagster.sources.focus_files.format import FocusFilesFormat
 from finops_dagster.sources.focus_files.month_folders import EXAMPLES, month_folders
@@ -75,16 +75,18 @@ class ReplacedFiles(Source):
                 f"{self._export.name} {month} has two folders, {locations}; which one counts is "
                 "not known: move one of them away"
             )
-            error.etag = digest([(folder,) for folder in folders])
+            error.etag = version_digest([(folder,) for folder in folders])
             return error
         try:
-            files = newest_delivery(self._store, folders[0]) if folders else []
+            files = newest_files(self._store, folders[0]) if folders else []
         except (StoreError, StoreUnavailable) as error:
             return error
         return self._manifest(month, folders[0], files) if files else None
 
     def _manifest(self, month: BillingMonth, folder: str, files: Sequence[ObjectInfo]) -> Manifest:
-        version = digest([(relative(file.key, folder), file.size, file.etag) for file in files])
+        version = version_digest(
+            [(relative_path(file.key, folder), file.size, file.etag) for file in files]
+        )
         return Manifest(
             FocusFilesFormat.name,
             str(month),
@@ -105,12 +107,13 @@ class ReplacedFiles(Source):
         )
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """List the month's folder once. Raises FileInvalid if it has other files than the manifest.
+        """Return the files of the month's folder, by one LIST.
 
-        Raises ObjectMissing if it lacks a file.
+        Raises ObjectMissing if a file of the manifest is gone, and FileInvalid if the folder has
+        changed otherwise.
         """
         folder = manifest.source.key
-        files = newest_delivery(self._store, folder)
+        files = newest_files(self._store, folder)
         present = {file.key for file in files}
         for listed in manifest.files:
             if listed.key not in present:
@@ -126,7 +129,7 @@ class ReplacedFiles(Source):
         Raises FileInvalid if a file is damaged, or the provider has changed the folder meanwhile.
         """
         size = folder.fetch(self._store, available.files, force=force)
-        self._require_version(manifest, newest_delivery(self._store, manifest.source.key))
+        self._require_version(manifest, newest_files(self._store, manifest.source.key))
         return size
 
     def _require_version(self, manifest: Manifest, files: Sequence[ObjectInfo]) -> None:

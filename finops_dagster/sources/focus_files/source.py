@@ -12,9 +12,10 @@ from finops_dagster.sources.focus_files.settings import FocusFilesExport
 def focus_files_source(
     export: FocusFilesExport, stores: ObjectStores, reader: SharedFilesReader | None
 ) -> Source:
-    """Return the source of an export.
+    """Return the source of an export with FOCUS files, by its layout; opens the export's store.
 
-    `reader` is None where no file may be read; the layout "replaced" needs none.
+    `reader` reads the months of files that months share; None where no file may be read. The layout
+    "replaced" has no such files.
     """
     if export.layout == "replaced":
         return ReplacedFiles(export, stores)

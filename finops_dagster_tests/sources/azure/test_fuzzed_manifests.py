@@ -14,9 +14,8 @@ from pydantic import TypeAdapter
 from finops_dagster.billing.errors import ManifestInvalid
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.object_stores import ObjectInfo
-from finops_dagster.sources.azure.layout import Run as FoundRun
-from finops_dagster.sources.azure.layout import runs_below
-from finops_dagster.sources.azure.manifest import ReadRun, read_run
+from finops_dagster.sources.azure.layout import VendorRun, runs_below
+from finops_dagster.sources.azure.manifest import ParsedRun, parse_run
 from finops_dagster_tests.azure import MANIFESTS, Run
 from finops_dagster_tests.hostile.reading import one_line
 from finops_dagster_tests.hostile.test_fuzzed_manifests import anything, paths_in, with_value
@@ -25,7 +24,7 @@ FOLDER = "exports/contoso-daily/20240101-20240131"
 _ADAPTER = TypeAdapter(Manifest)
 
 
-def found_run(name: str = "manifest.json") -> FoundRun:
+def found_run(name: str = "manifest.json") -> VendorRun:
     key = f"{FOLDER}/202402010348/{Run().run_id}/{name}"
     written = datetime(2024, 2, 1, 4, tzinfo=UTC)
     (run,) = runs_below(FOLDER, [ObjectInfo(key, f"s3://b/{key}", 9, "etag", written)])
@@ -47,11 +46,11 @@ def fuzzed_documents(draw: st.DrawFn) -> Any:
     return fuzzed
 
 
-def read(body: bytes) -> ReadRun | ManifestInvalid:
+def read(body: bytes) -> ParsedRun | ManifestInvalid:
     """Return the run, whose manifest can be stored and lists only files beside it."""
     run = found_run()
     try:
-        found = read_run(body, run, "focus", {"focuscost"})
+        found = parse_run(body, run, "focus", {"focuscost"})
     except ManifestInvalid as error:
         assert one_line(error).startswith(run.file.location)
         return error
@@ -68,7 +67,7 @@ def read(body: bytes) -> ReadRun | ManifestInvalid:
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_the_manifests_before_fuzzing_can_be_read(name: str) -> None:
     found = read(json.dumps(document(name)).encode())
-    assert isinstance(found, ReadRun)
+    assert isinstance(found, ParsedRun)
     assert found.manifest
     assert len(found.manifest.files) == 1
 
