@@ -42,10 +42,10 @@ class SqlType(StrEnum):
 
 
 def merged_type(table_type: str, month_type: str) -> str | None:
-    """Return the type that a warehouse's column needs for a month's column; None if none fits.
+    """Return the type that a column of a warehouse's table needs to hold a month's column as well.
 
-    A text column takes every type. A column of times or text maps becomes text, unless the month
-    has numbers. A column of numbers takes no other type.
+    None if no type can hold both. A text column takes every type. A column of times or text maps
+    becomes text, unless the month has numbers. A column of numbers takes no other type.
     """
     if table_type in (month_type, SqlType.TEXT):
         return table_type
@@ -80,15 +80,16 @@ def flat_name(header: str) -> str:
 def name_columns(
     headers: Iterable[str], known: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
-    """Return a column name for each header of a file; a `known` header keeps its name for ever.
+    """Return the column name of each header of a file, by header.
 
-    `known` maps the headers of earlier files to their column names. Most headers get their
-    preferred name. Customers choose tag keys freely, and several can prefer one name (`user:team`,
-    `user:Team`, `user_team`): the header that has the name already keeps it, or else the header
-    that needs the fewest changes gets it. Every other header gets a suffix, a short hash of its
-    exact spelling, which depends on no order. Headers that the vendor chose differ in case only by
-    accident (`SavingsPlanARN`, `SavingsPlanArn`): they share a column, unless one file has both.
-    Names that differ in case alone are one name, as in DuckDB and in most warehouses.
+    `known` maps the headers of earlier files to their column names: such a header keeps its name
+    for ever. Most others get their preferred name. Customers choose tag keys freely, and several
+    can prefer one name (`user:team`, `user:Team`, `user_team`): the header that has the name
+    already keeps it, or else the header that needs the fewest changes gets it. Every other header
+    gets a suffix, a short hash of its exact spelling, which depends on no order. Headers that the
+    vendor chose differ in case only by accident (`SavingsPlanARN`, `SavingsPlanArn`): they share a
+    column, unless one file has both. Names that differ in case alone are one name, as in DuckDB and
+    in most warehouses.
     """
     headers = list(headers)
     known = {**known, **_names_by_alias(headers, known, naming)}
@@ -116,7 +117,10 @@ def name_columns(
 
 
 def case_distance(left: str, right: str) -> int:
-    """Return in how many letters and digits two spellings of a name differ, place by place."""
+    """Return in how many letters and digits two spellings of a name differ, position by position.
+
+    Characters such as `_` and `/` are skipped: `SavingsPlanArn` and `savings_plan_arn` differ in 3.
+    """
     left_letters, right_letters = (re.sub(r"[^A-Za-z0-9]", "", text) for text in (left, right))
     return sum(a != b for a, b in zip(left_letters, right_letters, strict=False))
 

@@ -29,12 +29,12 @@ class FileContent:
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> FileContent:
-        """Return the file of a row that `row` wrote; old releases recorded no months."""
+        """Return the file of a row that `row` returned; old releases recorded no months."""
         months = row.get("months")
         return cls(**{**row, "months": None if months is None else tuple(months)})
 
     def row(self) -> dict[str, Any]:
-        """Return the row for the ledger, the footers and the index of shared files."""
+        """Return a dict, fit for JSON: for the ledger, footers and the index of shared files."""
         return {**asdict(self), "months": None if self.months is None else list(self.months)}
 
 
@@ -51,11 +51,11 @@ class Content:
 
     @classmethod
     def of_rows(cls, rows: Iterable[dict[str, Any]] | None) -> Content | None:
-        """Return the content that `rows` wrote; None for None, as in records of old releases."""
+        """Return the content of rows that `rows` returned; None for None, as of old releases."""
         return None if rows is None else cls.of(map(FileContent.of_row, rows))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row for each file, as the ledger and the footers store them."""
+        """Return a dict for each file, fit for JSON, as the ledger and the footers store them."""
         return [file.row() for file in self.files]
 
     @property

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a vendor says of its run that wrote a version; None for what it does not say.
+    """What a vendor says of the run that wrote a version; None for what it does not say.
 
     `submitted_at` is the start of the run, in UTC without a time zone. The first and the last day
     are inclusive.
@@ -31,8 +31,8 @@ class Delivery:
         return {name: value and value.isoformat() for name, value in vars(self).items()}
 
     @property
-    def days(self) -> str:
-        """The covered days as text, such as `2026-01-01 to 2026-01-14`; empty if unknown."""
+    def covered_days(self) -> str:
+        """The days as text, such as `2026-01-01 to 2026-01-14`; empty if one is unknown."""
         if self.first_day is None or self.last_day is None:
             return ""
         return f"{self.first_day} to {self.last_day}"
@@ -42,13 +42,13 @@ class Delivery:
 
         False where the days of either are unknown.
         """
-        if other is None or not self.days or not other.days:
+        if other is None or not self.covered_days or not other.covered_days:
             return False
         assert self.first_day and self.last_day and other.first_day and other.last_day
         return self.first_day > other.first_day or self.last_day < other.last_day
 
     def is_older_than(self, other: Delivery | None) -> bool:
-        """Return whether the vendor wrote this version before the other; False if unknown."""
+        """Return whether the vendor submitted this run before the other; False if unknown."""
         if other is None or self.submitted_at is None or other.submitted_at is None:
             return False
         return self.submitted_at < other.submitted_at

@@ -33,7 +33,10 @@ _MESSAGES = {
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """Return one line for an OSError or DuckDB's IOException about the disk; None for any other."""
+    """Return a message of one line for an error of the disk; None for any other error.
+
+    Such are an OSError and DuckDB's IOException: no space, no permission, a missing file.
+    """
     path: object
     code: int | None
     if isinstance(error, OSError):

@@ -32,7 +32,7 @@ class Totals:
         return cls(rows, Decimal(0) if cost is None else cost)
 
     def difference(self, other: Totals) -> tuple[str, str] | None:
-        """Return the first difference, as text for this side and the other; None if they agree.
+        """Return the first difference as two texts, of these totals and the others; None if equal.
 
         `sums` and `costs` are compared where both sides have them.
         """
@@ -98,11 +98,11 @@ _SUM_DIGITS = 76
 
 
 def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: str) -> None:
-    """Raise ReconciliationError unless the measured totals equal the vendor's, to the last digit.
+    """Raise ReconciliationError unless the measured totals equal the counted ones, exactly.
 
-    Compares rows, headline cost, and where both sides have them the sums of the money columns and
-    the cost by currency. No row may be misdated. `location` names what was measured, `advice` ends
-    the message.
+    `counted` are of the vendor's files. Compares rows, headline cost, and where both sides have
+    them the sums of the money columns and the cost by currency. No row may be misdated. The message
+    begins with `location`, the name of what was measured, and ends with `advice`.
     """
     difference = measured.totals.difference(counted)
     if difference is not None:

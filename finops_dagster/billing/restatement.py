@@ -81,14 +81,14 @@ class Restatement:
 
     @property
     def totals(self) -> tuple[CostChange, ...]:
-        """The totals of both versions, of each currency; service and account are `OTHER`."""
+        """The month's cost and rows in both versions, by currency; their service is `OTHER`."""
         return summed_changes(self.changes)
 
 
 def summed_changes(changes: Iterable[CostChange]) -> tuple[CostChange, ...]:
-    """Return the sum of the changes as one `OTHER` for each currency, in the order of their names.
+    """Return the exact sum of the changes in each currency, sorted by currency.
 
-    The sum is exact.
+    Its service and account are `OTHER`.
     """
     by_currency: dict[str | None, list[CostChange]] = {}
     for change in changes:
@@ -139,13 +139,16 @@ def restatements_of_footer(texts: Mapping[str, str]) -> list[Restatement]:
 
 
 def newest_number_in_footer(texts: Mapping[str, str]) -> int:
-    """Return the number of the newest restatement in a footer; 0 without any."""
+    """Return the number of the newest restatement in a footer's texts; 0 without any."""
     rows = json.loads(texts.get(_FOOTER_KEY, "[]"))
     return rows[0]["number"] if rows else 0
 
 
 def footer_of_restatements(restatements: Sequence[Restatement]) -> dict[str, str]:
-    """Return the texts that `restatements_of_footer` reads; none if there is no restatement."""
+    """Return the texts of a footer that record the restatements, for `restatements_of_footer`.
+
+    `restatements` are the newest first; without any, the dict is empty.
+    """
     rows = [
         {
             **vars(restatement),

@@ -53,9 +53,9 @@ class Version:
         return self.content.file_fields(*fields) == available.file_fields(*fields)
 
     def has_content(self, content: Content, totals: Totals) -> bool:
-        """Return whether downloaded files with these totals are those of this version.
+        """Return whether downloaded files with this content and these totals are this version.
 
-        Checksums decide where both sides have them; else names, sizes and totals, and for a record
+        SHA-256s decide where both sides have them; else names, sizes and totals, and for a record
         without content the number of files, their bytes in all, and totals.
         """
         if self.content is None:
@@ -152,10 +152,10 @@ def with_vendor_id(versions: Iterable[AnyVersion], vendor_id: str) -> list[AnyVe
 def version_id(
     vendor_id: str, content: Content, totals: Totals, known_versions: Sequence[Version]
 ) -> str:
-    """Return the version id of a content, that of a known version if it has the same content.
+    """Return the version id of downloaded files: that of a known version with the same content.
 
-    The first content under a vendor's id has that id alone; any other has the digest of its
-    content after it. `known_versions` must all have this vendor's id.
+    Else the vendor's id, or if there are known versions, the vendor's id and a digest of the
+    content. `known_versions` are all earlier versions with this vendor's id.
     """
     ids = (
         version.manifest_id for version in known_versions if version.has_content(content, totals)

@@ -99,7 +99,7 @@ def _accepted_manifest(
         return previous, (reason,)
     if delivery.covers_less_than(loaded_delivery):
         raise BillError(
-            f"{location} covers {delivery.days}, fewer days than the loaded version "
-            f"{loaded.manifest_id}, which covers {loaded_delivery.days}; {advice}"
+            f"{location} covers {delivery.covered_days}, fewer days than the loaded version "
+            f"{loaded.manifest_id}, which covers {loaded_delivery.covered_days}; {advice}"
         )
     return newest, newest.warnings

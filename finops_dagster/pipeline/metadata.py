@@ -110,7 +110,7 @@ def manifest_metadata(manifest: Manifest, previous: Manifest | None) -> Metadata
 def _delivery(delivery: Delivery | None) -> Metadata:
     if delivery is None:
         return {}
-    metadata: Metadata = {"covered_days": delivery.days} if delivery.days else {}
+    metadata: Metadata = {"covered_days": delivery.covered_days} if delivery.covered_days else {}
     if delivery.submitted_at is not None:
         submitted_at = delivery.submitted_at.replace(tzinfo=UTC)
         metadata["submitted_at"] = dg.MetadataValue.timestamp(submitted_at)

@@ -257,7 +257,7 @@ def _with_warning(chosen: ParsedRun, newest: Sequence[ParsedRun]) -> Manifest:
     assert chosen.manifest is not None
     delivery, warnings = chosen.manifest.delivery, chosen.manifest.warnings
     fuller = [
-        f"{run.run.file.location} ({run.manifest.delivery.days})"
+        f"{run.run.file.location} ({run.manifest.delivery.covered_days})"
         for run in newest
         if run.manifest
         and run.manifest.delivery
@@ -266,7 +266,7 @@ def _with_warning(chosen: ParsedRun, newest: Sequence[ParsedRun]) -> Manifest:
     ]
     if fuller and delivery:
         warnings += (
-            f"the newest run covers {delivery.days}, fewer days than {excerpts(fuller, 3)}; to "
-            "load all days, run the export of the whole month again",
+            f"the newest run covers {delivery.covered_days}, fewer days than "
+            f"{excerpts(fuller, 3)}; to load all days, run the export of the whole month again",
         )
     return replace(chosen.manifest, warnings=warnings)

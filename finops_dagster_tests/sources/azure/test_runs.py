@@ -129,7 +129,7 @@ def test_exports_of_other_datasets_are_skipped(project: Project) -> None:
 def test_a_month_in_progress_is_covered_until_the_day_of_its_submission(project: Project) -> None:
     deliver(project.put, Run(submitted="2024-01-16T03:48:05"), costs("1"))
     delivery = manifest(project).delivery
-    assert delivery and delivery.days == "2024-01-01 to 2024-01-16"
+    assert delivery and delivery.covered_days == "2024-01-01 to 2024-01-16"
 
 
 def test_a_newest_run_of_fewer_days_than_an_older_one_is_told(project: Project) -> None:
