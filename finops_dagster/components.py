@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import create_model
 
 from finops_dagster.pipeline.build import export_definitions, shared_definitions
-from finops_dagster.settings import Settings, export_settings, settings_of
+from finops_dagster.settings import Settings, export_settings, settings_with_exports
 from finops_dagster.settings_table import SettingsError
 from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
@@ -38,10 +38,10 @@ class _Scaffolder(dg.Scaffolder[Any]):
 class CostExport(dg.Component, dg.Resolvable, _ExportKeys):
     """One cost export: its assets, checks, job and sensor.
 
-    The attributes are the keys of a block `[[exports]]`. All exports of a project are one bill, in
-    one lake: `settings` is a settings file, from which every table but its exports is taken.
-    `storage` and `database` are tables as in that file, and override it. Paths are relative to the
-    working directory.
+    The attributes are the keys of a block `[[exports]]`, and three more. `settings` is the path of
+    a settings file, whose tables count, but not its exports. `storage` and `database` are tables as
+    in that file, and override it. All exports of a project are one bill in one lake, so these three
+    must be the same in each. Paths are relative to the working directory.
     """
 
     name: Any = None
@@ -50,47 +50,47 @@ class CostExport(dg.Component, dg.Resolvable, _ExportKeys):
     database: dict[str, Any] | None = None
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Return the definitions of the export.
+        """Return the definitions of the export. Raises SettingsError.
 
-        Those that the exports of the project share come with the first of them by name. Raises
-        SettingsError.
+        The component whose export is the first by name also returns what all exports of the project
+        share: resources, the report, further sensors.
         """
-        found = context.component_tree.get_all_components(of_type=CostExport)
-        components = {component.export.name: component for component in found}
+        all_components = context.component_tree.get_all_components(of_type=CostExport)
+        components = {component.export.name: component for component in all_components}
         components.setdefault(self.export.name, self)
         for other in components.values():
-            self._require_same_places(other)
+            self._require_same_tables(other)
         exports = [components[name].export for name in sorted(components)]
         settings = self._settings(exports)
-        own = export_definitions(settings, self.export.name, PREFIX)
+        definitions = export_definitions(settings, self.export.name, PREFIX)
         if exports[0].name != self.export.name:
-            return own
-        return dg.Definitions.merge(own, shared_definitions(settings, PREFIX))
+            return definitions
+        return dg.Definitions.merge(definitions, shared_definitions(settings, PREFIX))
 
     @property
     def export(self) -> ExportSettings:
         """The settings of the export. Raises SettingsError."""
-        given = {key: getattr(self, key) for key in _KEYS}
-        return export_settings({k: v for k, v in given.items() if v is not None}, self._location)
+        values = {key: getattr(self, key) for key in _KEYS}
+        return export_settings({k: v for k, v in values.items() if v is not None}, self._location)
 
     @property
     def _location(self) -> str:
         return f"defs.yaml of the export {self.name or '(without a name)'}"
 
     @property
-    def _places(self) -> tuple[Any, ...]:
+    def _shared_tables(self) -> tuple[Any, ...]:
         return self.settings, self.storage, self.database
 
-    def _require_same_places(self, other: "CostExport") -> None:
-        """Raise SettingsError if another export of the project is stored elsewhere."""
-        if other._places != self._places:
+    def _require_same_tables(self, other: "CostExport") -> None:
+        """Raise SettingsError if another export of the project has another lake or database."""
+        if other._shared_tables != self._shared_tables:
             raise SettingsError(
                 f"{self._location}: settings, storage or database differ from those of "
-                f"{other.name}; all exports of a project are one bill, so write the same into each"
+                f"{other.name}; all exports of a project are one bill: give them the same values"
             )
 
     def _settings(self, exports: list[ExportSettings]) -> Settings:
-        return settings_of(
+        return settings_with_exports(
             exports,
             path=None if self.settings is None else Path(self.settings),
             location=self._location,

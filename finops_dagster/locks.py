@@ -21,8 +21,8 @@ def waiting_lock(path: Path, activity: str) -> Iterator[None]:
     """Hold the lock file at `path` during the block; wait while another process holds it.
 
     It waits without a limit, and logs a warning after two seconds and then every minute. `activity`
-    is what the other process does, for the warning: `loading 2024-01`. The file and its folder are
-    created if they are missing. A process that is killed leaves no lock.
+    says in the warning what the other process does: `loading 2024-01`. Creates the file and its
+    folder. A process that is killed leaves no lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -76,7 +76,7 @@ def run_lock(home: Path, run_id: str) -> Iterator[None]:
 
 
 def is_lost(home: Path, run_id: str) -> bool:
-    """Return whether the run's process was killed or failed, and so left its lock file.
+    """Return whether the run's process is gone, but left its lock file: it was killed, or failed.
 
     Dagster may show the run as ended already. Always false for a run of another machine.
     """
@@ -97,19 +97,19 @@ def lost_runs(home: Path) -> list[str]:
 
 
 def remove_lock(home: Path, run_id: str) -> None:
-    """Remove the lock file and the note of a run that has ended.
+    """Remove the lock file and the note of a run that has ended; they may be missing.
 
-    The caller holds the instance lock.
+    The caller must hold the instance lock.
     """
     for name in (run_id, f"{run_id}.json"):
         _path(home, name).unlink(missing_ok=True)
 
 
 def write_note(home: Path, run_id: str, **values: Any) -> None:
-    """Add values to the run's note, a JSON file that `read_note` reads. `run_lock` creates it.
+    """Add values to the run's note: a JSON file beside its lock, which tells commands of the run.
 
-    `process` is the id of the run's process. `retry` is a list: the stage that is tried again, and
-    the error.
+    `process` is the id of the run's process, which `run_lock` writes. `retry` is a list of the
+    stage that is being tried again and the error.
     """
     note = json.dumps({**read_note(home, run_id), **values})
     _path(home, f"{run_id}.json").write_text(note)

@@ -14,9 +14,9 @@ _SECONDS_BETWEEN_REPORTS = 5
 
 
 def run_logger() -> logging.Logger:
-    """Return Dagster's logger if Dagster is loaded, else the package's own.
+    """Return Dagster's logger if Dagster is imported already, else the package's own.
 
-    Of the package's logger, Python writes warnings to standard error, and nothing else.
+    By default, Python prints only the warnings and errors of the package's logger.
     """
     # Dagster is slow to import, so it is only used if it is loaded already.
     dagster = sys.modules.get("dagster")

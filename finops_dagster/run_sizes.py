@@ -14,8 +14,8 @@ from finops_dagster.settings_table import SettingsTable
 class RunSize(SettingsTable):
     """A size of runs: a block `[[run_sizes]]`.
 
-    `up_to` is the largest month of this size, in bytes of the vendor's files, such as "2GB"; the
-    last size has none. `tags` are those of the run. A tag that is a table becomes JSON, as the
+    `up_to` is the size of the largest month, in bytes of the vendor's files, such as "2GB"; None
+    for the last size. `tags` are those of the run. A tag that is a table becomes JSON, as the
     launchers for Kubernetes and ECS want it.
     """
 
@@ -31,7 +31,7 @@ class RunSize(SettingsTable):
         return tags
 
     def run_tags(self) -> dict[str, str]:
-        """Return the tags as Dagster takes them: all values are text."""
+        """Return the tags with values of text, as Dagster needs them: tables become JSON."""
         return {
             name: value if isinstance(value, str) else json.dumps(value)
             for name, value in self.tags.items()
@@ -39,7 +39,7 @@ class RunSize(SettingsTable):
 
 
 def check_run_sizes(sizes: Sequence[RunSize]) -> Sequence[RunSize]:
-    """Return the sizes. Raises ValueError unless they ascend, and the last alone has no limit."""
+    """Return the sizes. Raises ValueError unless they ascend and only the last has no limit."""
     limits = [size.up_to for size in sizes]
     if not sizes:
         return sizes
@@ -52,10 +52,10 @@ def check_run_sizes(sizes: Sequence[RunSize]) -> Sequence[RunSize]:
 
 
 def tags_of_size(sizes: Sequence[RunSize], month_bytes: int | None) -> dict[str, str]:
-    """Return the tags of a run for a month of that many bytes; none without sizes.
+    """Return the tags of the smallest size that a month of `month_bytes` bytes fits into.
 
-    The size of a month is unknown (None) until a version of it or of an earlier month is loaded: it
-    then gets the last, largest size.
+    None is a month whose size is unknown, as neither it nor an earlier month is loaded: it gets the
+    last, largest size. Without sizes, there are no tags.
     """
     for size in sizes:
         if size.up_to is None or (month_bytes is not None and month_bytes <= size.up_to):

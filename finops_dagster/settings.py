@@ -59,10 +59,10 @@ _BLOCKS = {"EXPORTS": "an export", "BUDGETS": "a budget", "RUN_SIZES": "a run si
 _OVERRIDES = None
 
 
-def _known_name(known: Mapping[str, object], name: str) -> str:
-    """Return the name. Raises ValueError unless it is a key of `known`."""
-    if name not in known:
-        raise ValueError(f"{excerpt(name)} is not one of {', '.join(known)}")
+def _checked_name(choices: Mapping[str, object], name: str) -> str:
+    """Return the name. Raises ValueError unless it is a key of `choices`."""
+    if name not in choices:
+        raise ValueError(f"{excerpt(name)} is not one of {', '.join(choices)}")
     return name
 
 
@@ -90,7 +90,7 @@ class StorageSettings(SettingsTable):
     max_inflated_bytes: PositiveInt = 10**12
 
     def open_lake(self) -> Lake:
-        """Return the lake; nothing is read or connected to."""
+        """Return the lake in `parquet_dir`; nothing is read, and no connection is opened."""
         return open_lake(self.parquet_dir, self.lake, self.staging_dir / ".lake")
 
     @model_validator(mode="after")
@@ -102,7 +102,7 @@ class StorageSettings(SettingsTable):
 
 
 class MetricsSettings(SettingsTable):
-    """The file that the sensor `metrics` writes, and the number of months that metrics are of.
+    """The file that the sensor `metrics` writes, and how many months of an export it has.
 
     Without a file, there is no such sensor.
     """
@@ -127,7 +127,7 @@ class DatabaseSettings(SettingsTable):
     `_with_warehouses` adds the tables of the other warehouses.
     """
 
-    backend: Annotated[str, AfterValidator(partial(_known_name, WAREHOUSES))] = "duckdb"
+    backend: Annotated[str, AfterValidator(partial(_checked_name, WAREHOUSES))] = "duckdb"
     duckdb: DuckDBSettings = DuckDBSettings()
 
     @property
@@ -137,7 +137,7 @@ class DatabaseSettings(SettingsTable):
 
     @property
     def warehouse(self) -> SettingsTable:
-        """The table of the chosen backend, also of `duckdb` where there is no warehouse."""
+        """The settings table of the chosen backend; that of `duckdb` if there is no warehouse."""
         table = getattr(self, self.backend)
         assert isinstance(table, SettingsTable)
         return table
@@ -165,7 +165,7 @@ def _with_warehouses(database: object) -> object:
 class _VendorKey(SettingsTable):
     model_config = ConfigDict(extra="ignore")
 
-    vendor: Annotated[str, AfterValidator(partial(_known_name, VENDORS))]
+    vendor: Annotated[str, AfterValidator(partial(_checked_name, VENDORS))]
 
 
 def _vendor_export(export: object) -> ExportSettings:
@@ -206,11 +206,14 @@ class Settings(BaseSettings):
 
     @property
     def location(self) -> str:
-        """The settings file, for a message; `the settings` where there is none."""
+        """The path of the settings file, for messages; `the settings` if no file was read."""
         return str(self.model_config.get("toml_file") or "the settings")
 
     def bill(self, exports: Sequence[ExportSettings] | None = None) -> Bill:
-        """Return the charges of these exports, or of all, for a report."""
+        """Return the bill for a report: the charges of these exports, by default of all.
+
+        Nothing is read yet.
+        """
         # They take time to import, and most commands make no report.
         from finops_dagster.reports.bill import Bill
         from finops_dagster.tables.database import DuckDB
@@ -270,7 +273,7 @@ def dagster_home() -> Path:
 
 
 def settings_file(path: Path | None = None) -> Path:
-    """Return the settings file. Raises SettingsError where it does not exist.
+    """Return the path of the settings file. Raises SettingsError if it does not exist.
 
     It is `path`, or else FINOPS_CONFIG, or else config/finops.toml or config.toml.
     """
@@ -306,24 +309,27 @@ def load_settings(
     return _read_settings(file, {"database": database} if database else {})
 
 
-def settings_of(
+def settings_with_exports(
     exports: Sequence[ExportSettings],
     path: Path | None = None,
     location: str = "the settings",
     **tables: Mapping[str, Any] | None,
 ) -> Settings:
-    """Return settings with these exports, and no others. Raises SettingsError.
+    """Return settings with these exports, instead of those of the file. Raises SettingsError.
 
-    `tables`, such as `storage`, override those of the environment and of the file at `path`.
-    Without a path, no file is read, and `location` stands for it in messages.
+    `tables`, such as `storage`, override those of the environment and of the file at `path`; None
+    overrides nothing. Without a path no file is read, and messages name `location` instead of it.
     """
-    given = {name: table for name, table in tables.items() if table is not None}
+    overrides = {name: table for name, table in tables.items() if table is not None}
     file = None if path is None else settings_file(path)
-    return _read_settings(file, {"exports": tuple(exports), **given}, location)
+    return _read_settings(file, {"exports": tuple(exports), **overrides}, location)
 
 
 def export_settings(export: Mapping[str, Any], location: str) -> ExportSettings:
-    """Return the settings of one export, a block of the settings file. Raises SettingsError."""
+    """Return the settings of one export, validated by its vendor's class. Raises SettingsError.
+
+    `export` has the keys and values of a block `[[exports]]`. Messages begin with `location`.
+    """
     try:
         return _vendor_export(export)
     except ValidationError as error:

@@ -47,18 +47,18 @@ class SettingsError(Exception):
     """An invalid setting; the message is one line with file, key and problem."""
 
 
-def holds_secret(name: str, value: object) -> bool:
-    """Return whether a setting is a secret, by its name or by its value.
+def is_secret(name: str, value: object) -> bool:
+    """Return whether a setting looks like a secret, by its name or by its value.
 
-    A URL with a password counts as a secret. The name of an environment variable, in a setting that
-    ends with `_env`, does not.
+    A URL with a password does. A setting whose name ends with `_env`, and names an environment
+    variable, does not.
     """
     is_named = _SECRET_KEY.search(name) and not name.endswith("_env")
     return bool(is_named or _SECRET_VALUE.search(str(value)))
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine by its name or address; no name is looked up."""
+    """Return whether a host is a loopback address or `localhost`; no other name is looked up."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -66,9 +66,10 @@ def is_loopback(host: str) -> bool:
 
 
 def flat_settings(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value of dicts and lists with its dotted name.
+    """Yield each single value in nested dicts and lists with its dotted name.
 
-    Such as `duckdb.memory_limit`, `exports[0].name`. `name` is the dotted name of the table itself.
+    Names are such as `duckdb.memory_limit` and `exports[0].name`. They begin with `name`, that of
+    the table itself.
     """
     if isinstance(table, dict):
         for key, value in table.items():
@@ -104,7 +105,7 @@ class SettingsTable(BaseModel):
     @model_validator(mode="after")
     def _refuse_secrets(self) -> Self:
         for name, value in flat_settings(self.model_dump()):
-            if holds_secret(name, value):
+            if is_secret(name, value):
                 raise ValueError(f"{name} holds a secret; {self._secret_advice(name)}")
         return self
 
@@ -116,15 +117,16 @@ class SettingsTable(BaseModel):
     @classmethod
     def _refuse_control_characters(cls, value: object) -> object:
         if isinstance(value, str) and CONTROL_CHARACTER.search(value):
-            text = "a secret" if holds_secret("", value) else excerpt(value)
+            text = "a secret" if is_secret("", value) else excerpt(value)
             raise ValueError(f"{text} has a line end or another control character; remove it")
         return value
 
 
 def problems_line(location: str, error: ValidationError) -> str:
-    """Return the first eight problems in one line, each with its place and its key.
+    """Return the first eight problems of a validation in one line, each with where it is.
 
-    The place is the environment variable of the key if it is set, or else `location`: the file.
+    That is the environment variable of the key if it is set, or else `location`, the settings
+    file, and the key.
     """
     lines = [_problem_line(location, problem) for problem in error.errors()]
     more = f"; and {len(lines) - _PROBLEMS_SHOWN} more" if len(lines) > _PROBLEMS_SHOWN else ""
@@ -141,6 +143,6 @@ def _problem_line(location: str, problem: ErrorDetails) -> str:
         location = f"environment variable {variable}"
     message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     if problem["type"] == "extra_forbidden":
-        advice = _REPLACEMENTS.get(str(path[-1]), _SECRETS_ADVICE if holds_secret(key, "") else "")
+        advice = _REPLACEMENTS.get(str(path[-1]), _SECRETS_ADVICE if is_secret(key, "") else "")
         message += f"; {advice}" if advice else ""
     return ": ".join(filter(None, (location, key, message)))

@@ -16,10 +16,10 @@ _LOG_WIDTH = 200
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console without markup, emoji and highlighting, for standard output or error.
+    """Return a console for standard output or error, without markup, emoji and highlighting.
 
-    It does not escape: pass untrusted text through `shortened` first. In a pipe it has no colours,
-    and its lines have COLUMNS or 200 characters.
+    It does not escape: pass untrusted text through `shortened` first. In a pipe or a file it has no
+    colours, and its lines have COLUMNS or 200 characters.
     """
     # In a pipe rich would take 80 columns, and fold what a log should have in one line.
     stream = sys.stderr if stderr else sys.stdout
