@@ -99,7 +99,7 @@ def test_sql_comes_from_an_argument_a_file_or_standard_input(
     Path("q.sql").write_bytes(b"SELECT '\xe9'")
     assert finops("query", "--file", "q.sql", code=1).startswith("q.sql is not in UTF-8; save")
     for wrong in ([], ["SELECT 1", "--file", "q.sql"], ["--file", "q.sql", "--named", "x"]):
-        assert "name one of: the SQL, --file or --named" in finops("query", *wrong, code=2)
+        assert "give exactly one of SQL, --file and --named" in finops("query", *wrong, code=2)
 
 
 def test_options_that_exclude_each_other_are_named(finops: Finops) -> None:

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
-from finops_dagster.cli.worker import left_text, runs_in_progress
+from finops_dagster.cli.worker import runs_in_progress, time_left_text
 from finops_dagster.pipeline.history import History, Run
 from finops_dagster_tests.cur import line_items
 from finops_dagster_tests.finops import Finops
@@ -156,7 +156,7 @@ def test_a_stopped_run_continues_with_the_same_command(
         if way == "ctrl-c":
             process.send_signal(signal.SIGINT)
         else:
-            assert "was asked to stop" in finops("worker", "stop", row["run"][:8])
+            assert "is stopping" in finops("worker", "stop", row["run"][:8])
         stdout, stderr = process.communicate()
     assert process.returncode == 1
     assert stderr.splitlines()[-1] == "stopped; run the same command again to continue"
@@ -227,7 +227,7 @@ def test_an_end_is_estimated_if_every_export_has_been_loaded(
     [(180, 120, "0:02:00 of 0:05:00"), (400, 0, "0:00:00 of 0:06:40"), (180, None, "unknown")],
 )
 def test_the_time_left_is_shown_of_the_whole(seconds: int, left: int | None, text: str) -> None:
-    assert left_text({"seconds": seconds, "seconds_left": left}) == text
+    assert time_left_text({"seconds": seconds, "seconds_left": left}) == text
 
 
 @pytest.mark.parametrize(("began", "left"), [(60, range(235, 241)), (900, range(1))])

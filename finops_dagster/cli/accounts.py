@@ -37,10 +37,10 @@ _HEADINGS: Headings = {
 
 @app.command("list")
 def list_accounts(context: typer.Context, json: Json = False) -> None:
-    """List the accounts of the bill, and lines of the accounts file that no charge matches.
+    """List the accounts of the bill, with their names.
 
-    First come the accounts that are not in the file, with their billed cost of the last month, and
-    lines of the file that no charge matches.
+    First come the problems: accounts that are not in the accounts file, and lines of the file that
+    no charge matches. The cost is the billed cost of the last month.
 
     $ finops accounts list
     """
@@ -93,11 +93,11 @@ def _add_from(organization: Organization, file: Path) -> tuple[int, int]:
     from finops_dagster.reports.add_accounts import add_accounts
     from finops_dagster.sources.aws.organization import AccessDenied
 
-    known = {line.key for line in read_accounts(file).lines} if file.exists() else set[str]()
+    listed = {line.key for line in read_accounts(file).lines} if file.exists() else set[str]()
     names = organization.account_names()
-    new = {account: name for account, name in names.items() if account not in known}
+    unlisted = {account: name for account, name in names.items() if account not in listed}
     lines, tags_allowed = [], True
-    for account, name in new.items():
+    for account, name in unlisted.items():
         tags: Mapping[str, str] = {}
         if tags_allowed:
             try:
@@ -106,9 +106,9 @@ def _add_from(organization: Organization, file: Path) -> tuple[int, int]:
                 print_error(f"{error}; the accounts are added without their tags")
                 tags_allowed = False
         cells = {heading_key(key): cell for key, cell in tags.items()}
-        # The tags of a customer say nothing about the days of a line.
-        known_cells = {"account_id": account, "name": name, "valid_from": "", "valid_to": ""}
-        lines.append({**cells, **known_cells})
+        # A customer's tag may be called valid_from, which means something else in the file.
+        own_cells = {"account_id": account, "name": name, "valid_from": "", "valid_to": ""}
+        lines.append({**cells, **own_cells})
     if lines:
         add_accounts(file, lines)
     return len(lines), len(names) - len(lines)
@@ -133,11 +133,11 @@ def _accounts(settings: Settings) -> tuple[list[Row], list[str]]:
         month = f"{account_matches.last_month(bill):%Y-%m}"
     rows = [_account_row(account, month, file) for account in accounts]
     line_rows = _line_rows(lines, unmatched)
-    problems = [row for row in rows if row["problem"]]
-    fine = [row for row in rows if not row["problem"]]
+    unlisted = [row for row in rows if row["problem"]]
+    listed = [row for row in rows if not row["problem"]]
     if file is None:
         return rows, [_NO_FILE]
-    return [*problems, *line_rows, *fine], [
+    return [*unlisted, *line_rows, *listed], [
         *_unlisted_summary(rows, month, file),
         *_unmatched_summary(len(line_rows), len(lines.lines), file),
     ]

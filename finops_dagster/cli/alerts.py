@@ -1,4 +1,4 @@
-"""`finops alerts`: try the channels through which alerts are sent."""
+"""`finops alerts`: test the channels through which alerts are sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def alerts() -> None:
 def send_test(context: typer.Context, json: Json = False) -> None:
     """Send a test message through each channel of the table [alerts].
 
-    The exit code is 1 if one of them does not take it.
+    The exit code is 1 if it cannot be sent through one of them.
 
     $ finops alerts test
     """

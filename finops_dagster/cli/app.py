@@ -30,8 +30,8 @@ from finops_dagster.processes import collect_garbage_seldom, keep_files_private
 from finops_dagster.terminal import print_error, print_line
 
 
-def vendors() -> Iterable[str]:
-    """Return the names of the vendors, which are groups of commands.
+def vendor_names() -> Iterable[str]:
+    """Return the names of the vendors, each of which has a group of commands.
 
     VENDORS is read only if it was imported already. Otherwise the folders of its package are
     listed, as importing it takes longer than printing the whole help.
@@ -67,14 +67,14 @@ app = typer.Typer(
 )
 # Commands import what they need when they run: Dagster and the clients take a second or more, and
 # `--help` needs none of them.
-for _vendor in vendors():
+for _vendor in vendor_names():
     app.add_typer(run.app, name=_vendor, help=run.group_help(_vendor))
 app.add_typer(
     state.app, name="state", help="Show, verify, repair and move the records of loaded months."
 )
-app.add_typer(focus.app, name="focus", help="Check the FOCUS charges of the months.")
+app.add_typer(focus.app, name="focus", help="Check and compare the FOCUS charges of months.")
 app.add_typer(accounts.app, name="accounts", help="Compare and fill the accounts file.")
-app.add_typer(alerts.app, name="alerts", help="Try the channels through which alerts are sent.")
+app.add_typer(alerts.app, name="alerts", help="Test the channels through which alerts are sent.")
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
 
@@ -215,7 +215,7 @@ def query(
         typer.Option(
             "--named",
             metavar="[NAME]",
-            help="Run a saved query by name; without a name, list them.",
+            help="Run the SQL of a question in docs/focus.md; without a name, list the questions.",
         ),
     ] = None,
     output_format: QueryFormat = None,
@@ -236,19 +236,19 @@ def query(
     from finops_dagster.cli import query as queries
 
     if named == "":
-        show(queries.questions(), as_json=json, empty="")
+        show(queries.question_rows(), as_json=json, empty="")
         return
     chosen = chosen_format(output_format, out, as_json=json)
     if named is not None and sql is None and file is None:
         sql = queries.question_sql(named)
     elif named is not None or (sql is None) == (file is None):
-        raise typer.BadParameter("name one of: the SQL, --file or --named")
+        raise typer.BadParameter("give exactly one of SQL, --file and --named")
     elif sql is None or sql == "-":
         sql = queries.read_sql("-" if file is None else str(file))
     try:
         queries.run_query(Options.of(context).settings(), sql, chosen, out)
     except queries.QueryInvalid as error:
-        for line in (str(error), *error.place):
+        for line in (str(error), *error.sql_lines):
             print_error(line)
         raise typer.Exit(1) from error
 

@@ -36,8 +36,8 @@ def report(
         typer.Option(
             metavar="YYYY-MM",
             callback=check_month,
-            help="Last month of the report, shown first. Default: up to the newest month, showing "
-            "the newest completed one.",
+            help="Last month of the report, which is shown first. Default: the newest month; the "
+            "newest complete one is shown first.",
         ),
     ] = None,
     months: Annotated[
@@ -55,9 +55,9 @@ def report(
 ) -> None:
     """Write a report of the bill.
 
-    It is one page for any browser, which works offline, or with --format other files. It has the
-    costs by month, service, account and region, what moved, what was saved, and the version of each
-    month. All clouds stand in it. Amounts in different currencies are never added up.
+    By default one HTML page, which works offline. It shows the costs of all clouds by month,
+    service, account and region, the largest changes, the savings, and the version of each month.
+    Amounts in different currencies are never added up.
 
     $ finops report --open
     $ finops report --month 2026-01 --format xlsx --out january.xlsx

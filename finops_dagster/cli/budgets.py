@@ -54,9 +54,9 @@ _ANOMALY_HEADINGS: Headings = {
 def budgets(context: typer.Context, month: Month = None, json: Json = False) -> None:
     """Show what was spent of each budget in a month.
 
-    In the month in progress, the forecast is what the month costs if each day costs as much as
-    those before the newest, which may not be whole yet. The exit code is 1 if a budget is exceeded:
-    if more was spent than its amount.
+    The forecast of the month in progress assumes that every day costs the average of the days so
+    far, without the newest, which may be incomplete. The exit code is 1 if a budget is exceeded: if
+    more was spent than its amount.
 
     $ finops budgets
     $ finops budgets --month 2026-01
@@ -74,8 +74,8 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
 def anomalies(context: typer.Context, month: Month = None, json: Json = False) -> None:
     """Show the anomalies that begin in a month, the newest first.
 
-    The expected cost is estimated from earlier days; docs/budgets.md says what is found. A lasting
-    change is reported once, with its first seven days.
+    The expected cost is estimated from earlier days; docs/budgets.md says what counts as an
+    anomaly. A lasting change is reported once, with its first seven days.
 
     $ finops anomalies
     $ finops anomalies --month 2026-01
@@ -139,8 +139,8 @@ def _chosen_month(month: str | None, available: Sequence[BillingMonth]) -> Billi
         return max(available, default=None)
     chosen = BillingMonth.parse(month)
     if chosen not in available:
-        known = f"{available[0]} to {available[-1]}" if available else "none"
-        raise BillError(f"no export has charges of {month}; the months with charges: {known}")
+        months = f"{available[0]} to {available[-1]}" if available else "none"
+        raise BillError(f"no export has charges of {month}; the months with charges: {months}")
     return chosen
 
 

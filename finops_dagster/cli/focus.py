@@ -27,10 +27,10 @@ def check(
     month: OptionalMonth = None,
     json: Json = False,
 ) -> None:
-    """Check the charges of a month against every rule of FOCUS.
+    """Check the charges of months against every rule of FOCUS.
 
     Lists each rule that charges break, with the number of charges and an example; the exit code is
-    then 1. A disputed rule, which charges that are right may break, does not change the exit code.
+    then 1. A disputed rule, which correct charges may break, does not change the exit code.
 
     $ finops focus check
     $ finops focus check acme 2026-01
@@ -59,10 +59,11 @@ def compare(
     month: MonthArgument,
     json: Json = False,
 ) -> None:
-    """Compare the charges of two exports of the same month, by account, service and category.
+    """Compare the charges of two exports in a month.
 
-    Such as the vendor's own FOCUS export, and the charges that are derived from its other export.
-    Lists what differs in a billed or effective cost; the exit code is then 1.
+    For example, those of the vendor's own FOCUS export, and those derived from its CUR of the same
+    bill. Lists each account, service and category whose billed or effective cost differs; the exit
+    code is then 1.
 
     $ finops focus compare acme acme-focus 2026-01
     """

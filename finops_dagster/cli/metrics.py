@@ -32,20 +32,20 @@ def metrics(
     ] = "127.0.0.1",
     seconds: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="With --port: read anew at most every N seconds."),
+        typer.Option(metavar="N", min=0, help="With --port: seconds before they are read again."),
     ] = 30,
 ) -> None:
     """Print metrics for Prometheus.
 
-    They have the newest months of each export: their state, rows, cost and times, failed runs, the
-    queue, restatements and budgets. With --port they are served until Ctrl-C.
+    Of the newest months of each export: state, rows, cost, times and restatements. Also failed
+    runs, the queue and budgets. With --port, the metrics are served until Ctrl-C.
 
     $ finops metrics
     $ finops metrics --out /var/lib/node_exporter/finops.prom
     $ finops metrics --port 9464
     """
     if out is not None and port is not None:
-        raise typer.BadParameter("name one of --out and --port")
+        raise typer.BadParameter("--out and --port exclude each other")
     settings = Options.of(context).settings()
     settings.metrics.require_client()
     from finops_dagster.pipeline.metrics import Metrics

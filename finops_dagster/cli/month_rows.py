@@ -71,7 +71,7 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
                 "rows": month.lake_record and month.lake_record.totals.rows,
                 "cost": month.lake_record and month.lake_record.totals.cost,
                 "last_run": last_run,
-                "reason": reason or month.no_charges,
+                "reason": reason or month.no_charges_reason,
             }
 
 

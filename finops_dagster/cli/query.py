@@ -40,11 +40,15 @@ Format = Literal["table", "csv", "json", "parquet"]
 
 
 class QueryInvalid(BillError):
-    """DuckDB refuses the query; `place` has the line of the SQL, and a line that points into it."""
+    """DuckDB refuses the query.
 
-    def __init__(self, message: str, place: Sequence[str]) -> None:
+    `sql_lines` has the line of SQL that the error is about, and a line whose `^` points into it; it
+    is empty if DuckDB names no line.
+    """
+
+    def __init__(self, message: str, sql_lines: Sequence[str]) -> None:
         super().__init__(message)
-        self.place = place
+        self.sql_lines = sql_lines
 
 
 def read_sql(source: str) -> str:
@@ -58,8 +62,8 @@ def read_sql(source: str) -> str:
         raise BillError(f"{name} is not in UTF-8; save it as UTF-8") from error
 
 
-def questions() -> list[Row]:
-    """Return a row for each question that has a name."""
+def question_rows() -> list[Row]:
+    """Return a row for each named question of docs/focus.md: its name and its text."""
     return [
         {"name": question.name, "question": question.text}
         for question in named_questions().values()
@@ -67,21 +71,21 @@ def questions() -> list[Row]:
 
 
 def question_sql(name: str) -> str:
-    """Return the SQL of a question. Raises BillError, which lists the names."""
-    known = named_questions()
-    if name not in known:
+    """Return the SQL of a named question. Raises BillError for an unknown name."""
+    questions = named_questions()
+    if name not in questions:
         raise BillError(
-            f"there is no question {excerpt(name)}; the questions are: {', '.join(known)}"
+            f"there is no question {excerpt(name)}; the questions are: {', '.join(questions)}"
         )
-    return known[name].sql
+    return questions[name].sql
 
 
 def run_query(settings: Settings, sql: str, output_format: Format, out: Path | None) -> None:
     """Run one SELECT, and print its rows, or write them to the file `out`.
 
-    A table has 200 rows at most. What it leaves out is said on standard error. Every other format
-    has all rows, exactly; only JSON keeps the result in memory, within DuckDB's limit. Raises
-    BillError, and QueryInvalid.
+    A table has at most 200 rows; standard error says what it leaves out. Every other format has all
+    rows, exactly; only JSON keeps the result in memory, within DuckDB's limit. Raises QueryInvalid
+    if DuckDB refuses the query, and BillError for anything else that is wrong with it.
     """
     with relations_of(settings) as (connection, names):
         try:
@@ -228,17 +232,17 @@ def _query_invalid(error: duckdb.Error, names: Sequence[str]) -> QueryInvalid:
         error, duckdb.InvalidInputException | duckdb.IOException
     ):
         message += _FILE_HINT
-    place = [line for line in lines[first:] if line.strip()]
-    if any(_VIEW in line for line in place):  # It is about the statement that writes a file.
-        place = []
-    return QueryInvalid(message, _printable(place))
+    sql_lines = [line for line in lines[first:] if line.strip()]
+    if any(_VIEW in line for line in sql_lines):  # It is about the statement that writes a file.
+        sql_lines = []
+    return QueryInvalid(message, _printable(sql_lines))
 
 
-def _printable(place: Sequence[str]) -> list[str]:
-    """Return the line of SQL with blanks for tabs and the like, and what points into it."""
-    if len(place) != 2:
+def _printable(sql_lines: Sequence[str]) -> list[str]:
+    """Return the line of SQL with blanks for tabs and the like, and the line with the `^`."""
+    if len(sql_lines) != 2:
         return []
-    line, marks = place
+    line, marks = sql_lines
     start, width, unprintable = len(marks) - len(marks.lstrip()), 0, 0
     for character in line:
         if width == start and character.isprintable():

@@ -26,15 +26,18 @@ class QueryCommand(typer.core.TyperCommand):
                 "SQL that begins with -- is taken for an option; write -- and a blank before it, "
                 "or use --file"
             )
-        for place in reversed(range(end)):
-            value = args[place + 1 : place + 2]
-            if args[place] == "--named" and (not value or value[0].startswith("-")):
-                args = [*args[: place + 1], "", *args[place + 1 :]]
+        for position in reversed(range(end)):
+            value = args[position + 1 : position + 2]
+            if args[position] == "--named" and (not value or value[0].startswith("-")):
+                args = [*args[: position + 1], "", *args[position + 1 :]]
         return super().parse_args(ctx, args)
 
 
 def chosen_format(output_format: _Format | None, out: Path | None, *, as_json: bool) -> _Format:
-    """Return the format of the options `--format`, `--out` and `--json`. Raises BadParameter."""
+    """Return the format that `--format`, `--out` and `--json` choose: by default a table.
+
+    Raises BadParameter where they exclude each other.
+    """
     if as_json:
         if output_format not in (None, "json"):
             raise typer.BadParameter(f"--json and --format {output_format} exclude each other")
@@ -43,7 +46,7 @@ def chosen_format(output_format: _Format | None, out: Path | None, *, as_json: b
         if output_format == "parquet":
             raise typer.BadParameter("--format parquet needs a file: add --out FILE")
         return output_format or "table"
-    found = output_format or _SUFFIXES.get(out.suffix.lower())
-    if found in (None, "table"):
+    file_format = output_format or _SUFFIXES.get(out.suffix.lower())
+    if file_format in (None, "table"):
         raise typer.BadParameter("--out needs --format csv, json or parquet")
-    return found
+    return file_format

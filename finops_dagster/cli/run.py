@@ -10,21 +10,21 @@ from finops_dagster.cli.options import Force, Json, Options, VendorGroup, exit_a
 from finops_dagster.cli.output import Headings, Row, exit_with, key_headings, show
 from finops_dagster.terminal import print_error
 
-_RUNS_ALONE = "This stage runs alone. The vendor is not asked, and nothing is downloaded."
+_RUNS_ALONE = "Runs only this stage, from what the stage before it stored. Downloads nothing."
 _RUNS_SHOWN = 100
 # Each command runs the pipeline up to a stage: its name, the stage, its help.
 _COMMANDS = [
     (
         "extract-manifests",
         "manifest",
-        "Record the newest manifest of each month.\n\nThis is the first stage. To list the "
+        "Record the newest manifest of each month.\n\nRuns only the first stage. To list the "
         "manifests without recording them, use discover-manifests.",
     ),
     (
         "extract-billing",
         "staged_files",
-        "Download and verify the files of each month.\n\nThis is the second stage; the first one "
-        "(extract-manifests) runs too.",
+        "Download and verify the files of each month.\n\nRuns the first stage (extract-manifests) "
+        "and the second.",
     ),
     (
         "load-billing-local",
@@ -44,12 +44,12 @@ _COMMANDS = [
     (
         "derive-focus",
         "focus",
-        f"Derive the FOCUS charges of each month from its Parquet file.\n\n{_RUNS_ALONE}",
+        f"Derive the FOCUS charges of each month.\n\n{_RUNS_ALONE}",
     ),
     (
         "load-focus-remote",
         "warehouse_focus",
-        f"Load the FOCUS charges of each month into the warehouse.\n\n{_RUNS_ALONE}",
+        f"Load each month's charges into the warehouse.\n\n{_RUNS_ALONE}",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which stages would run.")]
@@ -121,8 +121,8 @@ def run_pipeline(
 ) -> None:
     """Run every stage of each month, newest month first.
 
-    A month that is unchanged is verified and not loaded again. If a month fails, the others still
-    run. --json prints one line of JSON for each month, as soon as its run has ended.
+    An unchanged month is verified, and not loaded again. If a month fails, the others still run;
+    the exit code is then 1. --json prints one line of JSON for each month when its run ends.
 
     $ finops aws run-pipeline
     $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
@@ -149,7 +149,7 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
 
     "version" is the newest version that was read from the vendor. "stages behind" names the later
     stages (staged files, DuckDB table, Parquet file, warehouse table, FOCUS charges) that have an
-    older version, or nothing. The vendor is not asked: discover-manifests does that.
+    older version, or nothing. To see what the vendor has now, use discover-manifests.
 
     $ finops aws show-state
     $ finops aws show-state --runs --export acme --start-date 2026-01

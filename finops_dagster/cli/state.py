@@ -142,11 +142,11 @@ def report(
     output_format: ReportFormat = "table",
     json: Json = False,
 ) -> None:
-    """Report progress, restatements, failures, durations and restarts.
+    """Report the progress of all exports.
 
     Counts the months that are complete, pending, running and failed, the failures by cause, and
-    the restarts: runs that repeat a failed month. Lists the last restatements. Durations are in
-    seconds, by stage.
+    the restarts: runs that repeat a failed month. Lists the last restatements, and the duration of
+    each stage in seconds.
 
     $ finops state report --format html > report.html
     """
@@ -175,7 +175,7 @@ def loaded(context: typer.Context, export: OptionalExport = None, json: Json = F
 
 @app.command()
 def reprocess(context: typer.Context, export: ExportArgument, month: MonthArgument) -> None:
-    """Run every stage of a month again, even if unchanged.
+    """Run every stage of a month again, even if it is unchanged.
 
     $ finops state reprocess acme 2026-01
     """
@@ -218,7 +218,7 @@ def verify(
     deep: Deep = False,
     repair: RepairOption = False,
     json: Json = False,
-    mend: FormerRepairOption = False,
+    former_repair: FormerRepairOption = False,
 ) -> None:
     """Check that all copies of a month agree.
 
@@ -233,9 +233,9 @@ def verify(
     from finops_dagster.cli import verify as verification
 
     settings, selection = Options.of(context).settings(), _selection(export, month)
-    if mend:
+    if former_repair:
         print_error("--mend is now called --repair")
-    if repair or mend:
+    if repair or former_repair:
         _repair(settings, selection, deep=deep)
     differences, coverage = verification.verify(settings, selection, deep=deep)
     rows = [verification.as_row(*difference) for difference in differences]
@@ -259,7 +259,7 @@ def _repair(settings: Settings, selection: Selection, *, deep: bool) -> NoReturn
 
 
 def _age(text: str) -> timedelta:
-    """Return the duration of `30d`, `12h` or `4w`. Raises BadParameter."""
+    """Return the duration of a text such as `30d`, `12h` or `4w`. Raises BadParameter."""
     match = re.fullmatch(r"(\d+)([hdw])", text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is not an age; write it as 12h, 30d or 4w")
@@ -290,7 +290,7 @@ def cleanup(
     - ended runs with their logs, except the last run of each stage of each month
     - load records of superseded versions
 
-    With --stale instead: marks runs whose process is gone as failed, and deletes their unfinished
+    With --stale, only marks runs whose process is gone as failed, and deletes their unfinished
     files.
 
     $ finops state cleanup --older-than 90d --dry-run
@@ -313,7 +313,7 @@ def cleanup(
 def export_state(context: typer.Context, file: StateFile, export: OptionalExport = None) -> None:
     """Write the load records and the run history to a file.
 
-    The file says which versions are loaded. The billing data is not in it.
+    The file says which versions are loaded; it has no billing data.
 
     $ finops state export state.json
     $ finops state export acme.json acme
@@ -332,8 +332,8 @@ def export_state(context: typer.Context, file: StateFile, export: OptionalExport
 def import_state(context: typer.Context, file: StateFile) -> None:
     """Import the records of months whose data is on this machine.
 
-    Copy data/ to this machine first. A stage whose data is not the version that the file names is
-    refused, with one line.
+    Copy data/ to this machine first. The records of a stage are refused, with a line that says
+    why, if its data on this machine is not of the version in the file.
 
     $ finops state import state.json
     """

@@ -228,7 +228,7 @@ class StoredMonth:
         return version_of_footer(self._footer_texts)
 
     @cached_property
-    def is_in_lake(self) -> bool:
+    def is_only_in_lake(self) -> bool:
         """Whether the lake stands for the table: it is in a store, and the ledger has no load."""
         if not self.lake_file.is_shared or self.lake_record is None:
             return False
@@ -306,10 +306,10 @@ class StoredMonth:
     def stages(self) -> tuple[str, ...]:
         """The stages of the month's export; those of the charges only if the month has charges."""
         stages = stages_of(self.storage.settings, self.export)
-        return stages if self.no_charges is None else without_charges(stages)
+        return stages if self.no_charges_reason is None else without_charges(stages)
 
     @cached_property
-    def no_charges(self) -> str | None:
+    def no_charges_reason(self) -> str | None:
         """Why the month has no charges although the export has some; None for any other month."""
         return no_charges_reason(self.export, self.month, self.storage.settings.exports)
 

@@ -244,7 +244,8 @@ def _differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
             Repair.RUN,
         )
         return  # the other copies can only be compared with a table that is right
-    footer, in_table = month.lake_record, load or (month.lake_record if month.is_in_lake else None)
+    footer = month.lake_record
+    in_table = load or (footer if month.is_only_in_lake else None)
     if month.lake_file.is_shared and not any(logged.values()):
         logged = _versions_without_log(month)
     version = in_table and in_table.manifest_id
@@ -364,7 +365,7 @@ def _damage(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> D
         yield problem, Repair.FETCH
     with month.connect() as connection:
         load = month.verified_load(connection)
-    if load is None and month.is_in_lake:
+    if load is None and month.is_only_in_lake:
         coverage.skipped["cells of the table, which this machine does not have"] += 1
         yield from _lake_damage(month)
         return

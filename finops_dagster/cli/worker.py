@@ -25,8 +25,9 @@ app = typer.Typer(cls=Group, no_args_is_help=True)
 def list_runs(export: ExportName = None, json: Json = False) -> None:
     """List the runs in progress.
 
-    "process" is "lost" if the process of the run is gone. "done by" and "left" are estimated from
-    the median duration of each stage in earlier runs. "left" is the time left, of the whole run.
+    "process" is "lost" if the process of the run is gone. "done by" is when the run will end, and
+    "left" is the time left of the whole run: both are estimated from the median duration of each
+    stage in earlier runs.
 
     $ finops worker list --export acme
     """
@@ -60,8 +61,8 @@ def stop(
 def past_runs(settings: Settings, selection: Selection, limit: int | None) -> list[Row]:
     """Return a row for each run and export of the selected months, newest first.
 
-    Times are in UTC. The seconds of a run in progress are those until now. `limit` is the largest
-    number of rows; None returns all.
+    Runs in progress are among them; their seconds are those until now. Times are in UTC. `limit` is
+    the largest number of rows; None returns all.
     """
     from finops_dagster.pipeline.history import open_history
 
@@ -96,7 +97,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     """Return a row for each run that has not ended, of one export or of all.
 
     `estimated_completion` is computed from the median durations of the stages, and `seconds_left`
-    are those until then, 0 if it has passed; both are None if unknown.
+    are those until then, 0 if it has passed; both are None if they cannot be estimated.
     `process` is the id of the run's process if it runs on this machine, or else None; `lost` is
     true if that process is gone.
     """
@@ -108,7 +109,9 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
         if not run.is_in_progress or export not in (None, *run.stages):
             continue
         duration = history.usual_duration(run.stages) if run.status == "started" else None
-        left = None if duration is None else max(0, round(duration.total_seconds() - run.seconds))
+        seconds_left = None
+        if duration is not None:
+            seconds_left = max(0, round(duration.total_seconds() - run.seconds))
         stages = (history.reached_stage(run, run_export) for run_export in run.stages)
         rows.append(
             {
@@ -119,7 +122,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
                 "stage": next(stages, None),
                 "seconds": round(run.seconds),
                 "estimated_completion": duration and run.started + duration,
-                "seconds_left": left,
+                "seconds_left": seconds_left,
                 "process": read_note(dagster_home(), run.id).get("process"),
                 "lost": is_lost(dagster_home(), run.id),
             }
@@ -144,7 +147,7 @@ def stop_run(history: History, id_prefix: str) -> str:
     if process is not None and not row["lost"]:
         # What Ctrl-C sends: the process rolls back its stage and prints how to continue.
         os.kill(int(process), signal.SIGINT)
-        return f"run {row['run']}: process {process} was asked to stop"
+        return f"run {row['run']}: process {process} is stopping"
     reason = "no process of this machine runs it"
     if row["lost"]:
         reason = f"process {process} is gone" if process else "its process is gone"
@@ -156,12 +159,16 @@ def stop_run(history: History, id_prefix: str) -> str:
     return f"run {row['run']} is marked as failed: {reason}; run its month again"
 
 
-def left_text(row: Row) -> str:
-    """Return the time left of a run in progress and its time in all: `0:02:00 of 0:05:00`."""
-    left = row["seconds_left"]
-    if left is None:
+def time_left_text(row: Row) -> str:
+    """Return the time left of a run in progress and its whole time: `0:02:00 of 0:05:00`.
+
+    `row` is one of `runs_in_progress`. Returns `unknown` if the time left is None.
+    """
+    seconds_left = row["seconds_left"]
+    if seconds_left is None:
         return "unknown"
-    return f"{timedelta(seconds=left)} of {timedelta(seconds=row['seconds'] + left)}"
+    whole_time = timedelta(seconds=row["seconds"] + seconds_left)
+    return f"{timedelta(seconds=seconds_left)} of {whole_time}"
 
 
 _SHORT_ID: Headings = {"run": lambda row: row["run"][:8]}
@@ -174,6 +181,6 @@ IN_PROGRESS_HEADINGS: Headings = {
     **_SHORT_ID,
     **key_headings("export month status stage seconds"),
     "done_by": lambda row: row["estimated_completion"] and f"{row['estimated_completion']:%H:%M}Z",
-    "left": left_text,
+    "left": time_left_text,
     "process": lambda row: "lost" if row["lost"] else row["process"] and str(row["process"]),
 }

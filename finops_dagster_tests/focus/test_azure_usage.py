@@ -631,7 +631,7 @@ def test_a_month_that_the_amortized_export_lacks_has_no_charges_and_does_not_fai
     assert loaded.checks()["focus.adds_up"]
     settings = project.settings()
     month = StoredMonth(settings.exports[0], JANUARY, StoredMonths(settings))
-    assert month.no_charges == reason
+    assert month.no_charges_reason == reason
     assert "focus" not in month.versions
 
 
