@@ -1,4 +1,4 @@
-"""The versions that the vendor has, and how they differ from the stored ones."""
+"""The newest versions that the vendors have, and how they differ from the stored ones."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def available_months(
 ) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, ManifestOrError]]]:
     """Yield each selected export with its source and its newest manifests by month.
 
-    The value of a month is the error if its manifest cannot be read. An export whose manifests
-    cannot be listed, or that has none in the selected months, is left out; `on_problem` gets a line
-    about it. Raises BillError if no export is selected.
+    If a manifest cannot be read, the month has the error instead. An export whose manifests cannot
+    be listed, or that has none in the selected months, is left out; `on_problem` gets a line about
+    it. Raises BillError if no export is selected. Sends requests to the vendors' stores.
     """
     stores, stored = ObjectStores(), StoredMonths(settings)
     for export in selection.exports(settings):
@@ -53,7 +53,7 @@ def available_months(
 def available_manifests(
     source: Source, months: Sequence[BillingMonth]
 ) -> dict[BillingMonth, ManifestOrError]:
-    """Return the newest manifest of each delivered month; its error if it cannot be read.
+    """Return the newest manifest of each month that has one; its error if it cannot be read.
 
     `months` must not be empty. Raises StoreError or StoreUnavailable if the store fails for any of
     them, and ManifestMissing if none has a manifest.
@@ -118,7 +118,7 @@ def discovery_rows(
 
 
 def _delivery(delivery: Delivery | None) -> Row:
-    """Return what Azure says of its run; nothing for vendors that say nothing, as AWS."""
+    """Return what Azure says of its run; an empty row for vendors such as AWS."""
     if delivery is None:
         return {}
     return vars(delivery)
@@ -136,10 +136,10 @@ def _loaded(month: StoredMonth, manifest: Manifest) -> str:
 
 
 def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
-    """Yield a row for each month with the stages that a run would execute.
+    """Yield a row for each month with the stages that a run would execute now; runs nothing.
 
-    Versions and the manifest's time and size decide. The vendor's files are not compared. A month
-    whose manifest cannot be read is left out; `on_problem` gets a line about it.
+    They are known from the versions, and from the manifest's time and size; the vendor's files are
+    not compared. A month whose manifest cannot be read is left out; `on_problem` gets a line.
     """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
@@ -162,15 +162,16 @@ def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -
 
 def _is_rewritten(manifest: Manifest, stored: Manifest) -> bool:
     # A vendor may write other files under the same version id, and the manifest with them.
-    old, new = stored.source, manifest.source
-    return (old.last_modified, old.size) != (new.last_modified, new.size)
+    before, after = stored.source, manifest.source
+    return (before.last_modified, before.size) != (after.last_modified, after.size)
 
 
 def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> list[Row]:
-    """Return those rows of `month_rows` whose last stage lacks the vendor's newest version.
+    """Return those of the rows, which `month_rows` made, that are stale.
 
-    Asks the vendor for all months of the settings; `on_problem` gets a line for each manifest that
-    cannot be read. Such months, and those that the vendor does not have, are left out.
+    A month is stale if its last stage does not have the vendor's newest version. The newest
+    manifests of all months are read from the vendors; `on_problem` gets a line for each that cannot
+    be read. Such months, and those that the vendor does not have, are left out.
     """
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}

@@ -39,10 +39,10 @@ class Changes:
 
 @contextmanager
 def log_changes(command: str) -> Iterator[Changes]:
-    """Log the command, after the block, with the changes that it added to the object it got.
+    """Give the block a `Changes`; log the command with what the block added to it.
 
-    The changes are logged also if the block raises. Without changes nothing is written. The time
-    that is logged is that of the beginning. Changes of stages are reported as observations too.
+    The log is written after the block, also if it raises, with the time of the block's beginning;
+    without changes nothing is written. Changes of stages become observations in Dagster too.
     """
     changes = Changes()
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

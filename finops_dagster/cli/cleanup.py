@@ -26,14 +26,17 @@ from finops_dagster.tables import ledger
 _LONGEST_RUN = timedelta(days=1)
 
 Deletion = tuple[Row, StageChange | None]
-"""A row of what is deleted, and of which stage it was; None for runs and unfinished files."""
+"""A row to print, and the change of a stage for the event log; None for runs and unfinished files.
+
+"""
 
 
 def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Deletion]:
-    """Delete old staged files, runs and load records that no month needs; yield each.
+    """Delete staged files, runs and load records that no month needs; yield each.
 
-    Old is what is older than `older_than`. They are deleted as the rows are iterated. A dry run
-    yields the same rows and deletes nothing.
+    Only those older than `older_than` are deleted, and only as the caller iterates. A dry run
+    yields the same and deletes nothing. Also deletes files of a lake in a store that no month has
+    any more, once they are a day old.
     """
     cutoff = datetime.now(UTC) - older_than
     stored = StoredMonths(settings)
@@ -72,7 +75,7 @@ def _delete_runs(settings: Settings, cutoff: datetime, *, dry_run: bool) -> Iter
 
 
 def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]:
-    """Delete files of a lake in a store that no month has any more; yield a row for each."""
+    """Delete files of a lake in a store that no month's pointer names; yield a row for each."""
     # A run may have uploaded a file that it has not made the month's yet.
     for info in lake.unneeded_objects(export, datetime.now(UTC) - _LONGEST_RUN):
         row = _row("replaced file", info.location, info.size)
@@ -84,8 +87,8 @@ def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]
 def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Deletion]:
     """Mark lost runs as failed, delete unfinished files, and yield each.
 
-    All of it happens as the rows are iterated. A dry run changes nothing; its rows may also name
-    lost runs that Dagster shows as ended. Files of an export with a run in progress are skipped.
+    All of it happens as the caller iterates. A dry run changes nothing; it may also yield lost runs
+    that Dagster shows as ended already. Files of an export with a run in progress are skipped.
     """
     with open_history() as history:
         if dry_run or history.instance is None:

@@ -55,9 +55,9 @@ def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
 def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
     """Yield a row for each selected month that is stored, or whose last run did not succeed.
 
-    A row has the version of each stage, the totals of the Parquet file, and the status of the last
-    run ("success" if none ran) with the reason of a failure, or why the month has no charges. Other
-    values that are missing are None.
+    A row has the version of each stage, rows and cost of the Parquet file, and the status of the
+    last run in `last_run`: "success" also if none ran. `reason` says why the run failed, or why the
+    month has no charges. A missing value is None.
     """
     for month in StoredMonths(settings).months(selection):
         export, name = month.key
@@ -78,8 +78,9 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
 def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each stage of one month: its last result, and the error since then.
 
-    The selection must be one month of one export. What a stage has not recorded is None. For a
-    machine whose event log does not have the month, a lake in a store says what it has.
+    The selection must be one month of one export. What a stage has not recorded is None. If the
+    event log does not have the month, version and totals come from a lake in a store, if there is
+    one.
     """
     export, month = selection.exports(settings)[0], str(selection.start)
     no_charges = no_charges_reason(export, BillingMonth.parse(month), settings.exports)
@@ -132,10 +133,10 @@ def _stage_row(stage: str, last: Materialization | None, failure: RunFailure | N
 
 
 def restatement_fields(metadata: Mapping[str, Any]) -> Row:
-    """Return what a restatement changed, from the metadata of `billing_table`.
+    """Return the fields of a row about a restatement, from the metadata of `billing_table`.
 
-    All fields are None if the load replaced no version. Loads of earlier releases recorded a
-    rounded cost, no replaced version, and no largest changes.
+    All are None if the load replaced no version. Loads of earlier releases recorded a rounded cost,
+    no replaced version, and no largest changes.
     """
     # The shortest text of the float is the rounded cost that was recorded.
     cost = metadata.get("cost_changed")
@@ -151,7 +152,7 @@ def restatement_fields(metadata: Mapping[str, Any]) -> Row:
 
 
 def restatement_text(row: Row) -> str | None:
-    """Return the restatement fields of a row as text, or None if it has none."""
+    """Return `restatement_fields` of a row as text: `+2 rows, +1.50 against v1`; None if empty."""
     if row["rows_changed"] is None:
         return None
     rows, cost = row["rows_changed"], Decimal(row["cost_changed"])
@@ -165,16 +166,16 @@ def _largest_changes_text(row: Row) -> str | None:
 
 
 def change_text(change: CostChange) -> str:
-    """Return service, account and the change of the cost as text: `Tax in 123456789012 +1.50 USD`.
+    """Return service, account and the added cost as text: `Tax in 123456789012 +1.50 USD`.
 
-    Names are shortened.
+    Long names are shortened.
     """
     service, account = (shortened(name or "(none)") for name in (change.service, change.account))
     return f"{service} in {account} {change.added_cost:+,.2f} {change.currency or ''}".rstrip()
 
 
 def stages_behind(versions: StageVersions) -> str | None:
-    """Return the stages that do not have the newest version, with their versions, as text.
+    """Return the stages that do not have the month's newest version: `parquet: v1; focus: nothing`.
 
     Empty if all have it; None if the newest version is not known.
     """

@@ -27,8 +27,8 @@ from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance,
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console, print_error
 
-# These stages run alone, from what the stage before them stored; the vendor is not asked. Each has
-# the command that runs the stage before it.
+# These stages run alone, from what the stage before them stored. Each has the command that runs the
+# stage before it.
 _RUN_ALONE = {
     "billing_table": "extract-billing",
     "parquet": "load-billing-local",
@@ -48,11 +48,11 @@ def run_months(
 ) -> bool:
     """Run the months one by one, print a line as each ends, and return whether all succeeded.
 
-    An export that has none of the months did not succeed. `until` is the last stage to run; without
-    it every stage runs. A stage that reads only what an earlier stage stored runs alone, so it
-    needs no vendor. `force` runs unchanged months again. `as_json` prints each month as one line of
-    JSON. Lost runs are marked as failed first. Raises BillError if no selected export has the
-    stage; KeyboardInterrupt if Ctrl-C stopped a run.
+    An export that has none of the months is a failure too. `until` is the last stage to run; None
+    runs every stage. `manifest` and `staged_files` run with the stages before them; any later stage
+    runs alone, from what the stage before it stored. `force` runs unchanged months again. `as_json`
+    prints each month as one line of JSON. Lost runs are marked as failed first. Raises BillError if
+    no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.
     """
     stages = _stages(settings, selection, until)
     definitions = build_definitions(settings)
@@ -126,7 +126,7 @@ def _month_run(
 
 
 def _completing(settings: Settings) -> set[str]:
-    """Return the exports whose bills complete those of others: they run first."""
+    """Return the exports from which the charges of other exports are derived: they run first."""
     return {
         name
         for export in settings.exports

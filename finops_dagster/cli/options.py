@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_month(value: str | None) -> str | None:
-    """Return the value if it is a month YYYY-MM or None. Raises BadParameter."""
+    """Return the value if it is None or a month YYYY-MM, else raise BadParameter."""
     try:
         return None if value is None else str(BillingMonth.parse(value))
     except ValueError as error:
@@ -60,11 +60,11 @@ class Options:
 
     @classmethod
     def of(cls, context: typer.Context) -> Options:
-        """Return the options that were given so far, to this command and to its groups."""
+        """Return the values of the shared options, given to this command or to its groups."""
         return context.find_object(cls) or cls()
 
     def settings(self) -> Settings:
-        """Load the settings that the options name. Raises SettingsError."""
+        """Load the settings, with what the options override. Raises SettingsError."""
         from finops_dagster.settings import load_settings
 
         pairs = (text.partition("=") for text in self.database_config)
@@ -72,10 +72,9 @@ class Options:
 
     @classmethod
     def settings_and_selection(cls, context: typer.Context) -> tuple[Settings, Selection]:
-        """Return the settings, and the months that the options of a vendor's command select.
+        """Return the settings, and the selected months, for a command of a vendor's group.
 
-        Only for commands in a vendor's group. Raises SettingsError, and BillError if the last month
-        is before the first.
+        Raises SettingsError, and BillError if the last month is before the first.
         """
         # The group of a vendor's commands has the vendor's name.
         assert context.parent is not None
@@ -128,7 +127,7 @@ class Selection:
 
 
 def no_exports(settings: Settings, vendor: str | None = None) -> BillError:
-    """Return the error that there is no export, of the vendor or at all."""
+    """Return the error that the settings have no export of the vendor, or none at all."""
     return BillError(
         f"{settings.location} has no export{f' of {vendor}' if vendor else ''}: add an [[exports]] "
         "block, which finops config discover SOURCE prints"
@@ -265,7 +264,7 @@ class VendorGroup(Group):
 def exit_after(run: Callable[[], bool]) -> NoReturn:
     """Call `run`, and exit with 0 if it returns True, else with 1.
 
-    After Ctrl-C it prints how to continue, and exits with 1.
+    After Ctrl-C, prints how to continue, and exits with 1.
     """
     try:
         succeeded = run()

@@ -1,4 +1,4 @@
-"""The relations that commands query: those of the lake that the settings name."""
+"""The bill as relations of DuckDB, for the commands that query it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from finops_dagster.tables.database import DuckDB
 def relations_of(
     settings: Settings,
 ) -> AbstractContextManager[tuple[DuckDBPyConnection, list[str]]]:
-    """Open a DuckDB in memory for the block, as `open_relations` does."""
+    """Open a DuckDB in memory with the bill of all exports, for the block.
+
+    The block gets the connection and the names of the relations: a view for each export, and
+    `focus` and others if a month has charges. See `open_relations`.
+    """
     return open_relations(
         DuckDB.of(settings.database.duckdb),
         settings.storage.open_lake(),

@@ -69,10 +69,10 @@ def write_first_settings(file: Path | None) -> Path:
 
 
 def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
-    """Return the exports of every vendor below a URL or a folder, with distinct names.
+    """Return the exports of every vendor below a URL or a folder, each with a name of its own.
 
-    `store_settings` are the fields of StoreSettings but `source`. Raises BillError if
-    there is no export, SettingsError, StoreError and StoreUnavailable.
+    `store_settings` are the fields of StoreSettings except `source`. Raises BillError if there is
+    no export, SettingsError for an invalid URL, and the store's errors.
     """
     if "://" not in source or source.startswith("file://"):
         source = f"file://{Path(source.removeprefix('file://')).resolve()}"
@@ -81,8 +81,8 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
         exports = [export for vendor in VENDORS.values() for export in vendor.discover(searched)]
     except ValidationError as error:
         # A query may be a SAS, which is a secret.
-        place = re.split(r"\?|%3f", source, maxsplit=1, flags=re.I)[0]
-        raise SettingsError(problems_line(place, error)) from error
+        location = re.split(r"\?|%3f", source, maxsplit=1, flags=re.I)[0]
+        raise SettingsError(problems_line(location, error)) from error
     if not exports:
         folders = sorted(searched.store.folders(searched.folder))
         raise BillError(
@@ -91,19 +91,19 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
             "folder of the export"
         )
     # Two exports of the settings may not have the same name: the second gets a number.
-    named: dict[str, FoundExport] = {}
+    by_name: dict[str, FoundExport] = {}
     for export in exports:
         name, number = export.settings.name, 1
-        while flat_name(name) in named:
+        while flat_name(name) in by_name:
             number += 1
             name = f"{export.settings.name[:60]}-{number}"
         settings = export.settings.model_copy(update={"name": name})
-        named[flat_name(name)] = replace(export, settings=settings)
-    return list(named.values())
+        by_name[flat_name(name)] = replace(export, settings=settings)
+    return list(by_name.values())
 
 
 def as_row(export: FoundExport) -> Row:
-    """Return the export as a row of JSON: settings that differ from their default, months, problem.
+    """Return an export as a row of JSON: its settings other than defaults, and `problem`.
 
     `months` is the number of months that were found.
     """
@@ -140,9 +140,10 @@ def _toml(value: str | bool | list[str]) -> str:
 
 
 def origins(options: Options) -> list[Row]:
-    """Return a row for each setting: its value, and the option, variable or file it comes from.
+    """Return a row for each setting: its value, and where that comes from.
 
-    A setting whose value is None is left out. Raises SettingsError.
+    It comes from the command line, an environment variable, the file or the default. A setting
+    whose value is None is left out. Raises SettingsError.
     """
     settings, file = options.settings(), settings_file(options.config)
     in_file = {name for name, _ in flat_settings(tomllib.loads(file.read_text()))}
@@ -190,9 +191,10 @@ _PROBLEMS = (BillError, SettingsError, StoreError, StoreUnavailable, WarehouseUn
 
 
 def check_connections(settings: Settings) -> list[Row]:
-    """Return a row for each export, folder and database: `answer`, or `problem` in one line.
+    """Return a row for each export, folder and database that the settings name.
 
-    The other one of the two is empty. Connects to the stores and the warehouse, changes nothing.
+    `answer` says what was found; if it cannot be used, `answer` is empty and `problem` has a line.
+    Connects to the stores and the warehouse; changes nothing.
     """
     storage = settings.storage
     checks: dict[str, Callable[[], str]] = {

@@ -61,7 +61,7 @@ class _Record(BaseModel):
 
 
 class FileRecord(_Record):
-    """The beginning of a file."""
+    """The first record of a file: which release wrote it, and when."""
 
     kind: Literal["file"] = "file"
     layout: Literal[2] = 2
@@ -166,7 +166,7 @@ _RECORDS: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminato
 
 
 class MonthState(_Record):
-    """What a file has of one month: loads and restatements are the newest first."""
+    """All that a file has of one month; loads and restatements are the newest first."""
 
     export: ExportRecord
     month: MonthName
@@ -204,9 +204,10 @@ class _OldDocument(_Record):
 
 
 def write_records(records: Iterable[Record], file: Path) -> None:
-    """Write records as JSON or YAML, by the file's suffix; replace an existing file when complete.
+    """Write records as JSON or YAML, by the file's suffix.
 
-    Raises BillError for another suffix or a missing folder, and OSError.
+    An existing file is replaced only once all records are written. Raises BillError for another
+    suffix or a missing folder, and OSError.
     """
     is_yaml, part = _is_yaml(file), file.with_name(f"{file.name}.part")
     try:
@@ -237,7 +238,11 @@ def _write_yaml(record: Record, stream: TextIO) -> None:
 
 
 def read_months(file: Path) -> Iterator[MonthState]:
-    """Yield the months of a file, of which one is in memory at a time. Raises BillError."""
+    """Yield the months of a file; only one is in memory at a time.
+
+    Raises BillError if the file cannot be read, is not of `finops state export`, or is cut short,
+    which shows only at its end.
+    """
     try:
         yield from _months(file)
     except OSError as error:

@@ -54,7 +54,10 @@ def last_stage(settings: Settings) -> str:
 
 
 def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
-    """Return the stages of an export; those of the charges only where its format has a mapping."""
+    """Return the stages of an export; those of the charges only if its format has a mapping.
+
+    Without a warehouse, the stages end at the Parquet files.
+    """
     return export_stages(
         has_warehouse=settings.database.has_warehouse, has_focus=focus_exports(export) is not None
     )
@@ -68,8 +71,8 @@ def without_charges(stages: Sequence[str]) -> tuple[str, ...]:
 def newest_version(versions: StageVersions) -> str | None:
     """Return the newest version of a month that was read from the vendor; None if none was.
 
-    It is the version of the staged files if they were fetched for the manifest that was read last,
-    otherwise the manifest's own id.
+    It is the version of the staged files if they are those of the manifest that was read last, or
+    else the manifest's own id.
     """
     manifest: str | None = versions["manifest"]
     staged: str | None = versions.get("staged_files")
@@ -77,11 +80,11 @@ def newest_version(versions: StageVersions) -> str | None:
 
 
 class StoredMonths:
-    """The months of all exports, and the places that store them.
+    """The months of all exports in the staging folder, DuckDB, the lake and the warehouse.
 
-    `table_versions` takes the name of an export, `warehouse_versions` that of a table; both return
-    the version of each loaded month; of a warehouse that does not answer, None. Each ledger is read
-    once. If it cannot be read, one line on standard error says so.
+    `table_versions(export_name)` and `warehouse_versions(table)` return the version id of each
+    loaded month, by month. For a warehouse that does not answer, the latter returns None. Each
+    ledger is read once; if it cannot be read, one line on standard error says so.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -105,7 +108,7 @@ class StoredMonths:
         return open_warehouse(database) if database.has_warehouse else None
 
     def months(self, selection: Selection) -> Iterator[StoredMonth]:
-        """Yield the months of the selection by export, newest first, also those without data.
+        """Yield the selected months, export by export, newest first; also months without data.
 
         Raises BillError if the settings have no such export.
         """
@@ -114,16 +117,16 @@ class StoredMonths:
                 yield StoredMonth(export, month, self)
 
     def source(self, export: ExportSettings, stores: ObjectStores) -> Source:
-        """Return the source of an export, which knows the files that are stored."""
+        """Return the source of an export; it opens the export's store through `stores`."""
         reader = MonthsReader(export, self.staging, self.lake, self.database)
         return VENDORS[export.vendor].source(export, stores, reader)
 
     def loads(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
         """Return the full name of the export's table and its loaded months, newest first.
 
-        The ledger of the warehouse is read, or that of DuckDB if there is no warehouse; a lake in
-        a store stands for months that this machine's ledger does not have. Raises
-        BillError and WarehouseUnavailable.
+        The ledger of the warehouse is read, or that of DuckDB if there is no warehouse, and for
+        months that are not in the latter, the records of a lake in a store. Raises BillError and
+        WarehouseUnavailable.
         """
         table = export.table_name
         if self.warehouse is None:
@@ -137,10 +140,10 @@ class StoredMonths:
             if isinstance(rows, BillError):
                 raise rows
             loads += [load for name, *load in rows if name == export.name]
-        known = {month for month, *_ in loads}
+        months_in_ledger = {month for month, *_ in loads}
         for month, file in self.lake.files(export.name).items() if self.lake.is_shared else ():
             load = load_from_footer(file, export.name, month, export.table_name)
-            if load is not None and str(month) not in known:
+            if load is not None and str(month) not in months_in_ledger:
                 loads.append((str(month), load.manifest_id, load.totals.rows, load.loaded_at))
         return months_from_loads(loads)
 
@@ -229,7 +232,7 @@ class StoredMonth:
 
     @cached_property
     def is_only_in_lake(self) -> bool:
-        """Whether the lake stands for the table: it is in a store, and the ledger has no load."""
+        """Whether the month is in a lake in a store, and not in the ledger of this machine."""
         if not self.lake_file.is_shared or self.lake_record is None:
             return False
         with self.connect() as connection:
@@ -252,7 +255,7 @@ class StoredMonth:
 
     @property
     def formats(self) -> Mapping[str, Format]:
-        """The formats in which the vendor may have delivered the month."""
+        """The formats in which the vendor may have delivered the month, by name."""
         return VENDORS[self.export.vendor].formats(self.export)
 
     @property
@@ -261,32 +264,35 @@ class StoredMonth:
         return self.storage.database.path(self.export.name, self.month)
 
     def connect(self, *, repair: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
-        """Open the DuckDB file for the block; create it and its ledger if missing.
+        """Open the DuckDB file for the block; create it and its ledger if they are missing.
 
-        With `repair`, a damaged table of the ledger is replaced by an empty one. Raises BillError,
-        and LedgerDamaged without `repair`.
+        With `repair`, a damaged table of the ledger is replaced by an empty one; without it,
+        LedgerDamaged is raised. Raises BillError if the file cannot be opened.
         """
         return self.storage.database.connect(self.export.name, self.month, repair=repair)
 
     def verified_load(self, connection: DuckDBPyConnection) -> Load | None:
-        """Return the newest load of the ledger; None unless the table has its rows and its cost."""
+        """Return the newest load of the ledger; None unless the table has its rows and its cost.
+
+        `connection` is that of `connect`.
+        """
         return verified_load(connection, self.export.name, self.month, self.formats)
 
     @property
     def table_version(self) -> str | None:
         """The version that the ledger records for the billing table; None if it records none.
 
-        The table itself is not read. While a load has the DuckDB file open, it is the version in
-        the Parquet file; so it is where a lake in a store stands for the table.
+        The table itself is not read. While a load has the DuckDB file open, and for a month that is
+        only in a lake in a store, it is the version of the Parquet file.
         """
         return self.storage.table_versions(self.export.name).get(str(self.month))
 
     @cached_property
     def versions(self) -> dict[str, str | None]:
-        """The version of each stage; None where there is none, UNKNOWN if a warehouse is silent.
+        """The version of each stage; None if it has none, UNKNOWN if the warehouse does not answer.
 
-        Once the staged files are cleaned up, the version of the billing table stands for them, and
-        also for the manifest if that is gone.
+        Once the staged files are cleaned up, their version is that of the billing table, and so is
+        the manifest's if that is gone.
         """
         manifest, staged = self.staging.manifest(), self.staging.records()
         files = staged[0].manifest_id if staged else self.table_version
@@ -320,7 +326,10 @@ class StoredMonth:
 
     @property
     def focus_derivation(self) -> FocusDerivation:
-        """The derivation of the month's charges. Raises BillError if it has no mapping or bill."""
+        """The derivation of the month's charges from its bill.
+
+        Raises BillError if the export has no mapping, or the month is not loaded.
+        """
         storage = self.storage
         return focus_derivation(self.export, self.month, storage.lake, storage.database.duckdb)
 
@@ -349,9 +358,10 @@ class StoredMonth:
 
     @cached_property
     def focus_version(self) -> str | None:
-        """The version that the month's charges are of, or None; their rows are not read.
+        """The version of the bill from which the charges were derived; None without charges.
 
-        If the bill or the mapping is another one since, the text says so after the version.
+        If the bill or the mapping has changed since, the text says so after the version. The rows
+        of the charges are not read.
         """
         record = self.focus_record
         if record is None:
@@ -362,7 +372,7 @@ class StoredMonth:
         return record.version.manifest_id
 
     def has_stage(self, stage: str) -> bool:
-        """Return whether the next stage can run from what this stage stored."""
+        """Return whether this stage has stored the month, so that the next stage can run."""
         if stage == "staged_files":
             return self.staging.current_record() is not None
         return self.versions[stage] is not None

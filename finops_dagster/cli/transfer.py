@@ -47,7 +47,7 @@ from finops_dagster.tables.restatements import add_restatements, restatements
 
 
 def state_records(settings: Settings, selection: Selection) -> Iterator[Record]:
-    """Yield the loads, the last materializations and the runs of the selected exports.
+    """Yield the records of a state file: loads, last materializations and runs of the exports.
 
     Raises BillError if the settings do not have the export, or if a DuckDB file cannot be opened.
     """
@@ -142,9 +142,10 @@ def import_months(
     """Restore loads and materializations of the months that the data on this machine confirms.
 
     Loads are recorded in the ledger, in one transaction for each DuckDB file, and then
-    materializations in Dagster's event log. `on_month` gets a line for each month with a confirmed
-    stage, and what was recorded in its ledger or None. Returns a line for each export or stage that
-    is refused. Raises BillError for a DuckDB file that cannot be opened, and WarehouseUnavailable.
+    materializations in Dagster's event log. `on_month` is called for each month with a confirmed
+    stage: with a line to print, and the change of its ledger or None. Returns a line for each
+    export or stage that is refused. Raises BillError for a DuckDB file that cannot be opened, and
+    WarehouseUnavailable.
     """
     refused = list[str]()
     restored = list(_restore_ledgers(_known_months(settings, months, refused)))
