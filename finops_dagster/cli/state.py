@@ -150,7 +150,7 @@ def report(
 
     $ finops state report --format html > report.html
     """
-    from finops_dagster.cli.report import print_report, report_sections
+    from finops_dagster.cli.state_report import print_report, report_sections
 
     settings, problems = Options.of(context).settings(), list[str]()
     sections = report_sections(settings, problems.append)
