@@ -26,9 +26,7 @@ from finops_dagster.tables import ledger
 _LONGEST_RUN = timedelta(days=1)
 
 Deletion = tuple[Row, StageChange | None]
-"""A row to print, and the change of a stage for the event log; None for runs and unfinished files.
-
-"""
+"""A row to print, and the change of the stage it is of; None for runs and unfinished files."""
 
 
 def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Deletion]:
