@@ -1,4 +1,4 @@
-"""The sensor that sends what a person should know, once each."""
+"""The sensor that sends alerts: of failed months, silent exports, restatements and the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline import export_stages
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.history import History, Run
-from finops_dagster.pipeline.metadata import restated
+from finops_dagster.pipeline.metadata import restatement_in
 from finops_dagster.pipeline.report_alerts import report_alerts
 from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES
 
@@ -36,11 +36,11 @@ _MONTHS_READ = 13
 _MANIFESTS_READ = 50
 _REPORT_CHECKS = BUDGETS_KEPT.name, NO_ANOMALIES.name
 
-Found = Iterator[tuple[str, Alert | None]]
-"""The key and the alert of each state that holds.
+AlertStates = Iterator[tuple[str, Alert | None]]
+"""The key of each state that an alert is about and that still holds, with the alert.
 
-Without an alert, the key is kept if it is known, and nothing is sent: of a failed month whose next
-run is in progress.
+The alert is None for a failed month whose next run is in progress: nothing is sent, and the key
+stays among those that were sent, if it was.
 """
 
 
@@ -60,7 +60,7 @@ class Cursor:
 
     @classmethod
     def read(cls, text: str | None) -> Self:
-        """Return the cursor of the last tick; an empty one at the first."""
+        """Return the cursor that the last tick stored as JSON; an empty one if `text` is None."""
         document = json.loads(text or "{}")
         unsent = [Unsent(**u | {"alert": Alert(**u["alert"])}) for u in document.pop("unsent", [])]
         return cls(**document, unsent=unsent)
@@ -92,14 +92,14 @@ def alerts_sensor(
             **dict(report_alerts(instance, _REPORT_CHECKS)),
         }
         alerts += [a for key, a in states.items() if a is not None and key not in cursor.known]
-        known = [key for key, a in states.items() if a is not None or key in cursor.known]
+        known_keys = [key for key, a in states.items() if a is not None or key in cursor.known]
         channels = channels_of(settings)
         new = [Unsent(alert, [*channels]) for alert in alerts]
         unsent, dropped = limited([*cursor.unsent, *new])
         waiting, problems = send(unsent, channels, end)
         for problem in [*dropped, *problems]:
             context.log.error(problem)
-        document = asdict(replace(cursor, known=known, unsent=waiting))
+        document = asdict(replace(cursor, known=known_keys, unsent=waiting))
         sent = len(unsent) - len(waiting)
         reason = f"{count_text(sent, 'alert')} sent; {len(waiting)} to send at the next tick"
         return dg.SensorResult(
@@ -115,7 +115,7 @@ def _failed_months(
     exports: Sequence[Export],
     instance: dg.DagsterInstance,
     last_stage: str,
-) -> Found:
+) -> AlertStates:
     """Find months whose last run failed, and none of whose runs succeeded since the first failure.
 
     While a run is in progress, after it was canceled, or while the first failure is newer than
@@ -160,7 +160,7 @@ def _silent_exports(
     exports: Sequence[Export],
     instance: dg.DagsterInstance,
     first_ticks: dict[str, float],
-) -> Found:
+) -> AlertStates:
     """Find exports whose newest version is too old; not those whose last month is over.
 
     The newest version is that of the newest manifest that a run has read in the last 13 months.
@@ -220,7 +220,7 @@ def _restatement(
     event, month = record.asset_materialization, record.partition_key
     assert event is not None
     assert month is not None
-    restatement, version = restated(event.metadata), _plain(event, "manifest_id")
+    restatement, version = restatement_in(event.metadata), _plain(event, "manifest_id")
     if restatement is None or _plain(event, "outcome") != "loaded":
         return None
     previous = dg.AssetRecordsFilter(
@@ -261,7 +261,7 @@ def _is_settled(
             written.setdefault(_plain(of_version, "manifest_id"), at)
     end = datetime.combine(BillingMonth.parse(month).next.first_day, datetime.min.time(), UTC)
     settled = end + timedelta(days=settings.settled_days)
-    restatement = restated(event.metadata)
+    restatement = restatement_in(event.metadata)
     replaced = written.get(restatement.replaced_id) if restatement else None
     if replaced is not None and replaced < end.timestamp():
         return False

@@ -25,6 +25,7 @@ from finops_dagster.lake import (
     restoring_month,
 )
 from finops_dagster.pipeline import checks
+from finops_dagster.pipeline.bar_charts import cost_by_month
 from finops_dagster.pipeline.column_schema import table_schema
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import (
@@ -34,7 +35,6 @@ from finops_dagster.pipeline.metadata import (
     file_uri,
     table_metadata,
 )
-from finops_dagster.pipeline.pictures import cost_by_month
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
@@ -77,7 +77,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
             previous = previous_metadata(context, loaded.report.load.manifest_id, *LOAD_KEYS)
             metadata = {
                 **table_metadata(loaded, previous),
-                **_picture_and_place(export, loaded.report, database.path(export.name, month)),
+                **_chart_and_location(export, loaded.report, database.path(export.name, month)),
             }
             results = [evaluate(loaded.report) for evaluate in month_checks.values()]
             return stage_result(loaded.report.load, loaded.outcome, metadata, results)
@@ -85,7 +85,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
     return billing_table
 
 
-def _picture_and_place(export: Export, report: MonthReport, database: Path) -> Metadata:
+def _chart_and_location(export: Export, report: MonthReport, database: Path) -> Metadata:
     """Return the metadata of the table: its costs by month, its columns, and where it is."""
     types, vendor = report.column_types, export.settings.vendor
     return {

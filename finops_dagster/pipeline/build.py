@@ -18,7 +18,12 @@ from finops_dagster.pipeline.focus import focus_asset
 from finops_dagster.pipeline.manifest import manifest_asset
 from finops_dagster.pipeline.parquet import parquet_asset
 from finops_dagster.pipeline.report import report_asset
-from finops_dagster.pipeline.resources import BillingDatabaseResource, RunLock, RunOptions, records
+from finops_dagster.pipeline.resources import (
+    BillingDatabaseResource,
+    RunLock,
+    RunOptions,
+    records_resource,
+)
 from finops_dagster.pipeline.sensors import (
     focus_automation_sensor,
     lost_runs_sensor,
@@ -161,5 +166,5 @@ def _resources(settings: Settings, prefix: str) -> dict[str, object]:
         "stores": ObjectStores(),
         "run_options": RunOptions(),
         "run_lock": RunLock(),
-        "records": records(prefix),
+        "records": records_resource(prefix),
     }

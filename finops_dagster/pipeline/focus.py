@@ -23,6 +23,7 @@ from finops_dagster.focus.month import (
     FocusMonth,
 )
 from finops_dagster.lake import Lake, parquet_relation
+from finops_dagster.pipeline.bar_charts import cost_by_category
 from finops_dagster.pipeline.checks import ADDS_UP, CONFORMS
 from finops_dagster.pipeline.column_schema import charges_schema
 from finops_dagster.pipeline.export import Export
@@ -30,12 +31,11 @@ from finops_dagster.pipeline.metadata import (
     Metadata,
     differences_table,
     entries_table,
-    place_metadata,
+    location_metadata,
     rules_table,
     unknown_keys_table,
     version_metadata,
 )
-from finops_dagster.pipeline.pictures import cost_by_category
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
@@ -109,7 +109,7 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
             **focus_metadata(record),
             **conformance,
             **_comparison(context, derivation, record, of_vendor),
-            **place_metadata(derivation.file.location),
+            **location_metadata(derivation.file.location),
             "dagster/column_schema": charges_schema(
                 derivation.file.schema(), export.settings.vendor
             ),

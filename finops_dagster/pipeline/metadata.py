@@ -63,7 +63,7 @@ class LoadedMonth:
 
 
 def version_metadata(version: Version) -> Metadata:
-    """Return version id, row count and headline cost, as the last three stages show them."""
+    """Return the metadata that all stages with rows have: version id, row count, headline cost."""
     return {
         "manifest_id": version.manifest_id,
         "dagster/partition_row_count": version.totals.rows,
@@ -124,14 +124,17 @@ def object_metadata(source: ManifestFile) -> Metadata:
     """
     return {
         "manifest": source.location,
-        "dagster/uri": place_metadata(source.location)["dagster/uri"],
+        "dagster/uri": location_metadata(source.location)["dagster/uri"],
         "bytes": source.size,
         "last_modified": dg.MetadataValue.timestamp(source.last_modified),
     }
 
 
-def place_metadata(location: str) -> Metadata:
-    """Return where a file is: the address of an object in a store, or a path on this machine."""
+def location_metadata(location: str) -> Metadata:
+    """Return the metadata of a file's location.
+
+    `location` is the address of an object in a store, or a path on this machine.
+    """
     uri = location if "://" in location else file_uri(Path(location))
     return {"path": dg.MetadataValue.path(location), "dagster/uri": uri}
 
@@ -174,7 +177,7 @@ def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[
 
 
 def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
-    """Return what a month in FOCUS leaves out or moves, as a table; there is at least one entry."""
+    """Return a Markdown table of what a month in FOCUS leaves out or moves, at least one entry."""
     lines = [
         (
             markdown(entry.kind),
@@ -190,7 +193,7 @@ def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
 
 
 def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
-    """Return the rules of FOCUS that charges break, with an example of each, as a table."""
+    """Return a Markdown table of the rules of FOCUS that charges break, with an example of each."""
     lines = [
         (
             markdown(found.rule.id),
@@ -207,9 +210,10 @@ def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
 
 
 def differences_table(export: str, groups: Mapping[str, Sequence[Group]]) -> dg.MetadataValue[Any]:
-    """Return what charges of other exports cost otherwise, by export; there is at least one group.
+    """Return a Markdown table of the groups of charges whose cost differs in another export.
 
-    Of each export, the largest differences are shown.
+    `groups` has them by the name of the other export, at least one in all; the 20 largest
+    differences of each are shown. `export` is the name of the export of the month.
     """
     lines = [
         (
@@ -231,7 +235,7 @@ def differences_table(export: str, groups: Mapping[str, Sequence[Group]]) -> dg.
 
 
 def unknown_keys_table(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:
-    """Return the keys that lookups do not have, with their line items; empty if none are."""
+    """Return the metadata `unknown`: the keys that lookups lack; empty if there are none."""
     lines = [
         (markdown(lookup), markdown(key), f"{rows:,}")
         for lookup, keys in unknown.items()
@@ -308,8 +312,8 @@ def _restatement_metadata(restatement: Restatement) -> Metadata:
     }
 
 
-def restated(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement | None:
-    """Return the summary of the restatement in the metadata of the billing table; None without."""
+def restatement_in(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement | None:
+    """Return the summary of a restatement that metadata of the billing table has; None if none."""
     if RESTATED not in metadata:
         return None
     summary: Any = metadata[RESTATED].value

@@ -26,7 +26,7 @@ from finops_dagster.pipeline.month_metrics import (
     read_budgets,
     read_lake,
 )
-from finops_dagster.pipeline.run_metrics import RunMetrics, recent
+from finops_dagster.pipeline.run_metrics import RunMetrics, recent_history
 from finops_dagster.reports.budgets import BudgetMonth
 from finops_dagster.settings import Settings
 
@@ -36,12 +36,12 @@ _SECONDS_OF_BUDGETS = 600
 
 
 class Metrics(Collector):
-    """Collects all metrics of the settings' exports.
+    """Collects the metrics of all exports of the settings, for Prometheus' client.
 
     A collection within `seconds` of the last one repeats it, and one within ten minutes repeats the
-    budgets. Of each export, the newest `metrics.months` months of the settings are read. What
-    cannot be read is left out, and `on_problem` gets a line about it. `open_history` opens
-    Dagster's history, by default that in DAGSTER_HOME.
+    budgets. The setting `metrics.months` says how many of the newest months of each export are
+    read. What cannot be read is left out, and `on_problem` gets a line about it. `open_history`
+    opens Dagster's history, by default that in DAGSTER_HOME.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Metrics(Collector):
         self._budgets: tuple[float, list[BudgetMonth]] | None = None
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics; two collections at a time wait for each other."""
+        """Return the metrics, read anew or repeated; only one thread collects at a time."""
         with self._lock:
             now = time.monotonic()
             if self._collected is None or now - self._collected[0] >= self._seconds:
@@ -75,7 +75,7 @@ class Metrics(Collector):
         return registry
 
     def write(self, file: Path) -> None:
-        """Write the text to a file, which is replaced as a whole. Raises BillError."""
+        """Write the text to a file in one step, so that no reader sees half. Raises BillError."""
         try:
             write_to_textfile(str(file), self.registry())
         except OSError as error:
@@ -95,7 +95,8 @@ class Metrics(Collector):
         def runs() -> Iterator[Metric]:
             with self.open_history() as history:
                 if history.instance is not None:
-                    yield from RunMetrics(self._settings, recent(history), months, lake).metrics()
+                    recent = recent_history(history)
+                    yield from RunMetrics(self._settings, recent, months, lake).metrics()
 
         sources: dict[str, Callable[[], Iterator[Metric]]] = {
             "ledger": lambda: load_metrics(self._settings, months),

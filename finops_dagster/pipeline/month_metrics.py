@@ -39,16 +39,16 @@ class LakeMonth:
 
 
 def read_lake(settings: Settings, months: Months) -> list[LakeMonth]:
-    """Return the months that are in the lake. Only the footers of their files are read."""
-    lake, found = settings.storage.open_lake(), []
+    """Return those of the months that are in the lake, from the footers of their files alone."""
+    lake, lake_months = settings.storage.open_lake(), []
     for export in settings.exports:
         for month in months[export.name]:
             file = lake.file(export.name, month)
             load = load_from_footer(file, export.name, month, export.table_name)
             if load is not None:
                 restatements = restatements_of_footer(file.texts() or {})
-                found.append(LakeMonth(load, restatements))
-    return found
+                lake_months.append(LakeMonth(load, restatements))
+    return lake_months
 
 
 def month_metrics(months: list[LakeMonth]) -> Iterator[Metric]:
@@ -92,7 +92,10 @@ def _restatement_metrics(months: list[LakeMonth]) -> Iterator[Metric]:
 
 
 def load_metrics(settings: Settings, months: Months) -> Iterator[Metric]:
-    """Yield how long the last load of each month took. Raises BillError while a load is running."""
+    """Yield how long the last load of each month took, from the ledgers in DuckDB.
+
+    Raises BillError while another process has a DuckDB file open, and if a ledger is damaged.
+    """
     seconds = gauge("month_load_duration_seconds", "Seconds of the last load.", *_MONTH)
     # A load holds the file for minutes, and metrics must not wait for it.
     connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
@@ -114,21 +117,21 @@ def load_metrics(settings: Settings, months: Months) -> Iterator[Metric]:
 
 
 def read_budgets(settings: Settings, months: Months) -> list[BudgetMonth]:
-    """Return what was spent of each budget in each month. Raises BillError.
+    """Return what was spent of each budget in each of these months. Raises BillError.
 
     The charges of all months are read, which takes as long as a query over them.
     """
     if not settings.budgets:
         return []
-    wanted = {month for of_export in months.values() for month in of_export}
+    selected = {month for of_export in months.values() for month in of_export}
     with open_relations(
         DuckDB.of(settings.database.duckdb),
         settings.storage.open_lake(),
         settings.exports,
         settings.accounts,
     ) as (bill, relations):
-        found = budget_months(bill, settings.budgets) if "focus" in relations else []
-    return [of_month for of_month in found if of_month.month in wanted]
+        all_months = budget_months(bill, settings.budgets) if "focus" in relations else []
+    return [of_month for of_month in all_months if of_month.month in selected]
 
 
 def budget_metrics(budgets: list[BudgetMonth]) -> Iterator[Metric]:
@@ -145,7 +148,7 @@ def budget_metrics(budgets: list[BudgetMonth]) -> Iterator[Metric]:
 
 
 def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    """Return a gauge `finops_<name>` without samples; `text` is its help."""
+    """Return a gauge `finops_<name>` with these labels and no values yet; `text` is its help."""
     return GaugeMetricFamily(f"finops_{name}", text, labels=labels)
 
 

@@ -18,7 +18,7 @@ from finops_dagster.lake import (
 )
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import place_metadata, version_metadata
+from finops_dagster.pipeline.metadata import location_metadata, version_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
@@ -54,7 +54,7 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
                 require_version(load.manifest_id, version.manifest_id)
             metadata = {
                 **version_metadata(version),
-                **place_metadata(lake.file(export.name, month).location),
+                **location_metadata(lake.file(export.name, month).location),
                 "bytes": size,
             }
             return stage_result(version, outcome, metadata, [reconciles(version)])

@@ -8,9 +8,9 @@ import dagster as dg
 from finops_dagster.billing.errors import BillError, escaped
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.lake import Lake
+from finops_dagster.pipeline.bar_charts import cost_by_month
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import Metadata, place_metadata
-from finops_dagster.pipeline.pictures import cost_by_month
+from finops_dagster.pipeline.metadata import Metadata, location_metadata
 from finops_dagster.pipeline.report_alerts import REPORT
 from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES, check_report
 from finops_dagster.settings import Settings
@@ -84,7 +84,7 @@ def write_newest_report(
         size = path.stat().st_size
     location = f"{lake.location}/{_PAGE}"
     metadata: Metadata = {
-        **place_metadata(location),
+        **location_metadata(location),
         "bytes": size,
         "months": f"{months[0]} to {months[-1]}",
     }

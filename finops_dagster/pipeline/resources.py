@@ -1,4 +1,4 @@
-"""The Dagster resources of the stages; each of them creates one plain object."""
+"""The Dagster resources of the stages, each of which creates a plain object."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class Records:
-    """Hands the record of a version from stage to stage of one run; it writes no file.
+    """The records of versions that the stages of one run hand over to the next; in memory.
 
     It is no IO manager, because Dagster would write three events for each record into its database.
     """
@@ -79,25 +79,26 @@ class Records:
         self._records[stage, month] = record
 
     def read(self, stage: dg.AssetKey, month: str) -> object:
-        """Return the record of a stage: of this run, or else the one that is stored with its data.
+        """Return the record that the stage kept in this run, or else the one stored with its data.
 
         None if none is stored, and for a billing table, whose ledger the next stage reads itself.
         """
         if (stage, month) in self._records:
             return self._records[stage, month]
         (export, name), billing_month = stage.path, BillingMonth.parse(month)
-        places = {"parquet": self._lake, "focus": focus_lake(self._lake)}
-        if name in places:
-            return places[name].file(export, billing_month).version()
+        lakes = {"parquet": self._lake, "focus": focus_lake(self._lake)}
+        if name in lakes:
+            return lakes[name].file(export, billing_month).version()
         staged = self._staging.month(export, billing_month)
         readers = {"manifest": staged.manifest, "staged_files": staged.current_record}
         return readers[name]() if name in readers else None
 
 
-def records(prefix: str) -> dg.ResourceDefinition:
-    """Return the resource that is new records for each run, which holds its lock from here on.
+def records_resource(prefix: str) -> dg.ResourceDefinition:
+    """Return the definition of the resource `records`: new `Records` for each run.
 
-    It needs other resources, whose keys begin with the prefix.
+    It needs the resources `staging`, `lake` and `run_lock`, whose keys begin with `prefix`. So each
+    run, all of whose stages need the records, holds its lock from its first stage on.
     """
     staging, lake, run_lock = (f"{prefix}{name}" for name in ("staging", "lake", "run_lock"))
 

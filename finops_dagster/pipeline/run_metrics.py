@@ -27,10 +27,11 @@ _IN_PROGRESS = ("queued", "not_started", "starting", "started", "canceling")
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """Makes metrics of the runs in a history, which should have those of the last `RUNS_READ`.
+    """Metrics of the runs in a history, which is that of `recent_history`.
 
-    `lake` are the months that are in the lake: what they hold decides whether a month is complete,
-    and not how a run ended, which Dagster may change later.
+    `months` are those of each export for which metrics are made. `lake` are the months in the lake:
+    whether a month is complete depends on its version there, and not on how a run ended, which
+    Dagster may change later.
     """
 
     settings: Settings
@@ -66,15 +67,15 @@ class RunMetrics:
             names, stages = list(map(str, months)), self._bill_stages()
             last = self.history.materializations(export.name, names, stages)
             times = delivery_times(last["manifest"])
-            for month, at in times.items():
-                delivered.add_metric((export.name, month), at)
+            for month, time in times.items():
+                delivered.add_metric((export.name, month), time)
             if times and months[-1] >= BillingMonth.current():
                 newest_delivery.add_metric((export.name,), max(times.values()))
             for month in names:
                 of_month = {stage: by_month.get(month) for stage, by_month in last.items()}
-                found = self._state(Export(export), month, of_month)
-                for name in _STATES if found else ():
-                    state.add_metric((export.name, month, name), found == name)
+                month_state = self._state(Export(export), month, of_month)
+                for name in _STATES if month_state else ():
+                    state.add_metric((export.name, month, name), month_state == name)
         yield from (delivered, newest_delivery, state)
 
     def _bill_stages(self) -> tuple[str, ...]:
@@ -156,13 +157,16 @@ class RunMetrics:
         return seconds
 
 
-def recent(history: History) -> History:
-    """Return a history of the runs that changed lately, in the same instance."""
+def recent_history(history: History) -> History:
+    """Return a history with only the runs that changed in the last 14 days, `RUNS_READ`."""
     return History(history.instance, since=datetime.now(UTC) - RUNS_READ)
 
 
 def delivery_times(manifests: Mapping[str, Materialization]) -> dict[str, float]:
-    """Return when the vendor wrote the newest version of each month, in seconds since 1970."""
+    """Return when the vendor wrote each month's newest version that a run has read, by month.
+
+    `manifests` are materializations of the stage `manifest`. Times are in seconds since 1970.
+    """
     return {
         month: manifest.metadata["last_modified"]
         for month, manifest in manifests.items()

@@ -1,4 +1,4 @@
-"""What Dagster's UI shows of a table: where it is, what its columns mean, and small pictures."""
+"""What Dagster's UI shows of a table: where it is, what its columns mean, and bar charts."""
 
 import csv
 import re
@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
-from finops_dagster.pipeline.pictures import bar, cost_by_category
+from finops_dagster.pipeline.bar_charts import bar, cost_by_category
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.project import ROOT, Project
 

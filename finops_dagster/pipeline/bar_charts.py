@@ -1,6 +1,6 @@
-"""Small pictures in the metadata of the stages: tables in Markdown, with bars of block characters.
+"""Bar charts in the metadata of the stages: Markdown tables, with bars of block characters.
 
-Dagster's UI draws them as they are, light and dark, and they can be read aloud and copied.
+Dagster's UI shows them in its light and its dark theme, and they can be read aloud and copied.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 def cost_by_month(
     costs: Sequence[tuple[BillingMonth | str, Mapping[str, Decimal]]],
 ) -> dg.MetadataValue[Any]:
-    """Return the costs of months as a picture, a row for each month and currency."""
+    """Return a Markdown table of costs with bars, a row for each month and currency.
+
+    `costs` has the cost by currency of each month. The largest cost of a currency has the longest
+    bar.
+    """
     rows = [
         (str(month), currency, cost)
         for month, by_currency in costs
@@ -38,10 +42,10 @@ def cost_by_month(
 
 
 def cost_by_category(rows: Sequence[tuple[str, str, Decimal, Decimal]]) -> dg.MetadataValue[Any]:
-    """Return the costs of charges as a picture; `rows` have currency, category, billed, effective.
+    """Return a Markdown table of the costs by service category, with bars of the effective cost.
 
-    Each currency has its largest categories, and the sum of the others. The bars are of the
-    effective cost.
+    `rows` have currency, category, billed and effective cost. Each currency has its 12 largest
+    categories, and the sum of the others.
     """
     by_currency: dict[str, list[tuple[str, Decimal, Decimal]]] = defaultdict(list)
     for currency, category, billed, effective in rows:
