@@ -31,7 +31,8 @@ from pydantic_settings import SettingsError as EnvironmentUnreadable
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
-from finops_dagster.lake import Lake, LakeAddress, LakeStoreSettings, open_lake
+from finops_dagster.lake import Lake, LakeAddress, open_lake
+from finops_dagster.object_stores.settings import S3Settings
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.budgets import Budgets
 from finops_dagster.run_sizes import RunSize, check_run_sizes
@@ -83,7 +84,7 @@ class StorageSettings(SettingsTable):
 
     staging_dir: LocalPath = Path("data/staging")
     parquet_dir: LakeAddress = Path("data/parquet")
-    lake: LakeStoreSettings = LakeStoreSettings()
+    lake: S3Settings = S3Settings()
     # Deflate's highest ratio is 1,032. CSV bills reach 10 to 30, the most repetitive about 100. The
     # largest bill on public record is 30 GB a month.
     max_inflation: PositiveInt = 300

@@ -45,8 +45,8 @@ from finops_dagster.focus.specification import Specification
 from finops_dagster.lake import (
     Lake,
     LakeFile,
+    distinct_texts,
     empty_columns,
-    few_texts,
     footer_of,
     parquet_relation,
     replacing_file,
@@ -244,7 +244,7 @@ class FocusDerivation:
                 "x_billing_month": Sql(f"DATE {literal(str(self.month.first_day))}"),
             },
             {
-                name: few_texts(self.lake.file(export, self.month).local())
+                name: distinct_texts(self.lake.file(export, self.month).local())
                 for name, export in self.exports.items()
             },
         )

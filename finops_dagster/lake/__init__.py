@@ -1,10 +1,10 @@
 """The lake: one Parquet file for each month of an export, whose footer records its load."""
 
-from finops_dagster.lake.addresses import LakeAddress, LakeStoreSettings, open_lake
+from finops_dagster.lake.addresses import LakeAddress, open_lake
 from finops_dagster.lake.folder import FolderFile, FolderLake
 from finops_dagster.lake.footer import (
+    distinct_texts,
     empty_columns,
-    few_texts,
     footer_of,
     footer_texts,
     version_of_footer,
@@ -31,10 +31,9 @@ __all__ = [
     "Lake",
     "LakeAddress",
     "LakeFile",
-    "LakeStoreSettings",
+    "distinct_texts",
     "empty_columns",
     "exporting_month",
-    "few_texts",
     "footer_of",
     "footer_texts",
     "has_rows_of",

@@ -5,22 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import BeforeValidator
 
 from finops_dagster.lake.folder import FolderLake
 from finops_dagster.lake.lake import Lake
-from finops_dagster.object_stores.settings import StoreSettings, split_source
-from finops_dagster.settings_table import URL, SettingsTable
-
-
-class LakeStoreSettings(SettingsTable):
-    """How a lake in S3 is reached; the keys mean what they mean for an export."""
-
-    region: str | None = None
-    endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
-    profile: str | None = None
-    role_arn: str | None = None
-    external_id: str | None = None
+from finops_dagster.object_stores.settings import S3Settings, StoreSettings, split_source
+from finops_dagster.settings_table import URL
 
 
 def _checked_address(address: object) -> object:
@@ -38,16 +28,16 @@ LakeAddress = Annotated[Path | str, BeforeValidator(_checked_address)]
 """A path on this machine, which need not exist, or the address of a store, such as s3://b/lake."""
 
 
-def open_lake(address: Path | str, settings: LakeStoreSettings, scratch: Path) -> Lake:
-    """Return the lake at an address; nothing is read or connected to.
+def open_lake(address: Path | str, settings: S3Settings, scratch: Path) -> Lake:
+    """Return the lake at an address of `LakeAddress`; nothing is read or connected to.
 
-    `scratch` is a folder for copies of files of a store. Raises ValueError for keys that the store
-    does not have.
+    `settings` are for a lake in S3, and `scratch` is a folder for local copies of a store's files.
+    A lake in a folder uses neither. Raises ValueError for keys that the store does not have.
     """
     if isinstance(address, Path):
         return FolderLake(address)
-    from finops_dagster.lake.place import Place
     from finops_dagster.lake.store import StoreLake
+    from finops_dagster.lake.store_client import StoreClient
 
     keys: dict[str, Any] = vars(settings)
-    return StoreLake(Place(StoreSettings(source=address, **keys), scratch))
+    return StoreLake(StoreClient(StoreSettings(source=address, **keys), scratch))

@@ -1,4 +1,4 @@
-"""The lake in a folder: the names of its files stay the same, and each version replaces the last.
+"""The lake in a folder: each version of a month replaces the file of the one before.
 
 `<parquet_dir>/<export>/billing_month=2024-01/<export>-2024-01.parquet`
 """

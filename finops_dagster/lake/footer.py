@@ -37,9 +37,9 @@ def footer_texts(path: Path) -> dict[str, str] | None:
 
 
 def empty_columns(path: Path) -> set[str]:
-    """Return the columns that have no value in any row of a file; maps count as filled.
+    """Return the columns that are NULL in every row of a Parquet file.
 
-    The footer alone is read.
+    Only the footer is read. Maps and lists, and columns without statistics, are not returned.
     """
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -55,10 +55,11 @@ def _is_empty(chunk: pq.ColumnChunkMetaData) -> bool:
     return bool(chunk.is_stats_set and chunk.statistics.null_count == chunk.num_values)
 
 
-def few_texts(path: Path) -> dict[str, set[str]]:
-    """Return all texts of those columns of a file that have at most two in each row group.
+def distinct_texts(path: Path) -> dict[str, set[str]]:
+    """Return the distinct values of text columns that have at most two in each row group.
 
-    The footer alone is read. Columns with long texts, which it may have cut, are left out.
+    By column, without NULL. Only the footer of the Parquet file is read, whose statistics have the
+    least and the greatest value. Other columns, and those with long texts, are left out.
     """
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -74,22 +75,22 @@ def few_texts(path: Path) -> dict[str, set[str]]:
 
 
 def _texts_of(chunk: pq.ColumnChunkMetaData) -> set[str]:
-    """Return the texts of a part of a column, if they are short and the statistics have them all.
-
-    Two texts are the least and the greatest one.
-    """
+    """Return the one or two texts of a column's row group; empty if its statistics lack any."""
     statistics = chunk.statistics
     if not chunk.is_stats_set or statistics.distinct_count not in (1, 2):
         return set()
     texts = {statistics.min, statistics.max} if statistics.has_min_max else set()
-    is_whole = len(texts) == statistics.distinct_count
-    return (
-        texts if is_whole and all(t.isprintable() and len(t) < _LONG_TEXT for t in texts) else set()
-    )
+    if len(texts) != statistics.distinct_count:
+        return set()
+    # The writer may have cut a long text.
+    return texts if all(t.isprintable() and len(t) < _LONG_TEXT for t in texts) else set()
 
 
 def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
-    """Return the version that the texts of a footer record; None if they are not ours."""
+    """Return the version that a footer records; None if it is not that of a month's file.
+
+    `texts` are those of `footer_texts`.
+    """
     if "manifest_id" not in texts or "total_cost" not in texts:
         return None
     texts = {**_TEXTS, "files": "0", "bytes": "0", **texts}
@@ -99,7 +100,7 @@ def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
 
 
 def footer_of(version: LoadedVersion) -> dict[str, str]:
-    """Return the texts that `version_of_footer` reads."""
+    """Return the footer texts that record a version, for `version_of_footer` to read."""
     row = version.row()
     return {
         **{name: row[name] for name in _TEXTS},
@@ -107,8 +108,8 @@ def footer_of(version: LoadedVersion) -> dict[str, str]:
     }
 
 
-def footer_of_time(load: Load) -> dict[str, str]:
-    """Return the text of the time at which a load was recorded; empty if it has none."""
+def footer_of_loaded_at(load: Load) -> dict[str, str]:
+    """Return the footer text with the time at which a load was recorded; empty if it has none."""
     # The time of the file is not enough: a copy or a restored backup has another one.
     return {} if load.loaded_at is None else {LOADED_AT: load.loaded_at.isoformat()}
 

@@ -1,4 +1,4 @@
-"""What a lake is, wherever it lies: one Parquet file for each month of an export."""
+"""The protocol of a lake in a folder or a store: one Parquet file for each month of an export."""
 
 from __future__ import annotations
 
@@ -39,20 +39,24 @@ class LakeFile(Protocol):
 
     @property
     def name_in_lake(self) -> str:
-        """The address of the file below that of the lake."""
+        """The path of the file below the lake's address, such as `acme/billing_month=…/….parquet`.
+
+        In a store, it is that of the current file, which must exist.
+        """
         ...
 
     def texts(self) -> dict[str, str] | None:
-        """Return the texts that record the month's load; None if it is missing or damaged.
+        """Return the texts of the file's footer by key; None if it is missing or damaged.
 
-        The number of rows is among them, as `row_count`. No rows are read.
+        They record the month's load. The number of rows is added as `row_count`. No rows are read.
         """
         ...
 
     def version(self) -> LoadedVersion | None:
-        """Return the version that the texts record; None if there are none, or not ours.
+        """Return the version that the file's footer records.
 
-        Fields that old files lack get their defaults.
+        None if the file is missing or damaged, or was not written by this project. Fields that
+        files of earlier releases lack get their defaults.
         """
         texts = self.texts()
         return None if texts is None else version_of_footer(texts)
@@ -74,23 +78,33 @@ class LakeFile(Protocol):
         ...
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes; empty if a store has lost those bytes."""
+        """Return the SHA-256 of the file's bytes, which a folder reads whole.
+
+        Empty if the file in a store is gone or has other bytes than its pointer records.
+        """
         ...
 
     def local(self) -> Path:
-        """Return the path of a file on this machine with the month's bytes."""
+        """Return the path of the file on this machine, not to be changed.
+
+        A file in a store is downloaded first, and verified: raises BillError if it is damaged. Read
+        the copy soon: the downloads of later months replace it.
+        """
         ...
 
     def begin(self, run: str) -> None:
-        """Note the version that the run begins with: it is the one that the run may replace."""
+        """Note which version the month has when a run begins: `replacing` replaces only that one.
+
+        `run` is the run's id. Later calls for the same run change nothing. A folder notes nothing.
+        """
         ...
 
     def replacing(self) -> AbstractContextManager[Path]:
         """Give the block a path to write a new file to, which replaces the month's after the block.
 
         After an error in the block the old file stays. Readers see the whole old file or the whole
-        new one. Raises ObjectChanged if another machine has replaced the file since the run began,
-        unless it has written the same version.
+        new one. Raises ObjectChanged if another machine has replaced the file since `begin`, unless
+        it has written the same version.
         """
         ...
 
@@ -100,7 +114,10 @@ class Lake(Protocol):
 
     @property
     def is_shared(self) -> bool:
-        """Whether many machines have the lake, which then need not have the table of a month."""
+        """Whether the lake is in a store, which many machines write.
+
+        Such a machine may lack the billing table of a month that the lake has.
+        """
         ...
 
     @property
@@ -109,7 +126,7 @@ class Lake(Protocol):
         ...
 
     def below(self, folder: str) -> Lake:
-        """Return the lake that lies in a folder of this one."""
+        """Return the lake in a folder of this one, which need not exist."""
         ...
 
     def file(self, export: str, month: BillingMonth) -> LakeFile:
@@ -117,22 +134,23 @@ class Lake(Protocol):
         ...
 
     def files(self, export: str) -> Mapping[BillingMonth, LakeFile]:
-        """Return the files that exist, the oldest month first."""
+        """Return the files of an export that exist by month, the oldest month first."""
         ...
 
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
-        """Return what follows FROM to read the rows of files, which may differ in their columns.
+        """Return what follows FROM to read the rows of files on this connection.
 
-        There must be at least one file. Only the columns and rows are read that a query needs.
+        Files may differ in their columns; a column that a file lacks is NULL. There must be at
+        least one file. Only the columns and rows are read that a query needs.
         """
         ...
 
     def unfinished_files(self, export: str) -> list[Path]:
-        """Return the files of an export on this machine that were not written to their end."""
+        """Return files of an export on this machine that a killed process has left unfinished."""
         ...
 
     def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:
-        """Return the files of before that time that no month has any more."""
+        """Return the files in a store that no month uses any more, if older than `before`."""
         ...
 
     def delete(self, info: ObjectInfo) -> None:
@@ -147,8 +165,8 @@ class Lake(Protocol):
         ...
 
     def publishing(self, name: str) -> AbstractContextManager[Path]:
-        """Give the block a path to write a file to, which is put into the lake after the block.
+        """Give the block a path to write another file to, such as a report of all months.
 
-        It is no month, and replaces the file with this name.
+        After the block it replaces the file with this name in the lake; after an error it does not.
         """
         ...

@@ -1,4 +1,4 @@
-"""The pointer of a month in a store: which object is the month's file, and what that records."""
+"""The pointer of a month in a store: the name of the month's file, and a copy of its footer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from finops_dagster.object_stores import ObjectInfo, StoreError
 
 @dataclass(frozen=True)
 class Pointer:
-    """What a month's pointer says: the name of its file beside it, and all of the file's record.
+    """The record of a month's file: its name in the pointer's folder, and what its footer has.
 
-    `texts` are those of the file's footer, and `schema` are its columns. So nobody needs to read
-    the file to know its version or to plan a query.
+    `texts` are those of the file's footer (see `footer_texts`), and `schema` its columns. So the
+    file is not opened to know its version or to plan a query. `sha256` is of the file's bytes,
+    `etag` that of the uploaded file, and `written_at` is in UTC without a zone.
     """
 
     name: str
@@ -37,16 +38,20 @@ class Pointer:
 
     @classmethod
     def of(cls, path: Path, name: str, uploaded: ObjectInfo) -> Pointer:
-        """Return the pointer to an uploaded file, whose name is beside the pointer's."""
-        texts, now = footer_texts(path), datetime.now(UTC).replace(tzinfo=None)
+        """Return the pointer to an uploaded file, from its local copy at `path`.
+
+        Raises StoreError if that is not a Parquet file.
+        """
+        texts, written_at = footer_texts(path), datetime.now(UTC).replace(tzinfo=None)
         if texts is None:
-            raise StoreError(f"{path} is no Parquet file; run the month again")
+            raise StoreError(f"{path} is not a Parquet file; run the month again")
         schema = pq.read_schema(path).remove_metadata()
-        return cls(name, uploaded.size, file_sha256(path), uploaded.etag, now, texts, schema)
+        sha256 = file_sha256(path)
+        return cls(name, uploaded.size, sha256, uploaded.etag, written_at, texts, schema)
 
     @classmethod
     def parse(cls, content: bytes) -> Pointer | None:
-        """Return the pointer in a document; None if it is damaged, or not one of ours."""
+        """Parse a document of `document`; None if it is damaged, or anything else."""
         try:
             row: dict[str, Any] = json.loads(content)
             schema = pa.ipc.read_schema(pa.py_buffer(zlib.decompress(_decoded(row["schema"]))))
@@ -56,7 +61,7 @@ class Pointer:
             return None
 
     def document(self) -> bytes:
-        """Return the document that `parse` reads."""
+        """Return the pointer as a JSON document, which `parse` reads."""
         schema = zlib.compress(self.schema.serialize().to_pybytes())
         row = {
             **vars(self),
@@ -67,7 +72,7 @@ class Pointer:
 
 
 def new_name(stem: str) -> str:
-    """Return a name for a new file of a month, which no other file has ever had."""
+    """Return a unique name for a new file of a month: the stem and 12 random hex digits."""
     return f"{stem}-{uuid4().hex[:12]}.parquet"
 
 

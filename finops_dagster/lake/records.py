@@ -1,4 +1,4 @@
-"""What the lake records of a month, and what is restored from it: loads, names, restatements."""
+"""Reads the loads, column names and restatements that the lake records, and restores them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from finops_dagster.tables.restatements import newest_number, restore_restatemen
 def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
     """Return {header: column name} from the footers of files; unreadable files are skipped.
 
-    If two files differ, the first one wins. With these names, a database that is new or holds one
-    month gives columns the names that they have in the lake.
+    If two files differ, the first one wins. With these names, a new database, or that of one month,
+    gives columns the names that they have in the lake.
     """
     names: dict[str, str] = {}
     for file in files:
@@ -61,10 +61,10 @@ def load_in_shared_lake(
     month: BillingMonth,
     table: str,
 ) -> Load | None:
-    """Return the load in a lake in a store, of a month that the ledger has never had.
+    """Return the load that a lake in a store records, if the ledger has none of the month.
 
-    Such a lake stands for the table of a machine that has none. None for a lake in a folder, if the
-    lake has no load, and if the store has lost its file.
+    With it, a machine without the billing table knows which version is loaded. None if the ledger
+    has a load, if the lake is in a folder, if it has no load, and if its file is damaged.
     """
     if not file.is_shared or ledger.loads(connection, export, month):
         return None
@@ -75,17 +75,17 @@ def load_in_shared_lake(
 def matches_checksum(load: Load, file: LakeFile) -> bool | None:
     """Return whether the file has the checksum that `load` records; None if it records none.
 
-    The file must exist. In a folder it is read whole.
+    The file must exist. In a folder, all of it is read.
     """
     return None if load.lake_sha256 is None else file.sha256() == load.lake_sha256
 
 
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
-    """Return whether the file, which must exist, has the bytes that were written from the load.
+    """Return whether the file, which must exist, has the rows of the load.
 
-    Its checksum is compared with that of `load`. Loads of old releases have none, and in a store
-    another machine may have written the same version: then the file is compared with the table by
-    digests, and if they agree, the ledger gets the checksum.
+    Its checksum is compared with that of `load`. Loads of earlier releases have none, and in a
+    store another machine may have written the same version: then digests of the file's and the
+    table's rows are compared, and if they agree, the ledger gets the file's checksum.
     """
     checksum = file.sha256()
     if checksum == load.lake_sha256:
@@ -110,9 +110,10 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile)
 def has_rows_of(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile, formats: Mapping[str, Format]
 ) -> bool:
-    """Return whether the month's file can be read and has the totals of `load`, which it records.
+    """Return whether the month's file can be read and has the totals of `load`.
 
-    False too for a format that is not among `formats`, which are by name.
+    `load` is that of `load_from_footer`, and `formats` are by name. Also False if the load's format
+    is not among them.
     """
     if load.format not in formats:
         return False
@@ -129,8 +130,8 @@ def restore_load(
 ) -> bool:
     """Record a load that the ledger has lost, if the table has its rows; return whether it does.
 
-    All rows of the month must be of its version, and have its totals. The export's column names and
-    the month's restatements are recorded too, from the footer of the lake's file.
+    All rows of the month in the table must have its version id and its totals. The export's column
+    names and the month's restatements are recorded too, from the footer of `file`.
     """
     if verified_totals(connection, load, bill_format) is None:
         return False
@@ -148,9 +149,9 @@ def restore_load(
 def restore_restatements_of_footer(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile
 ) -> int:
-    """Record the restatements in a file's footer that the ledger lacks for a load's month.
+    """Record restatements of a load's month that a file's footer has and the ledger lacks.
 
-    Returns how many it lacked.
+    Returns their number.
     """
     in_footer = restatements_of_footer(file.texts() or {})
     return restore_restatements(connection, load.export, load.month, in_footer)
@@ -159,7 +160,8 @@ def restore_restatements_of_footer(
 def recover_restatements(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> None:
     """Record the restatements in a file's footer if it has newer ones than the ledger.
 
-    Only a ledger that was lost lacks them.
+    That is so only if the ledger was lost. Unlike `restore_restatements_of_footer`, it does nothing
+    if only older ones are missing.
     """
     in_footer = newest_number_in_footer(file.texts() or {})
     if in_footer > newest_number(connection, load.export, load.month):
@@ -173,8 +175,9 @@ def restoring_month(
     """Load the month into the billing table from its file in the lake, and record the load.
 
     Both are one transaction. The block runs before the commit, and gets the recorded load and the
-    warnings about columns. `load` is that of `load_from_footer`. Raises BillError: FileInvalid if
-    the file cannot be read, ReconciliationError if it does not have the totals of its footer.
+    warnings about columns; after an error in it, nothing is committed. `load` is that of
+    `load_from_footer`. Raises FileInvalid if the file cannot be read, and ReconciliationError if it
+    does not have the totals of its footer.
     """
     prepare_casts(connection)
     path = file.local()

@@ -9,15 +9,15 @@ from finops_dagster.billing.version import Load
 
 
 def parquet_relation(path: Path) -> Sql:
-    """Return what follows FROM to read the file, with the columns that are stored in it."""
+    """Return what follows FROM to read a Parquet file; `billing_month` is the DATE of the file."""
     # DuckDB would replace the DATE by the text in the folder's name.
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
 def month_relation(load: Load) -> Sql:
-    """Return what follows FROM to read all rows of the load's month in its table, of any version.
+    """Return what follows FROM to read all rows of the load's month in its table.
 
-    It ends with a WHERE clause.
+    Rows of other versions are among them, if there are any. The text ends with a WHERE clause.
     """
     first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     return Sql(f"{quoted(load.table)} WHERE billing_month = {first_day}")

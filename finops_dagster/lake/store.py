@@ -1,4 +1,4 @@
-"""The lake in a store: each version is a file of its own, and a pointer names the month's.
+"""The lake in a store: each version is a new file, and the month's pointer names its newest one.
 
 `<parquet_dir>/<export>/billing_month=2024-01/<export>-2024-01.json` is the pointer, and
 `<export>-2024-01-<12 hex digits>.parquet` beside it a file. A month is replaced by one conditional
@@ -23,23 +23,23 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import version_of_footer
 from finops_dagster.lake.lake import MONTH_FOLDER, Lake, LakeFile
-from finops_dagster.lake.place import Place
 from finops_dagster.lake.pointer import Pointer, new_name
+from finops_dagster.lake.store_client import StoreClient
 from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
 
 
 @dataclass(frozen=True)
 class StoreFile(LakeFile):
-    """A month in a store; `stem` is the key of its pointer without `.json`."""
+    """The file of a month in a store; `stem` is the key of its pointer without `.json`."""
 
-    place: Place
+    client: StoreClient
     stem: str
 
     is_shared = True
 
     @property
     def location(self) -> str:
-        return self.place.store.location(self._pointer_key)
+        return self.client.store.location(self._pointer_key)
 
     @property
     def _pointer_key(self) -> str:
@@ -54,7 +54,7 @@ class StoreFile(LakeFile):
 
         Raises BillError if there is none, or it is damaged.
         """
-        pointer, _ = self.place.pointer(self._pointer_key)
+        pointer, _ = self.client.pointer(self._pointer_key)
         if pointer is None:
             raise BillError(f"{self.location} is missing or damaged; run the month again")
         return self._key(pointer.name), pointer
@@ -63,11 +63,11 @@ class StoreFile(LakeFile):
         return f"{self.stem.rpartition('/')[0]}/{name}"
 
     def texts(self) -> dict[str, str] | None:
-        pointer, _ = self.place.pointer(self._pointer_key)
+        pointer, _ = self.client.pointer(self._pointer_key)
         return None if pointer is None else {**pointer.texts}
 
     def exists(self) -> bool:
-        return self.place.pointer(self._pointer_key)[1] is not None
+        return self.client.pointer(self._pointer_key)[1] is not None
 
     def written_at(self) -> datetime:
         return self.current()[1].written_at
@@ -80,76 +80,77 @@ class StoreFile(LakeFile):
 
     def sha256(self) -> str:
         key, pointer = self.current()
-        return pointer.sha256 if self.place.is_whole(key, pointer) else ""
+        return pointer.sha256 if self.client.is_intact(key, pointer) else ""
 
     def local(self) -> Path:
-        return self.place.copy(*self.current())
+        return self.client.local_copy(*self.current())
 
     def begin(self, run: str) -> None:
-        if self.place.first_seen.get(self._pointer_key, ("", None))[0] != run:
-            etag = self.place.pointer(self._pointer_key)[1]
-            self.place.first_seen[self._pointer_key] = run, etag
+        if self.client.etags_at_start.get(self._pointer_key, ("", None))[0] != run:
+            etag = self.client.pointer(self._pointer_key)[1]
+            self.client.etags_at_start[self._pointer_key] = run, etag
 
     @contextmanager
     def replacing(self) -> Iterator[Path]:
-        run, etag = self.place.first_seen.get(
-            self._pointer_key, ("", self.place.pointer(self._pointer_key)[1])
+        run, etag = self.client.etags_at_start.get(
+            self._pointer_key, ("", self.client.pointer(self._pointer_key)[1])
         )
         name = new_name(self.stem.rpartition("/")[2])
         key = self._key(name)
-        with self.place.new_file(key) as part:
+        with self.client.temporary_file(key) as part:
             yield part
-            pointer = Pointer.of(part, name, self.place.store.upload(part, key))
+            pointer = Pointer.of(part, name, self.client.store.upload(part, key))
             etag = self._point_to(pointer, etag)
             if run:
-                self.place.first_seen[self._pointer_key] = run, etag
-            self.place.keep(key, part)
+                self.client.etags_at_start[self._pointer_key] = run, etag
+            self.client.keep_copy(key, part)
 
     def _point_to(self, pointer: Pointer, etag: str | None) -> str | None:
-        """Make a file the month's, unless another writer has; return the ETag of the pointer.
+        """Write the pointer if it still has this ETag, and return its new one.
 
-        Raises ObjectChanged, unless the other writer has written the same version.
+        If another run has written it meanwhile, with the same version, that file stays. Raises
+        ObjectChanged if it wrote another version.
         """
         try:
-            return self.place.store.replace(self._pointer_key, pointer.document(), etag=etag)
+            return self.client.store.replace(self._pointer_key, pointer.document(), etag=etag)
         except ObjectChanged as error:
-            written, etag = self.place.pointer(self._pointer_key)
-            ours = version_of_footer(pointer.texts)
-            theirs = version_of_footer(written.texts) if written else None
-            if ours is not None and ours.is_same(theirs):
+            written, etag = self.client.pointer(self._pointer_key)
+            version = version_of_footer(pointer.texts)
+            written_version = version_of_footer(written.texts) if written else None
+            if version is not None and version.is_same(written_version):
                 return etag
-            version = f" as version {theirs.manifest_id}" if theirs else ""
+            name = f" as version {written_version.manifest_id}" if written_version else ""
             raise ObjectChanged(
-                f"{self.location} was written by another run meanwhile{version}, which stays; run "
+                f"{self.location} was written by another run meanwhile{name}, which stays; run "
                 "the month again, if the vendor has a newer version"
             ) from error
 
 
 @dataclass(frozen=True)
 class StoreLake(Lake):
-    """The lake in a store; `folder` is the lake's below the address of the settings."""
+    """The lake in a store, in a folder below the address of the settings."""
 
-    place: Place
+    client: StoreClient
     folder: str = ""
 
     is_shared = True
 
     @property
     def location(self) -> str:
-        return "/".join(filter(None, (self.place.location, self.folder)))
+        return "/".join(filter(None, (self.client.location, self.folder)))
 
     def below(self, folder: str) -> StoreLake:
-        return StoreLake(self.place, "/".join(filter(None, (self.folder, folder))))
+        return StoreLake(self.client, "/".join(filter(None, (self.folder, folder))))
 
     def _key(self, *names: str) -> str:
-        return "/".join(filter(None, (self.place.prefix, self.folder, *names)))
+        return "/".join(filter(None, (self.client.prefix, self.folder, *names)))
 
     def file(self, export: str, month: BillingMonth) -> StoreFile:
         stem = self._key(export, f"{MONTH_FOLDER}{month}", f"{export}-{month}")
-        return StoreFile(self.place, stem)
+        return StoreFile(self.client, stem)
 
     def files(self, export: str) -> Mapping[BillingMonth, StoreFile]:
-        keys = {info.key for info in self.place.store.files_below(self._key(export))}
+        keys = {info.key for info in self.client.store.files_below(self._key(export))}
         folder = self._key(export, MONTH_FOLDER)
         names = {key.removeprefix(folder)[:7] for key in keys if key.startswith(folder)}
         files = {}
@@ -160,7 +161,7 @@ class StoreLake(Lake):
         return files
 
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
-        filesystem, root = self.place.store.filesystem()
+        filesystem, root = self.client.store.filesystem()
         parquet, fragments = ds.ParquetFileFormat(), dict[pa.Schema, list[ds.Fragment]]()
         for file in files:
             assert isinstance(file, StoreFile)
@@ -178,18 +179,18 @@ class StoreLake(Lake):
         return Sql(f"({union})")
 
     def unfinished_files(self, export: str) -> list[Path]:
-        return self.place.old_copies(f"{export}-")
+        return self.client.abandoned_copies(f"{export}-")
 
     @contextmanager
     def publishing(self, name: str) -> Iterator[Path]:
-        with self.place.new_file(name) as part:
+        with self.client.temporary_file(name) as part:
             yield part
-            self.place.store.upload(part, self._key(name))
+            self.client.store.upload(part, self._key(name))
 
     def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:
-        # The pointers are read after the list: a file that is listed and old has its pointer by
-        # then, or never will.
-        listed = self.place.store.files_below(self._key(export))
+        # The pointers are read after the list: an old file of the list is named by its pointer by
+        # then, or never will be.
+        listed = self.client.store.files_below(self._key(export))
         files = self.files(export).values()
         # A damaged pointer does not say which file it names: its month stays as it is.
         current = {file.current()[0] for file in files if file.texts() is not None}
@@ -204,22 +205,22 @@ class StoreLake(Lake):
         ]
 
     def delete(self, info: ObjectInfo) -> None:
-        self.place.store.delete(info.key)
+        self.client.store.delete(info.key)
 
     def check(self) -> str:
-        key, store = self._key(f"check-{uuid4().hex}.json"), self.place.store
+        key, store = self._key(f"check-{uuid4().hex}.json"), self.client.store
         self.files("check")
         etag = store.replace(key, b"1", etag=None)
         try:
             store.replace(key, b"2", etag=etag)
             with suppress(ObjectChanged):
                 store.replace(key, b"3", etag=etag)
-            found = store.read(key)
+            stored = store.read(key)
         finally:
             store.delete(key)
-        if found and found[0] == b"2":
+        if stored and stored[0] == b"2":
             return self.location
         raise StoreError(
             f"{self.location} ignores the condition of a write (If-Match), so that two runs could "
-            "overwrite each other; choose a store that keeps it"
+            "overwrite each other's month; use another store"
         )

@@ -1,4 +1,4 @@
-"""A store that holds a lake: its client, the pointers that were read, and local copies of files."""
+"""The client of a lake's store, with the pointers that it has read and local copies of files."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ _COPIES = 4
 _SECONDS_OF_A_DAY = 86_400
 
 
-class Place:
-    """A store with what this process knows of it; connects when it is first used.
+class StoreClient:
+    """Reads pointers and files of a lake's store, and remembers them; connects at first use.
 
-    `scratch` is a folder on this machine for copies of files, which go when the process ends.
+    `scratch` is a folder on this machine for copies of files, which are deleted when the process
+    ends. It is created at first use.
     """
 
     def __init__(self, settings: StoreSettings, scratch: Path) -> None:
@@ -38,8 +39,11 @@ class Place:
         self._settings, self._scratch = settings, scratch
         self._pointers: dict[str, tuple[str, Pointer | None]] = {}
         self._copies: OrderedDict[str, Path] = OrderedDict()
-        self.first_seen: dict[str, tuple[str, str | None]] = {}
-        """By the key of a pointer: a run, and the ETag that the pointer had when it began."""
+        self.etags_at_start: dict[str, tuple[str, str | None]] = {}
+        """By the key of a pointer: a run's id, and the pointer's ETag when that run began.
+
+        The ETag is None if there was no pointer.
+        """
 
     @cached_property
     def store(self) -> WritableStore:
@@ -54,32 +58,36 @@ class Place:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
 
-    def old_copies(self, name: str) -> list[Path]:
-        """Return the copies of files that begin with a name which a killed process has left."""
-        oldest = time.time() - _SECONDS_OF_A_DAY
+    def abandoned_copies(self, name: str) -> list[Path]:
+        """Return copies that a killed process has left: those older than a day, sorted by path.
+
+        `name` is the beginning of the files' names in the lake.
+        """
+        yesterday = time.time() - _SECONDS_OF_A_DAY
         copies = self._scratch.glob(f"*/*-{glob.escape(name)}*")
-        return sorted(path for path in copies if path.stat().st_mtime < oldest)
+        return sorted(path for path in copies if path.stat().st_mtime < yesterday)
 
     def pointer(self, key: str) -> tuple[Pointer | None, str | None]:
         """Return a pointer and its ETag by one small request.
 
         The pointer is None if it is damaged; both are None if it does not exist.
         """
-        known_etag, known = self._pointers.get(key, ("", None))
+        known_etag, pointer = self._pointers.get(key, ("", None))
         try:
-            found = self.store.read(key, known_etag=known_etag)
+            changed = self.store.read(key, known_etag=known_etag)
         except ObjectMissing:
             self._pointers.pop(key, None)
             return None, None
-        if found is None:
-            return known, known_etag
-        content, info = found
-        self._pointers[key] = info.etag, Pointer.parse(content)
-        return self._pointers[key][1], info.etag
+        if changed is None:
+            return pointer, known_etag
+        content, info = changed
+        pointer = Pointer.parse(content)
+        self._pointers[key] = info.etag, pointer
+        return pointer, info.etag
 
     @contextmanager
-    def new_file(self, key: str) -> Iterator[Path]:
-        """Give the block a path in the scratch folder, and delete the file after the block."""
+    def temporary_file(self, key: str) -> Iterator[Path]:
+        """Give the block a path for a file of this key, and delete the file after the block."""
         path = self._path(key)
         try:
             yield path
@@ -90,27 +98,31 @@ class Place:
         # Two processes, or two loads of a month, have files of the same name.
         return self._folder / f"{uuid4().hex[:8]}-{key.rpartition('/')[2]}"
 
-    def keep(self, key: str, path: Path) -> None:
-        """Keep a file as the local copy of an object, and delete copies that are used no more."""
+    def keep_copy(self, key: str, path: Path) -> None:
+        """Move a file to where `local_copy` finds it as the copy of an object.
+
+        The last four copies that were used are kept; older ones are deleted.
+        """
         copy = self._path(key)
         path.replace(copy)
         self._copies[key] = copy
         while len(self._copies) > _COPIES:
             self._copies.popitem(last=False)[1].unlink(missing_ok=True)
 
-    def copy(self, key: str, pointer: Pointer) -> Path:
-        """Return a local copy of an object; download it unless this process has it.
+    def local_copy(self, key: str, pointer: Pointer) -> Path:
+        """Return the path of a local copy of an object; download it if there is none.
 
-        Raises BillError if its bytes are not those that the pointer records.
+        Read the file soon, and do not change it: a later call may delete it. Raises BillError if
+        the bytes of the object are not those that the pointer records.
         """
         if key not in self._copies:
-            with self.new_file(key) as path:
+            with self.temporary_file(key) as path:
                 if self._download(key, path) != pointer.sha256:
                     raise BillError(
                         f"{self.store.location(key)} is damaged: it does not have the checksum of "
                         "its record; run finops state verify --deep --repair"
                     )
-                self.keep(key, path)
+                self.keep_copy(key, path)
         self._copies.move_to_end(key)
         return self._copies[key]
 
@@ -123,7 +135,7 @@ class Place:
                 file.write(chunk)
         return checksum.hexdigest()
 
-    def is_whole(self, key: str, pointer: Pointer) -> bool:
+    def is_intact(self, key: str, pointer: Pointer) -> bool:
         """Return whether an object has the bytes that its pointer records.
 
         An object with the size and the ETag of its upload is not read: its bytes are the same.
@@ -133,7 +145,7 @@ class Place:
             if info.size != pointer.size or info.etag == pointer.etag:
                 return info.size == pointer.size
             # A copied bucket has other ETags.
-            with self.new_file(key) as path:
+            with self.temporary_file(key) as path:
                 return self._download(key, path) == pointer.sha256
         except ObjectMissing:
             return False

@@ -14,7 +14,7 @@ from finops_dagster.billing.errors import BillError, first_line, reprocess_advic
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.restatement import footer_of_restatements
 from finops_dagster.billing.version import Load
-from finops_dagster.lake.footer import file_sha256, footer_of, footer_of_time
+from finops_dagster.lake.footer import file_sha256, footer_of, footer_of_loaded_at
 from finops_dagster.lake.lake import LakeFile
 from finops_dagster.lake.records import recover_restatements
 from finops_dagster.lake.relations import month_relation, parquet_relation
@@ -38,12 +38,12 @@ _COMPRESSION = "COMPRESSION zstd, COMPRESSION_LEVEL 1, WRITE_BLOOM_FILTER false"
 def exporting_month(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile, bill_format: Format
 ) -> Iterator[int]:
-    """Write the month's rows to a Parquet file, reconcile it, and replace the lake's by it.
+    """Write the month's rows to a new file, and reconcile it before it replaces the old one.
 
     `load` is the ledger's load of the month, with the totals that were measured in the table. The
-    block runs before the replacement, and gets the new file's size in bytes. After the block, the
-    ledger gets the new file's checksum. On any error, also in the block, the old file stays.
-    Raises ReconciliationError.
+    block gets the new file's size in bytes. After the block, the ledger gets the new file's
+    checksum, and the new file replaces the old one. On any error, also in the block, the old file
+    stays. Raises ReconciliationError if the totals differ, and ObjectChanged.
     """
     recover_restatements(connection, load, file)
     footer = _footer(connection, load)
@@ -62,10 +62,10 @@ def exporting_month(
 def replacing_file(
     connection: duckdb.DuckDBPyConnection, query: Sql, file: LakeFile, footer: Mapping[str, str]
 ) -> Iterator[Path]:
-    """Write the rows of a query to a new Parquet file, which replaces the lake's.
+    """Write the rows of a query to a new Parquet file, which replaces a month's file in the lake.
 
-    The block gets the path of the new file, and runs before the replacement. On any error, also in
-    the block, the old file stays.
+    `footer` are the texts of its footer. The block gets the path of the new file, before it
+    replaces the old one. On any error, also in the block, the old file stays.
     """
     metadata = ", ".join(f"{quoted(name)}: {literal(text)}" for name, text in footer.items())
     with file.replacing() as part:
@@ -76,10 +76,10 @@ def replacing_file(
 def write_parquet(
     connection: duckdb.DuckDBPyConnection, query: Sql, path: Path, original: str
 ) -> None:
-    """Write the rows of a query to a new Parquet file without a footer of a load.
+    """Write the rows of a query to a Parquet file at `path`, without texts in its footer.
 
-    `original` is the address of the month's file that the query reads. A BillError about it is
-    raised if the query fails.
+    `original` is the address of the month's file that the query reads, for messages. Raises
+    BillError if the query fails.
     """
     try:
         _copy(connection, query, path)
@@ -91,11 +91,11 @@ def write_parquet(
 
 
 def _footer(connection: duckdb.DuckDBPyConnection, load: Load) -> dict[str, str]:
-    """Return the footer of a load's file, with what only the ledger knows of its month."""
+    """Return the footer texts of a load, with the restatements that the ledger has of its month."""
     return {
         "export": load.export,
         "columns": json.dumps(ledger.names_by_header(connection, load.table)),
-        **footer_of_time(load),
+        **footer_of_loaded_at(load),
         **footer_of(load),
         **footer_of_restatements(restatements(connection, load.export, load.month)),
     }

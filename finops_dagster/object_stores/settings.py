@@ -15,21 +15,30 @@ from finops_dagster.settings_table import SettingsTable
 _ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
 
 
-class StoreSettings(SettingsTable):
-    """The settings of a store: a bucket, an access point or a container, or a folder.
+class S3Settings(SettingsTable):
+    """The region, the endpoint and the credentials of a store in S3.
 
-    `source` is a URL: `s3://bucket/prefix`, `gs://bucket/prefix`, one of Azure, or
-    `file:///folder`. All keys but `source` are for S3. A folder ignores them, so that an export can
-    move to a copy of its bucket; a source in Azure or Google Cloud refuses them. The settings of
-    exports that are delivered as files derive from this class.
+    `profile` is of boto3's files. `role_arn` is a role to assume, with `external_id` if its trust
+    policy requires one. Without them, boto3 finds the credentials itself.
     """
 
-    source: str
     region: str | None = None
     endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
     profile: str | None = None
     role_arn: str | None = None
     external_id: str | None = None
+
+
+class StoreSettings(S3Settings):
+    """The settings of a store: a bucket, an access point or a container, or a folder.
+
+    `source` is a URL: `s3://bucket/prefix`, `gs://bucket/prefix`, one of Azure, or
+    `file:///folder`. All other keys are for S3. A folder ignores them, so that an export can move
+    to a copy of its bucket; a source in Azure or Google Cloud refuses them. The settings of exports
+    that are delivered as files derive from this class.
+    """
+
+    source: str
     requester_pays: bool = False
 
     @field_validator("source")
