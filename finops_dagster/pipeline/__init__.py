@@ -23,6 +23,9 @@ Dagster would begin a run that it repeats at the stage that was cut off. In a ne
 the stages before is left; where they have the version, they do no work.
 """
 
+STAGES_TAG: Final = "finops/stages"
+"""The tag of a run of an export's job: its stages, or `all`."""
+
 
 def export_stages(*, has_warehouse: bool, has_focus: bool) -> tuple[str, ...]:
     """Return the stages of an export; without a warehouse, they end at the lake."""

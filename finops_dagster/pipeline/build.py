@@ -10,7 +10,7 @@ import dagster as dg
 
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.pipeline import RUN_TAGS
+from finops_dagster.pipeline import RUN_TAGS, STAGES_TAG
 from finops_dagster.pipeline.alerts import alerts_sensor
 from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
@@ -111,7 +111,7 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
         f"{group}_month",
         selection=dg.AssetSelection.groups(group),
         description=f"Loads a month of {name}, from manifest to {last_stage}.",
-        tags={"finops/export": name, **RUN_TAGS},
+        tags={"finops/export": name, STAGES_TAG: "all", **RUN_TAGS},
         # The stages run one after the other: a process for each would cost seconds for nothing.
         executor_def=dg.in_process_executor,
     )

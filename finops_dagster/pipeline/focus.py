@@ -23,6 +23,7 @@ from finops_dagster.focus.month import (
     FocusMonth,
 )
 from finops_dagster.lake import Lake, parquet_relation
+from finops_dagster.pipeline import STAGES_TAG
 from finops_dagster.pipeline.bar_charts import cost_by_category
 from finops_dagster.pipeline.checks import ADDS_UP, CONFORMS
 from finops_dagster.pipeline.column_schema import charges_schema
@@ -50,12 +51,24 @@ _CHECKS = (ADDS_UP, CONFORMS)
 _RULES_BROKEN, _BROKEN_RULES = "rules_broken", "broken_rules"
 _COMPARED_WITH, _GROUPS_DIFFER, _DIFFERENCES = "compared_with", "groups_differ", "differences"
 _COST_BY_CATEGORY, _CATEGORY = "cost_by_category", "ServiceCategory"
+# A run of `parquet` alone is followed, of any month. A run of both stages is not: if it was killed
+# between them, its retry derives the charges. `eager` would follow it: it does not know the stages
+# of a job's run, and of other runs only those of the month that was written last.
+_UPDATED_ALONE = (
+    dg.AutomationCondition.newly_updated()
+    & ~dg.AutomationCondition.executed_with_root_target()
+    & ~dg.AutomationCondition.all_new_updates_have_run_tags(tag_values={STAGES_TAG: "all"})
+)
 OPTIONS: Mapping[str, Any] = {
     # After the warehouse's stage, which is a sibling: the bill does not wait for its charges.
     "op_tags": {"dagster/priority": "-1"},
-    # A run of `parquet` alone is followed, of any month; a run that has both stages is not.
-    "automation_condition": dg.AutomationCondition.eager().without(
-        dg.AutomationCondition.in_latest_time_window()
+    "automation_condition": (
+        dg.AutomationCondition.any_deps_match(
+            _UPDATED_ALONE | dg.AutomationCondition.will_be_requested()
+        ).since_last_handled()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
     ),
 }
 

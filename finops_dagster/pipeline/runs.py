@@ -17,7 +17,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from finops_dagster.billing.errors import first_line
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.pipeline import BILL_STAGES
+from finops_dagster.pipeline import BILL_STAGES, STAGES_TAG
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.processes import instance_lock, lost_runs, remove_lock, run_lock
@@ -154,6 +154,7 @@ def run_month(
             raise_on_error=False,
             asset_selection=None if stages is None else [export.key(stage) for stage in stages],
             run_config={**_QUIET, "resources": resources},
+            tags=None if stages is None else {STAGES_TAG: ", ".join(stages)},
         )
     return MonthRun(
         month,

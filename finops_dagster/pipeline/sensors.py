@@ -181,13 +181,15 @@ def _focus_requests(
 ) -> list[dg.RunRequest]:
     """Return the runs to request for charges alone, the newest month first; update `cursor`.
 
-    `requests` are those of the whole months, which derive the charges too.
+    `requests` are those of the whole months, which derive the charges too. So does the retry of one
+    that was requested lately, whose process is gone.
     """
     now, focus_requests = time.time(), list[dg.RunRequest]()
     due = _due_charges(history.export, lake)
     if not due:
         return []
     busy = history.months_in_progress() | {request.partition_key for request in requests}
+    busy |= {month for month, whole in cursor.items() if now - whole.last < _PAUSES[0]}
     for month, version in sorted(due.items(), reverse=True):
         key = f"{month} focus"
         requested = cursor.get(key)

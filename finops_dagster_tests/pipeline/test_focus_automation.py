@@ -32,6 +32,33 @@ def test_a_run_of_parquet_alone_is_followed_once_by_the_charges(focus: Project) 
         assert automation.requested() == ["report"]
 
 
+def test_charges_of_a_run_that_was_cut_off_are_left_to_its_retry_and_derived_once(
+    focus: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off, months = "2024-01", ("2024-01", "2024-02")
+    for month in (*months, "2024-03"):
+        focus.deliver("1", month=month)
+    focus.load("2024-03")
+    automation = Automation(focus)
+
+    def run_job(month: str) -> bool:
+        job = focus.definitions().resolve_job_def("acme_month")
+        options = {"instance": focus.instance, "raise_on_error": False}
+        return job.execute_in_process(partition_key=month, **options).success
+
+    with monkeypatch.context() as fault:
+        fault.setattr("finops_dagster.pipeline.focus.focus_derivation", None)
+        assert not run_job(cut_off)
+    assert run_job("2024-02")
+    assert automation.requested() == ["report"]
+    assert run_job(cut_off)
+    assert automation.requested() == ["report"]
+    charges = dg.AssetRecordsFilter(dg.AssetKey(["acme", "focus"]), asset_partitions=months)
+    records = focus.instance.fetch_materializations(charges, limit=9).records
+    events = [record.asset_materialization for record in records]
+    assert [e.metadata["outcome"].value for e in events if e] == ["derived"] * 2
+
+
 def test_the_sensor_requests_the_charges_alone_after_another_mapping(
     focus: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +84,20 @@ def test_the_sensor_requests_charges_that_failed_again_after_a_pause(
     assert requested_months(second) == []
     cursor = json.loads(second.cursor or "")
     cursor["2024-01 focus"]["last"] -= 10**7
+    assert requested_months(focus.tick(json.dumps(cursor))) == ["2024-01"]
+
+
+def test_the_sensor_leaves_the_charges_of_a_killed_run_to_its_retry_for_ten_minutes(
+    focus: Project,
+) -> None:
+    focus.deliver("1")
+    requested = focus.tick()
+    assert requested_months(requested) == ["2024-01"]
+    focus.load(stages=["manifest", "staged_files", "billing_table", "parquet"])
+    loaded = focus.tick(requested.cursor)
+    assert requested_months(loaded) == []
+    cursor = json.loads(loaded.cursor or "")
+    cursor["2024-01"]["last"] -= 600
     assert requested_months(focus.tick(json.dumps(cursor))) == ["2024-01"]
 
 
