@@ -19,8 +19,8 @@ PREVIOUS_STAGE: Final[Mapping[str, str]] = {
 RUN_TAGS: Final[Mapping[str, str]] = {"dagster/retry_strategy": "ALL_STEPS"}
 """Tags of every run that is requested here.
 
-Dagster would begin a run that it repeats at the stage that was cut off. In a new pod, nothing of
-the stages before is left; where they have the version, they do no work.
+When Dagster repeats a run whose process died, it would begin with the stage that was cut off. In a
+new pod nothing is left of the stages before it, so all are run; those with the version do no work.
 """
 
 STAGES_TAG: Final = "finops/stages"
@@ -28,14 +28,17 @@ STAGES_TAG: Final = "finops/stages"
 
 
 def export_stages(*, has_warehouse: bool, has_focus: bool) -> tuple[str, ...]:
-    """Return the stages of an export; without a warehouse, they end at the lake."""
+    """Return the stages of an export, first those of the bill.
+
+    Without a warehouse they have none of its stages, and without `has_focus` none of the charges.
+    """
     bill = BILL_STAGES if has_warehouse else BILL_STAGES[:-1]
     charges = FOCUS_STAGES if has_warehouse else FOCUS_STAGES[:1]
     return (*bill, *(charges if has_focus else ()))
 
 
 def with_previous(stage: str) -> tuple[str, ...]:
-    """Return the stage and all stages before it, the nearest first."""
+    """Return the stage and all stages before it on its way from the manifest, the nearest first."""
     if stage not in PREVIOUS_STAGE:
         return (stage,)
     return (stage, *with_previous(PREVIOUS_STAGE[stage]))

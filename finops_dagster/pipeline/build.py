@@ -50,7 +50,7 @@ _FACTORIES: Sequence[AssetFactory] = (
 
 @dataclass(frozen=True)
 class Resources:
-    """The places that store months; `warehouse` is None if months end at the lake."""
+    """Where months are stored: one object each; `warehouse` is None if months end at the lake."""
 
     staging: StagingFolder
     database: BillingDatabase
@@ -59,7 +59,7 @@ class Resources:
 
 
 def build_resources(settings: Settings) -> Resources:
-    """Return the resources that the settings name, for the stages and for scripts; opens none.
+    """Return the resources that the settings name, for scripts; no file or connection is opened.
 
     Raises SettingsError if the client of the warehouse is not installed.
     """
@@ -76,7 +76,7 @@ def build_resources(settings: Settings) -> Resources:
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """Return the definitions of the settings; needs no network access and no credentials.
+    """Return the Dagster definitions of the whole project; needs no network and no credentials.
 
     Raises SettingsError if the client of the warehouse or of Prometheus is not installed.
     """
@@ -90,9 +90,9 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 
 def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.Definitions:
-    """Return the assets, checks, job and sensor of one export of the settings.
+    """Return the assets, checks, job and sensor of the export `name` of the settings.
 
-    `prefix` begins the keys of the resources that they need, of `shared_definitions`.
+    They need the resources of `shared_definitions` with the same prefix.
     """
     exports = [Export(export, prefix) for export in settings.exports]
     (export,) = (export for export in exports if export.name == name)
@@ -157,9 +157,9 @@ def _last_stage(settings: Settings) -> str:
 def _resources(settings: Settings, prefix: str) -> dict[str, object]:
     """Return the Dagster resources by name; `prefix` begins their keys."""
     duckdb, limit_names = settings.database.duckdb, set(DuckDB.__annotations__)
-    places = {name: place for name, place in vars(build_resources(settings)).items() if place}
+    objects = {name: value for name, value in vars(build_resources(settings)).items() if value}
     return {
-        **places,
+        **objects,
         "database": BillingDatabaseResource(
             database=duckdb.database_path, **duckdb.model_dump(mode="json", include=limit_names)
         ),

@@ -33,7 +33,7 @@ class Check:
     def result(
         self, *, passed: bool, description: str, metadata: Mapping[str, Any] | None = None
     ) -> dg.AssetCheckResult:
-        """Return the result of a check that is not blocking: if it fails, it is a warning."""
+        """Return the result of a check that only warns if it fails; not for blocking checks."""
         return dg.AssetCheckResult(
             passed=passed,
             check_name=self.name,
@@ -85,7 +85,7 @@ COSTS_NOT_ROUNDED = Check(
 
 
 def reconciles(version: Version) -> dg.AssetCheckResult:
-    """Return the passed check of a reconciled version; any other has made the stage fail."""
+    """Return the check `reconciles` as passed; the stage of any other version fails before."""
     totals = version.totals
     return dg.AssetCheckResult(
         passed=True,
@@ -101,7 +101,7 @@ def reconciles(version: Version) -> dg.AssetCheckResult:
 def manifest_is_fresh(
     manifest: Manifest, month: BillingMonth, stale_after: timedelta
 ) -> dg.AssetCheckResult:
-    """Check that the manifest of the month in progress is not older than `stale_after`.
+    """Check that the vendor wrote the manifest of the month in progress `stale_after` ago or later.
 
     A month that is over always passes.
     """
@@ -117,7 +117,7 @@ def manifest_is_fresh(
 
 
 def files_still_available(manifest: Manifest) -> dg.AssetCheckResult:
-    """Warn if the provider has deleted files of the month, whose rows stay in it."""
+    """Check that the provider still has all files of the month; the rows of deleted ones stay."""
     deleted = manifest.deleted_files
     description = f"All {count_text(len(manifest.files), 'file')} are there."
     if deleted:
@@ -177,9 +177,9 @@ def _cost_changes(totals: Totals, previous: Totals) -> dict[str, float]:
 
 
 def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> dg.AssetCheckResult:
-    """Check that a vendor that bills in one currency has costs in one.
+    """Check that the costs are in one currency, unless the vendor bills in several.
 
-    `costs` are pairs of currency and cost. A vendor that bills in several currencies passes.
+    `costs` are pairs of currency and cost.
     """
     return ONE_CURRENCY.result(
         passed=len(costs) <= 1 or not bill_format.expects_one_currency,

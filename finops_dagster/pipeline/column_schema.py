@@ -17,17 +17,21 @@ from finops_dagster.tables.digest import column_type
 
 
 def table_schema(types: Mapping[str, str], vendor: str, bill_format: str) -> dg.TableSchema:
-    """Return the schema of a billing table; `types` has DuckDB's type of each column.
+    """Return the columns of a billing table for Dagster's UI, with types and descriptions.
 
-    A column that we know nothing of has no description.
+    `types` has DuckDB's type of each column, `bill_format` is the format's name. A column of which
+    nothing is known has no description.
     """
-    own = _focus_descriptions() if bill_format.startswith("focus") else _descriptions(vendor)
-    known = {**own, **_descriptions("added")}
-    return _schema(types, known)
+    is_focus = bill_format.startswith("focus")
+    descriptions = _focus_descriptions() if is_focus else _descriptions(vendor)
+    return _schema(types, {**descriptions, **_descriptions("added")})
 
 
 def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
-    """Return the schema of a file of charges, which has these columns."""
+    """Return the columns of a file of charges for Dagster's UI, with types and descriptions.
+
+    `schema` is that of the file.
+    """
     types = {field.name: column_type(field.type) for field in schema}
     of_vendor = {f"x{key}": text for key, text in _descriptions(vendor).items()}
     return _schema(types, {**of_vendor, **_focus_descriptions(), **_descriptions("added")})

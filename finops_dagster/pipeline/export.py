@@ -47,20 +47,21 @@ class Export:
 
     @functools.cached_property
     def formats(self) -> Mapping[str, Format]:
-        """The vendor's formats by name; the manifest says which one a month has."""
+        """The formats that the export's months may have, by name; a manifest says which it is."""
         return VENDORS[self.settings.vendor].formats(self.settings)
 
     @functools.cached_property
     def has_focus(self) -> bool:
-        """Whether the export's months become charges of FOCUS."""
+        """Whether charges of FOCUS are derived from the export's months."""
         return focus_exports(self.settings) is not None
 
     def source(
         self, stores: ObjectStores, staging: StagingFolder, lake: Lake, database: BillingDatabase
     ) -> Source:
-        """Return the source that finds and downloads the export's versions.
+        """Return the source that finds and downloads the export's versions, by way of `stores`.
 
-        What is known of files that months share is in the staging folder, the lake and the ledger.
+        The records of files that months share are in the staging folder, the lake and the ledger,
+        which is in `database`.
         """
         reader = MonthsReader(self.settings, staging, lake, database)
         return VENDORS[self.settings.vendor].source(self.settings, stores, reader)

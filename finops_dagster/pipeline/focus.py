@@ -76,8 +76,8 @@ OPTIONS: Mapping[str, Any] = {
 def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinition:
     """Return the asset of a month's charges, for an export that has a mapping.
 
-    `exports` are all of the settings. A month that another one of the vendor has as FOCUS, which
-    the vendor made, is compared with it.
+    `exports` are all of the settings. If another export of the same vendor is in FOCUS already, the
+    charges are compared with those that the vendor derived itself.
     """
     of_vendor = [
         other.name
@@ -210,7 +210,7 @@ def _comparison(
 
 
 def focus_conforms(conformance: Metadata) -> dg.AssetCheckResult:
-    """Check that the charges break no rule of FOCUS; `conformance` is that of `_conformance`."""
+    """Check that the charges break no rule of FOCUS, by the metadata of `_conformance`."""
     count = conformance[_RULES_BROKEN]
     broken = count.value if isinstance(count, dg.IntMetadataValue) else count
     description = f"{count_text(int(str(broken)), 'rule')} of FOCUS {FOCUS_VERSION} broken."
@@ -218,7 +218,7 @@ def focus_conforms(conformance: Metadata) -> dg.AssetCheckResult:
 
 
 def adds_up(record: FocusMonth) -> dg.AssetCheckResult:
-    """Return the passed check of charges that add up; any others have made the stage fail."""
+    """Return the check `adds_up` as passed; the stage of any other charges fails before."""
     return dg.AssetCheckResult(
         passed=True,
         check_name=ADDS_UP.name,

@@ -33,10 +33,11 @@ _RECORDS, _FAILURES_PER_PAGE = 50, 500
 
 @dataclass(frozen=True)
 class Run:
-    """A run of one month. `stages` are the selected stages by export; times are in UTC.
+    """A run of Dagster, of one month. Times are in UTC.
 
     `status` is Dagster's, in lower case, such as `queued`, `started`, `success` or `failure`.
-    `month` is empty if the run has no partition.
+    `month` is empty if the run has no partition. `stages` are the stages that the run was to
+    execute, by export.
     """
 
     id: str
@@ -55,7 +56,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """The seconds from the start to the end, or until now."""
+        """The seconds from the start to the end, or until now if the run is in progress."""
         return ((self.ended or datetime.now(UTC)) - self.started).total_seconds()
 
 
@@ -64,8 +65,8 @@ class RunFailure:
     """Why a run failed or was canceled, or that it is still in progress.
 
     `stage` is the stage that failed; None if no stage did. `cause` is the name of the error's
-    class, or empty if unknown; "canceled" or "the process was lost" where there is none. `message`
-    is one line. `check` is the name of the check that failed, if one did.
+    class, "canceled" or "the process was lost"; empty if it is unknown. `message` is one line.
+    `check` is the name of the check that failed, if one did.
     """
 
     stage: str | None
@@ -76,7 +77,7 @@ class RunFailure:
 
 @dataclass(frozen=True)
 class Materialization:
-    """The record of a stage in the event log.
+    """The record in the event log that a run has completed a stage of a month.
 
     `version` is the data version, `at` is in UTC, `run` is the run's id, and `metadata` has plain
     values.
@@ -93,8 +94,8 @@ def open_history() -> Iterator[History]:
     """Give the block the history in DAGSTER_HOME, by default in the folder .dagster.
 
     If nothing was ever recorded there, the history is empty, and Dagster is not imported. If DuckDB
-    is not imported yet, all imported objects are excluded from garbage collection, so that the
-    process ends faster. Raises SettingsError for a PostgreSQL driver that Dagster cannot use.
+    is not imported yet, all objects so far are excluded from garbage collection, so that the
+    process ends faster. Raises SettingsError if Dagster cannot open its storage.
     """
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
@@ -112,9 +113,10 @@ def open_history() -> Iterator[History]:
 
 
 class History:
-    """The runs and materializations in a Dagster instance; without an instance, there are none.
+    """The runs and materializations in a Dagster instance; none if `instance` is None.
 
-    Runs and failures are read once and kept; with `since`, only those of runs that changed later.
+    Runs and failures are read once, when they are needed; with `since`, a time in UTC, only those
+    of runs that changed later.
     """
 
     def __init__(self, instance: dg.DagsterInstance | None, since: datetime | None = None) -> None:
@@ -169,7 +171,7 @@ class History:
         return failures
 
     def reason(self, run: Run) -> str | None:
-        """Return the message of a run that failed or was canceled; None for any other."""
+        """Return why a run failed or was canceled, in one line; None for any other run."""
         return self.failures[run.id].message if run.id in self.failures else None
 
     def status(
@@ -178,30 +180,30 @@ class History:
         """Return the status of a month's last run, and the message of its failure or None.
 
         The status is "success" if none ran. A failed run counts as the last one until later runs
-        have done every stage that it missed. `stages` are those that the export has.
+        have completed every stage that it missed. `stages` are those that the export has.
         """
-        done_stages = set[str]()
+        completed_stages = set[str]()
         for run in self.month_runs.get((export, month), []):
             # A run of the job selects all stages, also those that the export does not have.
             selected = [stage for stage in run.stages[export] if stage in stages]
             if run.status == "success":
-                done_stages |= set(selected)
+                completed_stages |= set(selected)
                 continue
-            if set(self._missed_stages(run, selected)) - done_stages:
+            if set(self._missed_stages(run, selected)) - completed_stages:
                 return run.status, self.reason(run)
         return "success", None
 
     def _missed_stages(self, run: Run, selected: Sequence[str]) -> Sequence[str]:
-        """Return those selected stages that a failed run did not do."""
+        """Return those selected stages that a failed run did not complete."""
         failed = self.failures[run.id].stage if run.id in self.failures else None
         if failed not in selected:
             return selected  # any may be missing
         return [s for s in selected if self._stage_failure(run, s) is not None]
 
     def _stage_failure(self, run: Run, stage: str) -> RunFailure | None:
-        """Return why a failed run did not do a stage: its own failure, or one of a stage before it.
+        """Return why a failed run did not complete a stage: the failure of it or of one before it.
 
-        None if it did the stage.
+        None if it completed the stage.
         """
         first = self.failures[run.id]
         if first.stage is None or first.stage in with_previous(stage):
@@ -226,9 +228,9 @@ class History:
     def materializations(
         self, export: str, months: Collection[str], stages: Sequence[str] = STAGES
     ) -> dict[str, dict[str, Materialization]]:
-        """Return the last materialization of each stage and month, by stage and month.
+        """Return the last materialization of each stage in each month, by stage, then by month.
 
-        Every stage has an entry, which may be empty.
+        Every stage has an entry; it lacks the months that were never materialized.
         """
         latest: dict[str, dict[str, Materialization]] = {stage: {} for stage in stages}
         for stage, by_month in latest.items():
@@ -254,7 +256,7 @@ class History:
         return [(record.partition_key or "", _materialization(record)) for record in records]
 
     def reached_stage(self, run: Run, export: str) -> str | None:
-        """Return the stage that the run is at or that it ended at; None before its first stage."""
+        """Return the stage that a run is at, failed at or ended with; None before the first."""
         failure, stages = self.failures.get(run.id), run.stages[export]
         if failure is not None and failure.stage is not None:
             return failure.stage
@@ -278,9 +280,9 @@ class History:
     def why_not_materialized(
         self, export: str, month: str, stage: str, last: Materialization | None
     ) -> RunFailure | None:
-        """Return why the newest run that selected a month's stage did not materialize it.
+        """Return why the newest run that was to execute a month's stage did not materialize it.
 
-        None if the run did or succeeded, if another has done it since, or if none selected the
+        None if the run did or succeeded, if another run has since, or if no run was to execute the
         stage. `last` is the stage's last materialization of the month. The failure may be of an
         earlier stage. For a run in progress, the message says so, and which error is being retried.
         """
@@ -312,9 +314,10 @@ class History:
         }
 
     def usual_duration(self, exports: Collection[str]) -> timedelta | None:
-        """Return the sum of the median durations of the stages of the exports.
+        """Return how long a run of these exports usually takes: the sum of its stages' medians.
 
-        None without exports, or if one never wrote a month to Parquet: the sum would miss stages.
+        None without exports, or if one has never exported a month to Parquet, as the sum would lack
+        stages.
         """
         stage_seconds = [self.stage_seconds(export) for export in exports]
         if not stage_seconds or not all(by_stage["parquet"] for by_stage in stage_seconds):

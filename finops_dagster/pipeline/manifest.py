@@ -26,8 +26,9 @@ from finops_dagster.tables.database import BillingDatabase
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset that stores a month's newest manifest in the staging folder.
 
-    If the newest is of an older vendor's run than the loaded version, the loaded one's stays; if it
-    covers fewer days, the stage fails. `force` skips both tests.
+    If the vendor submitted the newest manifest's run before that of the loaded version, the loaded
+    version's manifest stays. If it covers fewer days, the stage fails. The run option `force` skips
+    both tests.
     """
     shares_files, kinds = export.settings.shares_files, {export.settings.vendor, "json"}
     checks = [FRESH, FILES_AVAILABLE] if shares_files else [FRESH]
@@ -65,7 +66,7 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
 
 
 def newest_manifest(source: Source, month: BillingMonth) -> Manifest:
-    """Return the month's newest manifest, or raise the error that says why there is none."""
+    """Return the month's newest manifest. Raises the source's error if there is none."""
     manifest = source.newest_manifests([month])[month]
     if isinstance(manifest, Exception):
         raise manifest

@@ -1,4 +1,4 @@
-"""Observations in Dagster's event log: what commands changed in stages outside of a run."""
+"""Observations in Dagster's event log of what commands changed in stages, without a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finops_dagster.pipeline.history import open_history
 
 @dataclass(frozen=True)
 class StageChange:
-    """What a command changed in a stage of a month; `month` is None if it concerns several."""
+    """What a command changed in a stage of a month; `month` is None if it changed several."""
 
     export: str
     stage: str
@@ -19,7 +19,10 @@ class StageChange:
 
 
 def report_changes(changes: Iterable[StageChange], metadata: Mapping[str, str]) -> None:
-    """Report each change as an observation of its asset; nothing where no event log exists."""
+    """Record each change as an observation of its asset, with this metadata.
+
+    Does nothing if Dagster has recorded nothing in DAGSTER_HOME yet.
+    """
     with open_history() as history:
         if history.instance is None:
             return

@@ -70,8 +70,8 @@ def writing_month(
 
     With `force` that file is replaced too. A file is up to date if it is of the ledger's load, has
     the restatements in the ledger, and has the checksum that it was written with; then no row of
-    the table is read. In a store, it is also up to date where the table has never had the month.
-    The block gets the load, the outcome, and the file's size in bytes, also of an unchanged file.
+    the table is read. A file in a store is also up to date if this machine's table never had the
+    month. The block gets the load, the outcome, and the file's size in bytes, also if unchanged.
     It runs, with the database open, before the new file replaces the old one and the ledger gets
     its checksum; after any error, also in the block, the old one stays. Raises StageMissing if the
     table does not have the rows that the ledger records, and ReconciliationError if the new file

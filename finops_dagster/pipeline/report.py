@@ -64,9 +64,10 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
 def write_newest_report(
     settings: Settings, lake: Lake, duckdb: DuckDB
 ) -> tuple[str, Metadata, list[dg.AssetCheckResult]]:
-    """Write the newest page into the lake, and return its address, its key figures and its checks.
+    """Write the report's page into the lake; return its address, its metadata and its checks.
 
-    Raises BillError where there are no charges, or a file cannot be used.
+    The metadata are the key figures. Raises BillError if there are no charges, or if a file cannot
+    be read.
     """
     # They take time to import, and most runs write no report.
     from finops_dagster.reports.bill import Scope
@@ -107,7 +108,7 @@ def write_newest_report(
 def record_newest_report(
     instance: dg.DagsterInstance, metadata: Metadata, checks: Sequence[dg.AssetCheckResult]
 ) -> None:
-    """Record in Dagster what `write_newest_report` has written, without a run."""
+    """Record what `write_newest_report` returned in Dagster's event log, without a run."""
     instance.report_runless_asset_event(dg.AssetMaterialization(REPORT, metadata=metadata))
     for check in checks:
         assert check.check_name is not None

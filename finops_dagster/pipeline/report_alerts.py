@@ -23,12 +23,12 @@ REPORT, _KEY = dg.AssetKey("report"), "alerts"
 
 
 def alerts_metadata(alerts: Iterable[Alert]) -> dict[str, dg.MetadataValue[Any]]:
-    """Return the metadata by which a check of `report` hands alerts to the sensor."""
+    """Return alerts as metadata of a check of `report`, in which the sensor finds them."""
     return {_KEY: dg.MetadataValue.json([asdict(alert) for alert in alerts])}
 
 
 def budget_alert(of_month: BudgetMonth) -> Alert:
-    """Return the alert of an exceeded budget."""
+    """Return the alert about a budget that is exceeded in a month."""
     budget, month = of_month.budget, of_month.month
     over = of_month.spent - budget.amount
     return Alert.of(
@@ -41,7 +41,7 @@ def budget_alert(of_month: BudgetMonth) -> Alert:
 
 
 def anomaly_alert(anomaly: Anomaly) -> Alert:
-    """Return the alert of an anomaly; one whose kind becomes clearer later has the same key."""
+    """Return the alert about an anomaly; its key stays the same if its kind changes later."""
     difference = f"{anomaly.difference:+,.2f} {anomaly.currency}"
     subject = anomaly.service or "all services"
     names = [anomaly.provider, anomaly.account, anomaly.service or "", anomaly.currency]
@@ -56,9 +56,9 @@ def anomaly_alert(anomaly: Anomaly) -> Alert:
 def report_alerts(
     instance: dg.DagsterInstance, checks: Sequence[str]
 ) -> Iterator[tuple[str, Alert]]:
-    """Yield what the newest result of each check of `report` found, each with its key.
+    """Yield the alerts in the newest result of each check of `report`, each with its key.
 
-    A report that ended before its checks has no results, and what was found before still holds.
+    `checks` are names. If the newest report ended before its checks, the results before it count.
     """
     for check in checks:
         for fields in _newest_result(instance, dg.AssetCheckKey(REPORT, check)).get(_KEY, ()):

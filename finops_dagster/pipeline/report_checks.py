@@ -38,13 +38,16 @@ _ANOMALY_COLUMNS = [
 
 
 def check_report(report: Report) -> list[dg.AssetCheckResult]:
-    """Return the results of all checks of the newest report, which has months."""
+    """Return the results of all checks of a report, which must have at least one month."""
     newest = BillingMonth.parse(report.document["months"][-1])
     return [budgets_kept(report.budgets), no_anomalies(report.anomalies, newest)]
 
 
 def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
-    """Check the budgets in the newest two months; `months` has each budget in each month."""
+    """Check that no budget is exceeded in the newest two months.
+
+    `months` has each budget in each month of the report.
+    """
     newest = max((of_month.month for of_month in months), default=None)
     # The last days of a month are delivered when the next one has begun.
     exceeded = [m for m in months if newest and m.month >= newest.previous and m.is_exceeded]
@@ -76,7 +79,10 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
 
 
 def no_anomalies(anomalies: Sequence[Anomaly], newest: BillingMonth | None) -> dg.AssetCheckResult:
-    """Check that no anomaly begins in the newest two months; `anomalies` has those of all."""
+    """Check that no anomaly begins in the month `newest` or in the one before it.
+
+    `anomalies` are those of all months; `newest` is None without any month.
+    """
     found = [anomaly for anomaly in anomalies if newest and anomaly.month >= newest.previous]
     description = f"No anomaly in {newest}." if newest else "No month has charges."
     if found:

@@ -32,7 +32,7 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class MonthRun:
-    """The result of a run: the metadata of each stage that succeeded, and the error of the next.
+    """The result of a run of one month: the metadata of the stages that succeeded, and the error.
 
     `run_id` is None if no run was started. `stages` has plain values of metadata by stage and key.
     `error` is a line of text, or None if all stages succeeded. The stages of the bill may have
@@ -49,7 +49,7 @@ class MonthRun:
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether every stage had the version already."""
+        """Whether the run succeeded, and every stage already had the version."""
         outcomes = {metadata["outcome"] for metadata in self.stages.values()}
         return self.error is None and outcomes == {"unchanged"}
 

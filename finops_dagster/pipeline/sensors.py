@@ -32,6 +32,7 @@ _PAUSES = (600, 1800, 7200, 21600, 86400)
 # The metadata of the object that a run has read as the month's manifest.
 _OBJECT_KEYS = ("manifest", "last_modified", "bytes")
 TagsOfMonth = Callable[[BillingMonth], dict[str, str]]
+"""A function from a month to the tags of its run."""
 _IN_PROGRESS = [
     dg.DagsterRunStatus[name] for name in "QUEUED NOT_STARTED STARTING STARTED CANCELING".split()
 ]
@@ -39,12 +40,12 @@ _IN_PROGRESS = [
 
 @dataclass(frozen=True)
 class RequestedMonth:
-    """A month in the sensor's cursor, or its charges.
+    """An entry of the sensor's cursor: the runs requested for a month's version, or its charges.
 
     `version` is the manifest's ETag; of charges, the bill's version and the mapping's. `times` is
     the number of runs that were requested for it, `last` the time of the last request in seconds
-    since 1970, and `is_loaded` whether a run has loaded it. The cursor is stored as JSON: the
-    fields keep their names.
+    since 1970, and `is_loaded` whether a run has loaded it. The cursor is stored as JSON, so these
+    names stay.
     """
 
     version: str
@@ -54,12 +55,12 @@ class RequestedMonth:
 
     @classmethod
     def from_json(cls, entry: Any) -> RequestedMonth:
-        """Read a month's entry in the cursor, an object or a text."""
+        """Return the entry of a month in the cursor, from its JSON: an object or a text."""
         # Earlier releases stored the ETag alone, once they had requested it.
         return cls(entry, times=1) if isinstance(entry, str) else cls(**entry)
 
-    def pause_is_over(self, now: float) -> bool:
-        """Return whether the pause after the last request is over and requests are left.
+    def may_request(self, now: float) -> bool:
+        """Return whether another run may be requested: after a pause, and six in all.
 
         `now` is in seconds since 1970.
         """
@@ -72,14 +73,15 @@ def manifest_sensor(
 ) -> dg.SensorDefinition:
     """Return the sensor that requests a run of every month whose newest version is not loaded.
 
-    A version is loaded once a run has completed `last_stage`. Each is requested up to six times,
+    A version is loaded once a run has completed `last_stage`. Up to six runs of it are requested,
     with growing pauses, until it is loaded or its run was canceled. The newest month comes first;
-    months with a run in progress are skipped. A month with an invalid manifest is requested too:
-    people see its failed run, but not the sensor's log. The tick fails if the store refuses access,
-    or has no month of the export at all.
+    months with a run in progress are skipped. A run is requested for a month with an invalid
+    manifest too: people see its failure, but not the sensor's log. The tick fails if the store
+    refuses access, or has no month of the export at all.
 
-    Where only the charges are missing, or are of another bill or mapping than now, a run of their
-    stages alone is requested, in the same way. Each run has the tags of its size among `run_sizes`.
+    If only the charges are missing, or the bill or the mapping has changed since they were derived,
+    runs of their stages alone are requested, in the same way. Each run has the tags of its month's
+    size among `run_sizes`.
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
     sources: dict[ObjectStores, Source] = {}
@@ -108,7 +110,7 @@ def manifest_sensor(
         for manifest in manifests.values():
             if _etag(manifest) is None and not isinstance(manifest, ManifestMissing):
                 context.log.error(str(manifest))
-        history = _History(context.instance, export, last_stage)
+        history = _ExportHistory(context.instance, export, last_stage)
         tags = _tags_of_sizes(run_sizes, export, lake)
         requests = list(_requests(history, manifests, cursor, tags))
         requests += _focus_requests(history, lake, cursor, requests, tags)
@@ -146,7 +148,7 @@ def _read_cursor(cursor: str | None) -> dict[str, RequestedMonth]:
 
 
 def _requests(
-    history: _History,
+    history: _ExportHistory,
     manifests: Mapping[BillingMonth, ManifestOrError],
     cursor: dict[str, RequestedMonth],
     tags: TagsOfMonth,
@@ -164,7 +166,7 @@ def _requests(
             continue
         if history.has_load_of(key, manifest):
             requested = replace(requested, is_loaded=True)
-        elif requested.pause_is_over(now) and not (requested.times and history.was_canceled(key)):
+        elif requested.may_request(now) and not (requested.times and history.was_canceled(key)):
             # Dagster never launches a run key twice, but a version may be due again: after a
             # failure, or because the vendor went back to it. So the key has the time too.
             yield dg.RunRequest(f"{key}/{etag}/{now}", partition_key=key, tags=tags(month))
@@ -173,7 +175,7 @@ def _requests(
 
 
 def _focus_requests(
-    history: _History,
+    history: _ExportHistory,
     lake: Lake,
     cursor: dict[str, RequestedMonth],
     requests: Sequence[dg.RunRequest],
@@ -185,17 +187,17 @@ def _focus_requests(
     that was requested lately, whose process is gone.
     """
     now, focus_requests = time.time(), list[dg.RunRequest]()
-    due = _due_charges(history.export, lake)
-    if not due:
+    due_versions = _due_charges(history.export, lake)
+    if not due_versions:
         return []
     busy = history.months_in_progress() | {request.partition_key for request in requests}
     busy |= {month for month, whole in cursor.items() if now - whole.last < _PAUSES[0]}
-    for month, version in sorted(due.items(), reverse=True):
+    for month, version in sorted(due_versions.items(), reverse=True):
         key = f"{month} focus"
         requested = cursor.get(key)
         if requested is None or requested.version != version:
             requested = RequestedMonth(version)
-        is_due = requested.pause_is_over(now) and month not in busy
+        is_due = requested.may_request(now) and month not in busy
         if is_due and not (requested.times and history.was_canceled(month)):
             focus_requests.append(
                 dg.RunRequest(
@@ -213,28 +215,28 @@ def _focus_requests(
 def _due_charges(export: Export, lake: Lake) -> dict[str, str]:
     """Return the loaded months whose charges are missing, or of another bill or mapping.
 
-    The text of each says what they are to be derived from, and by which mapping. Only footers of
-    files are read.
+    The value of each is the versions of the bills and of the mapping from which they are to be
+    derived. Only footers of files are read.
     """
-    due = {}
+    versions_by_month = {}
     for month in export.months() if export.has_focus else ():
         with suppress(BillError):  # The bill is not loaded, or has no mapping.
             derivation = focus_derivation(export.settings, month, lake, DuckDB())
             record = FocusMonth.read(derivation.file)
             if record is None or derivation.difference(record) is not None:
                 versions = [version.manifest_id for version in derivation.sources().values()]
-                due[str(month)] = " ".join([*versions, derivation.mapping.version])
-    return due
+                versions_by_month[str(month)] = " ".join([*versions, derivation.mapping.version])
+    return versions_by_month
 
 
 def focus_automation_sensor(
     exports: Iterable[Export], *, has_warehouse: bool, prefix: str = ""
 ) -> list[dg.SensorDefinition]:
-    """Return the sensor that follows runs, in a list that may be empty.
+    """Return the sensor that derives charges and writes the report after other runs, in a list.
 
-    It derives the charges of months whose bill another run has changed, such as one of `parquet`
-    alone, for exports whose own sensor is switched on. It writes the report after all runs that
-    derive charges.
+    It derives the charges of months whose bill was changed without them, such as by a run of
+    `parquet` alone, for exports whose own sensor is switched on. It writes the report when no run
+    that derives charges is left. The list is empty if no export has charges.
     """
     with_focus = [export for export in exports if export.has_focus]
     if not with_focus:
@@ -272,7 +274,7 @@ def _etag(manifest: ManifestOrError) -> str | None:
 
 
 @dataclass(frozen=True)
-class _History:
+class _ExportHistory:
     """The runs and materializations of an export in Dagster's event log."""
 
     instance: dg.DagsterInstance
@@ -304,16 +306,16 @@ class _History:
         """Return whether a run has read this manifest, and a run completed the last stage since."""
         if not isinstance(manifest, Manifest):
             return False
-        first = self._last_materialization("manifest", month)
-        last = self._last_materialization(self.last_stage, month)
-        if first is None or last is None:
+        manifest_record = self._last_materialization("manifest", month)
+        last_record = self._last_materialization(self.last_stage, month)
+        if manifest_record is None or last_record is None:
             return False
-        assert first.asset_materialization is not None
-        metadata = first.asset_materialization.metadata
+        assert manifest_record.asset_materialization is not None
+        metadata = manifest_record.asset_materialization.metadata
         recorded = [metadata[key].value for key in _OBJECT_KEYS if key in metadata]
         source = manifest.source
         newest = [source.location, source.last_modified.timestamp(), source.size]
-        return recorded == newest and first.storage_id <= last.storage_id
+        return recorded == newest and manifest_record.storage_id <= last_record.storage_id
 
     def _last_materialization(self, stage: str, month: str) -> dg.EventLogRecord | None:
         of_month = dg.AssetRecordsFilter(self.export.key(stage), asset_partitions=[month])

@@ -51,13 +51,13 @@ def stage(
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Return a decorator that makes the body of the stage `name` an asset, partitioned by month.
 
-    `upstream` maps parameters of the body to the stages whose records they receive; where no record
-    is stored, they receive None. The parameters that remain, after the context, are resources;
-    `lake` must be one. `deps` are other assets that the stage reads, `options` are further
-    arguments of `dagster.asset`. Errors of the body become failures with a message of one line;
-    only a transient error is retried, three times. A body with the option `output_required=False`
-    may return the results of its checks alone: then the month has nothing in this stage, and the
-    next is skipped.
+    Each keyword argument in `upstream` is a parameter of the body, and the name of the stage whose
+    record it receives; None where no record is stored. The body's other parameters, after the
+    context, are resources; `lake` must be one. `deps` are other assets that the stage reads,
+    `options` are further arguments of `dagster.asset`. Errors of the body become failures with a
+    message of one line; only a transient error is retried, three times. A body with the option
+    `output_required=False` may return only the results of its checks: then the month has nothing in
+    this stage, and the next stage is skipped.
     """
     key = export.key(name)
     with catch_warnings():
@@ -138,8 +138,8 @@ def stage_result(
 ) -> dg.MaterializeResult[Record]:
     """Return a stage's result: the record for the next stage, metadata, and results of checks.
 
-    The version id of the record becomes Dagster's data version. `outcome` is a word of the
-    glossary, such as `loaded` or `unchanged`.
+    The version id of the record becomes Dagster's data version. `outcome` says what the stage did,
+    such as `loaded` or `unchanged`; it is added to the metadata.
     """
     failed = ", ".join(str(result.check_name) for result in check_results if not result.passed)
     # Dagster has no public function that returns the check results of a partition, so the metadata
@@ -204,12 +204,13 @@ def _explain_failures(
 
     def run(context: dg.AssetExecutionContext) -> Iterator[Event]:
         started = time.monotonic()
-        given = {name: getattr(context.resources, key) for name, key in resources.items()}
-        lake: Lake = given["lake"]
+        arguments = {name: getattr(context.resources, key) for name, key in resources.items()}
+        lake: Lake = arguments["lake"]
         try:
-            place, _ = _place(context, lake)
-            place.file(context.asset_key.path[0], billing_month(context)).begin(context.run.run_id)
-            events = body(context, **given)
+            stage_lake, _ = _lake_of_stage(context, lake)
+            file = stage_lake.file(context.asset_key.path[0], billing_month(context))
+            file.begin(context.run.run_id)
+            events = body(context, **arguments)
         except ReconciliationError as error:
             message = f"{error}{_version_kept(context, lake)}"
             # Dagster records a check of a failed stage only if it was yielded before the error.
@@ -234,9 +235,9 @@ def _explain_failures(
 
 def _version_kept(context: dg.AssetExecutionContext, lake: Lake) -> str:
     """Return the end of a failure's message: the version in the lake, or nothing."""
-    (export, stage), (place, name) = context.asset_key.path, _place(context, lake)
+    (export, stage), (stage_lake, name) = context.asset_key.path, _lake_of_stage(context, lake)
     try:
-        footer = place.file(export, billing_month(context)).version()
+        footer = stage_lake.file(export, billing_month(context)).version()
     except (StoreError, StoreUnavailable):
         return ""  # The error itself says what the store answers.
     # When a warehouse's stage runs, the lake has the new version already, and BigQuery is only
@@ -246,8 +247,8 @@ def _version_kept(context: dg.AssetExecutionContext, lake: Lake) -> str:
     return f"; {name} keeps version {footer.manifest_id}"
 
 
-def _place(context: dg.AssetExecutionContext, lake: Lake) -> tuple[Lake, str]:
-    """Return the lake of a stage's month, and its name for messages."""
+def _lake_of_stage(context: dg.AssetExecutionContext, lake: Lake) -> tuple[Lake, str]:
+    """Return the lake that has a stage's version of the month, and its name for messages."""
     if context.asset_key.path[-1] == "focus":
         return focus_lake(lake), "the file of charges"
     return lake, "the lake"
@@ -306,8 +307,8 @@ def _drop_traces(error: BaseException) -> None:
 def require_version(expected: str, current: str) -> None:
     """Raise ReconciliationError unless the previous stage still has the version it handed over.
 
-    `expected` is the id that was handed over, `current` the id that is stored now. If they differ,
-    another run has loaded a newer version, which this run must not replace by its older one.
+    `expected` is the version id that was handed over, `current` the one that is stored. If they
+    differ, another run has loaded a newer version, which this run must not replace by an older one.
     """
     if expected != current:
         raise ReconciliationError(newer_version_message(expected, current))
@@ -318,8 +319,8 @@ def previous_metadata(
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Return the values of `keys` in the metadata of the stage's last materialization of the month.
 
-    Empty if that had another version than `manifest_id`. A run that changes nothing repeats them,
-    because Dagster's UI shows only the last materialization.
+    Empty if that was of another version than `manifest_id`; keys that it lacks are left out. A run
+    that changes nothing repeats them, as Dagster's UI shows only the last materialization.
     """
     of_month = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
     records = context.instance.fetch_materializations(of_month, limit=1).records
@@ -330,7 +331,7 @@ def previous_metadata(
 
 
 def month_command(command: str, export: Export, month: BillingMonth) -> str:
-    """Return the command line for one month: `command` is the name, such as `export-parquet`."""
+    """Return a command line for one month, for a message; `command` is such as `export-parquet`."""
     months = f"--start-date {month} --end-date {month}"
     return f"finops {export.settings.vendor} {command} --export {export.name} {months}"
 

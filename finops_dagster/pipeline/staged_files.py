@@ -25,9 +25,9 @@ from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 @dataclass(frozen=True)
 class StagingResult:
-    """The staged version, the stage's outcome, and the bytes that this run has downloaded.
+    """The version that is staged, how it came to be, and the bytes that this run downloaded.
 
-    `outcome` is `staged` or `unchanged`.
+    `outcome` is `staged`, or `unchanged` if the same version was staged before.
     """
 
     version: VersionRecord
@@ -37,7 +37,7 @@ class StagingResult:
 
 
 def staged_files_asset(export: Export) -> dg.AssetsDefinition:
-    """Return the asset that stages and counts a month's files."""
+    """Return the asset that downloads, verifies and counts a month's files."""
 
     @stage(export, "staged_files", kinds={"file"}, manifest="manifest")
     def staged_files(

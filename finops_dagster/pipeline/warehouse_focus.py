@@ -42,7 +42,7 @@ def warehouse_focus_asset(
 ) -> dg.AssetsDefinition:
     """Return the asset of a month's charges in a warehouse of the kind `backend`.
 
-    `tables` are the tables of charges of all exports, which a view unites.
+    `tables` are the tables of charges of all exports, which the view `focus` unites.
     """
     kinds, checks = {backend, "table"}, [RECONCILES_CHARGES]
 
@@ -74,8 +74,8 @@ def focus_table(export: Export) -> str:
 def view_columns() -> dict[str, str]:
     """Return the columns of the view of all charges, with their data types.
 
-    They are those that every mapping may have: FOCUS's, and what says where a charge is from. The
-    vendors' own columns are in the tables, as the view must stay the same.
+    They are those that every mapping may have: FOCUS's columns, and those that say where a charge
+    is from. The vendors' own columns are only in the tables, so that the view stays the same.
     """
     defined = {c.name: c.type.sql_type for c in Specification.load(FOCUS_VERSION).columns}
     added = {name: DATE if sql == DATE else SqlType.TEXT for name, sql in ADDED_TYPES.items()}

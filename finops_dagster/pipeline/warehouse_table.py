@@ -56,10 +56,10 @@ def load_month(
     force: bool,
     after_load: Callable[[], Sequence[str]] = tuple,
 ) -> dg.MaterializeResult[LoadedVersion]:
-    """Load a month's file into the warehouse unless it has it, and return the stage's result.
+    """Load a month's file into the warehouse, and return the stage's result.
 
-    `version` is what the result records. `after_load` runs after a load, and returns warnings; it
-    raises nothing.
+    If the warehouse has the file's version, nothing is loaded unless `force`. `version` is what the
+    result records. `after_load` runs after a load, and returns warnings; it must not raise.
     """
     is_loaded = not force and file.footer.is_same(warehouse.measured_version(file))
     metadata = {
@@ -81,10 +81,10 @@ def load_month(
 
 
 def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) -> MonthFile:
-    """Return the month's Parquet file, its footer, and its columns with a role for the warehouse.
+    """Return the month's Parquet file, as a warehouse loads it; only its footer is read.
 
     `duckdb` has the limits of the DuckDB that warehouses read the file with. Raises StageMissing
-    if the file is missing or its footer cannot be read; no rows are read.
+    if the file is missing or its footer cannot be read.
     """
     file = lake.file(export.name, month)
     footer = file.version()
