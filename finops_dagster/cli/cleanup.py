@@ -45,7 +45,7 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
             if not dry_run:
                 shutil.rmtree(folder)
             yield row, _change(row, export.name, "staged_files", month)
-        copies = stored.staging.shared(export.name).existing_paths()
+        copies = stored.staging.shared_files(export.name).existing_paths()
         for row in _delete_copies(copies, cutoff, dry_run=dry_run):
             yield row, _change(row, export.name, "staged_files", None)
         for stage, lake in {"parquet": stored.lake, "focus": focus_lake(stored.lake)}.items():

@@ -72,10 +72,10 @@ class _Load(NamedTuple):
 
 
 def main() -> int:
-    """Deliver the missing versions, load every month, print the costs, and return the exit code.
+    """Write the missing versions as the clouds do, load every month, and print the costs.
 
-    All data is in `data/demo` in the working directory; runs are recorded in DAGSTER_HOME. The exit
-    code is 1 if a month fails, or differs from its files.
+    Returns the exit code: 1 if a month fails, or if its totals differ from those of its files. All
+    data is in `data/demo` in the working directory; runs are recorded in DAGSTER_HOME.
     """
     console = plain_console()
     # Environment variables are ignored: they name the places of the user's own months.
@@ -115,16 +115,16 @@ def main() -> int:
 
 
 def restate() -> str:
-    """Deliver another version of AWS's last month, and return a message about it; loads nothing.
+    """Write a changed version of AWS's last month, and return a message about it; loads nothing.
 
-    Raises BillError if the demo has not delivered the last month yet.
+    Raises BillError if the demo has not written the last month yet.
     """
     last = max(AWS_VERSIONS, key=lambda version: version.month)
-    delivered = len(list(AWS_FOLDER.glob(f"{AWS_EXPORT}/{last.month:%Y%m%d}-*/*/")))
-    if not delivered:
+    version_count = len(list(AWS_FOLDER.glob(f"{AWS_EXPORT}/{last.month:%Y%m%d}-*/*/")))
+    if not version_count:
         raise BillError(f"{AWS_FOLDER} has no month to restate; run finops demo first")
     assembly_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    rows = last.rows + 19 * delivered
+    rows = last.rows + 19 * version_count
     version = replace(last, assembly_id=assembly_id, rows=rows, restated=True)
     write_version(AWS_FOLDER, "", AWS_EXPORT, version)
     return (

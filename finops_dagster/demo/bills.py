@@ -1,4 +1,4 @@
-"""The two bills of `finops demo`: what each cloud delivers when, and what it has delivered."""
+"""The two bills of `finops demo`: their versions, and the functions that write and find them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _AZURE_RUNS = [
 
 @dataclass(frozen=True)
 class DemoVersion:
-    """A version that a cloud delivers of a month, by the function that writes its files."""
+    """A version of a month: `month` is its first day, `write` writes its files and its manifest."""
 
     month: date
     name: str
@@ -41,11 +41,11 @@ class DemoVersion:
 
 @dataclass(frozen=True)
 class DemoBill:
-    """One cloud's bill.
+    """The bill of one cloud, with its `versions` in the order in which the demo delivers them.
 
-    `cost` is a column of its table, `header` that of the same cost in its files. `newest` returns
-    the name and the files of a month's newest version; the name is empty where none was delivered.
-    Later names are greater.
+    `cost` is the cost column of its table, `header` that column's header in its files. `newest`
+    returns the name and the files of a month's newest version on disk; the name is empty if there
+    is none. The name of a later version is greater as text.
     """
 
     cloud: str

@@ -79,10 +79,10 @@ class Column:
 
 
 def cur1_columns(width: int) -> list[Column]:
-    """Return `width` columns of CUR v1, 67 to 205, in AWS's order.
+    """Return `width` columns of CUR v1, from 67 to 205, in AWS's order.
 
-    They are the 67 of every export, and up to `width`, first those that AWS adds for what is in the
-    bill, then some that this bill leaves empty.
+    They are the 67 that every export has, then those that AWS adds for what is in the bill, and
+    last some that are empty in this bill.
     """
 
     def position(column: Column) -> tuple[int, str]:
@@ -94,7 +94,7 @@ def cur1_columns(width: int) -> list[Column]:
 
 @cache
 def data_export_columns(layout_format: str) -> list[Column]:
-    """Return the columns of a Layout.format, cur2, focus-1.0 or focus-1.2, sorted by name."""
+    """Return the columns of the format cur2, focus-1.0 or focus-1.2, sorted by name."""
     columns = []
     for name, row in _table("data_exports"):
         if layout_format not in row["formats"].split():

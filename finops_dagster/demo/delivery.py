@@ -151,13 +151,13 @@ class DemoDelivery:
 
     @property
     def manifest_keys(self) -> list[str]:
-        """The keys of the manifest's copies; readers use the last."""
+        """The keys of the copies of the manifest; the last is the month's newest manifest."""
         plain = self.layout.kind == "data export" and self.layout.plain_manifest_name
         name = "Manifest.json" if plain else f"{self.name}-Manifest.json"
         return [f"{folder}/{name}" for folder in self._folders[1:]]
 
     def manifest(self) -> dict[str, object]:
-        """Return the fields of the manifest's JSON; the files must have been written."""
+        """Return the fields of the manifest's JSON; `keys` must have been written before."""
         if self.layout.kind == "data export":
             return self._data_export_manifest()
         return self._cur1_manifest(is_for_athena=self.layout.kind == "athena")

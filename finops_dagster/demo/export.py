@@ -25,7 +25,7 @@ from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.demo.delivery import BillVersion, DemoDelivery, Layout
-from finops_dagster.demo.files import replacing_file
+from finops_dagster.demo.files import atomic_write
 from finops_dagster.tables.database import DuckDB
 
 __all__ = ["BillVersion", "Layout", "write_version"]
@@ -62,7 +62,7 @@ def write_version(
         _write_files(connection, delivery)
     manifest = json.dumps(delivery.manifest(), indent=2)
     for key in delivery.manifest_keys:
-        with replacing_file(folder / key) as path:
+        with atomic_write(folder / key) as path:
             path.write_text(manifest, encoding="utf-8")
     return folder / delivery.manifest_keys[-1]
 
@@ -93,7 +93,7 @@ def _write_files(connection: DuckDBPyConnection, delivery: DemoDelivery) -> None
     charges = Sql("focus_charges" if delivery.layout.format.startswith("focus") else "charges")
 
     def write(key: str, first: int, end: int) -> None:
-        with connection.cursor() as cursor, replacing_file(delivery.bucket / key) as path:
+        with connection.cursor() as cursor, atomic_write(delivery.bucket / key) as path:
             cursor.execute(
                 f"COPY (SELECT {columns} FROM {charges}($first, $end) AS charge "
                 "LEFT JOIN cell ON cell.position = charge.position) "

@@ -1,4 +1,4 @@
-"""Write a file of an example bill at once."""
+"""The writing of a file in one step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
-    """Give a path beside the file to write to, and put it in the file's place after the block.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give the block a path to write, and rename it to `path` after the block.
 
-    A store, too, shows whole objects only.
+    So no reader sees half a file, as in a store, which shows only whole objects. Creates the
+    folder. If the block raises, `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")

@@ -61,12 +61,12 @@ class Download:
 def download_verified(
     store: ObjectStore, info: ObjectInfo, path: Path, limits: InflationLimits
 ) -> Download:
-    """Download an object to `path`, verify it, and convert it to what DuckDB reads.
+    """Download the object `info` to `path`, verify it, and convert it to what DuckDB reads.
 
     Gzip is verified by its checksum, a ZIP is unpacked, and Parquet must end with its footer. Gzip
-    that DuckDB refuses and Parquet that it does not read exactly are rewritten. Raises
-    FileInvalid, and the store's errors: StoreUnavailable where bytes are missing. After an error, a
-    part of the file may be at `path`.
+    that DuckDB refuses and Parquet that it does not read exactly are rewritten. Raises FileInvalid
+    if the file is damaged or inflates too far, StoreUnavailable if bytes are missing, and the
+    store's other errors. After an error, a part of the file may be at `path`.
     """
     suffix = Path(info.key).suffix
     try:
@@ -92,7 +92,7 @@ def download_verified(
 
 
 def crc32_of_file(path: Path) -> int:
-    """Return the CRC-32 of a file on disk, which is read whole."""
+    """Read a whole file on disk, and return its CRC-32."""
     crc32 = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -102,7 +102,7 @@ def crc32_of_file(path: Path) -> int:
 
 @contextmanager
 def path_in_errors(path: Path) -> Iterator[None]:
-    """Add the path to an OSError of the block; Python leaves it out where a write fails."""
+    """Add the path to an OSError in the block that has none, as Python's errors of writes do."""
     try:
         yield
     except OSError as error:

@@ -31,10 +31,10 @@ _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]
 
 @dataclass(frozen=True, kw_only=True)
 class VersionRecord(Version):
-    """A version that was staged whole, as `version.json` records it.
+    """The record in `version.json` of a version whose files were all staged.
 
-    `rounded` is how many headline costs were rounded to 18 decimals. `content` is None for an
-    older load whose files are gone.
+    `rounded` is how many headline costs were rounded to 18 decimals. `content` is None if the
+    version was loaded by an earlier release and its files are gone.
     """
 
     vendor_id: str
@@ -46,26 +46,26 @@ _RECORDS = TypeAdapter(list[VersionRecord])
 
 @dataclass(frozen=True)
 class StagingFolder:
-    """The staging folder of all exports."""
+    """The staging folder of all exports; `limits` say how far compressed files may inflate."""
 
     root: Path
     limits: InflationLimits
 
-    def shared(self, export: str) -> StagedFiles:
-        """Return the files of an export that were read to learn which months they hold."""
+    def shared_files(self, export: str) -> StagedFiles:
+        """Return the copies of an export's shared files, from which their months were read."""
         return StagedFiles(shared_folder(self.root / export), self.limits)
 
     def month(self, export: str, month: BillingMonth) -> StagedMonth:
-        """Return the staged month of an export."""
+        """Return the staged month of an export, which need not exist."""
         return StagedMonth(self.root / export / str(month), self.limits)
 
 
 class StagedMonth:
     """The staging folder of one month.
 
-    It has `manifest.json`, a folder for each vendor's id with the staged files and the log of their
-    downloads, by which a broken download is resumed, and `version.json`, the records of all
-    versions that were staged whole, which cleanup keeps.
+    It has `manifest.json`, and a folder for each vendor's id, with the staged files and the log of
+    their downloads, by which a download that was cut off is resumed. `version.json` has the records
+    of all versions whose files were ever all staged; cleanup keeps it.
     """
 
     def __init__(self, folder: Path, limits: InflationLimits) -> None:
@@ -86,7 +86,7 @@ class StagedMonth:
             replace_file(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 
     def records(self) -> list[VersionRecord]:
-        """Return the records of versions that were staged whole, the newest first."""
+        """Return the records of all versions whose files were ever all staged, the newest first."""
         # A `version.json` of an earlier release is ignored: the staged files and the lake have the
         # same facts.
         with suppress(FileNotFoundError, ValidationError):
@@ -94,16 +94,16 @@ class StagedMonth:
         return []
 
     def current_record(self) -> VersionRecord | None:
-        """Return the newest record if it has the vendor's id of the manifest, else None.
+        """Return the record of the manifest's version; None unless it is the newest record.
 
-        The files may have been deleted since: `StagedVersion.content` tells.
+        The files may have been deleted since; `StagedVersion.content` is then None.
         """
         manifest, records = self.manifest(), self.records()
         is_current = manifest and records and records[0].vendor_id == manifest.id
         return records[0] if is_current else None
 
     def write_record(self, record: VersionRecord) -> None:
-        """Put the record of a version that was staged whole first in the list of records.
+        """Make this the newest record of a version; an older record of it is replaced.
 
         Takes the month's lock. Raises BillError if another run has read a newer manifest meanwhile.
         """
@@ -111,7 +111,7 @@ class StagedMonth:
             manifest, records = self.manifest(), self.records()
             if manifest is not None and manifest.id != record.vendor_id:
                 raise BillError(newer_version_message(record.vendor_id, manifest.id))
-            older = [known for known in records if known.manifest_id != record.manifest_id]
+            older = [other for other in records if other.manifest_id != record.manifest_id]
             document = _RECORDS.dump_json([record, *older], indent=1)
             if _RECORDS.dump_json(records, indent=1) != document:
                 replace_file(self._record_file, document)
@@ -128,7 +128,7 @@ class StagedMonth:
         return StagedVersion(self._folder / name, manifest, self._limits, [*copies, shared])
 
     def version_folders(self) -> list[tuple[str, Path]]:
-        """Return name and path of each version's folder."""
+        """Return the name and the path of each version's folder, sorted by name."""
         if not self._folder.is_dir():
             return []
         return [(path.name, path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
@@ -142,9 +142,10 @@ class StagedMonth:
                         shutil.rmtree(folder)
 
     def damage(self) -> list[str] | None:
-        """Return what is wrong with the manifest or with its version's files, which are read whole.
+        """Return a text for each problem of the manifest and its files, which are all read.
 
-        None if there is no manifest, or if `StagedVersion.damage` returns None.
+        The list is empty if there is none. None if there is no manifest, or if
+        `StagedVersion.damage` returns None.
         """
         manifest = self.manifest()
         if manifest is None:
@@ -154,7 +155,7 @@ class StagedMonth:
 
 
 class StagedVersion(StagedFiles):
-    """The staged files of one version."""
+    """The staged files of one version, as its manifest lists them."""
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class StagedVersion(StagedFiles):
 
     @property
     def selected_months(self) -> dict[Path, BillingMonth]:
-        """The version's month for each file that has rows of other months too."""
+        """The path of each file that has rows of several months, with the month to load from it."""
         month = self.manifest.month
         return {
             self.path(name): BillingMonth.parse(month)
@@ -185,7 +186,7 @@ class StagedVersion(StagedFiles):
         }
 
     def content(self) -> Content | None:
-        """Return the content; None unless all files are staged and unchanged since.
+        """Return names, sizes and checksums of the files; None unless all are staged and intact.
 
         A file is read only if its time of change differs. Also None if an earlier release recorded
         a file without its SHA-256.
@@ -201,9 +202,10 @@ class StagedVersion(StagedFiles):
         )
 
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
-        """Take the version's lock and call `fetch_missing`; return the bytes downloaded.
+        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
 
-        `files` are the manifest's, in its order; `force` downloads all.
+        `files` are all files of the manifest, in its order. Takes the version's lock. Raises the
+        errors of `fetch_missing`.
         """
         with self.lock():
             return self.fetch_missing(
@@ -211,9 +213,10 @@ class StagedVersion(StagedFiles):
             )
 
     def damage(self) -> list[str] | None:
-        """Read the files whole, and return a text for each problem, such as a file that is missing.
+        """Read all files, and return a text for each problem, such as a missing file.
 
-        None if the files were never all downloaded, or if their folder was deleted.
+        The list is empty if all are intact. None if the files were never all downloaded, or if
+        their folder was deleted.
         """
         fetched = {file.name: file for file in self._logged_files()}
         if not self.has_files or not self._listed.keys() <= fetched.keys():
@@ -223,12 +226,12 @@ class StagedVersion(StagedFiles):
 
 
 def shared_folder(export_folder: Path) -> Path:
-    """Return the folder of an export's files that months share."""
+    """Return the folder for the copies of an export's shared files, which need not exist."""
     return export_folder / "shared"
 
 
 def newer_version_message(version: str, newer: str) -> str:
-    """Return the message for a run whose version is no longer the newest."""
+    """Return the message for a run whose version is no longer the newest, but `newer` is."""
     return (
         f"version {version} is no longer the month's newest: another run has staged {newer} since "
         "this run began; run the month again"
@@ -236,7 +239,7 @@ def newer_version_message(version: str, newer: str) -> str:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that no reader sees half of it; its folder must exist."""
+    """Write a file in one step, so that no reader sees half of it; its folder must exist."""
     part = path.with_name(f"{path.name}.part")
     with path_in_errors(part):
         part.write_bytes(content)
@@ -244,9 +247,10 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def folder_lock(folder: Path, timeout: float = -1) -> FileLock:
-    """Create a folder if it is missing, and return its lock, which is not taken yet.
+    """Return the lock of a folder, to use in a `with` statement; creates the folder.
 
-    To take it waits `timeout` seconds, and then raises filelock's Timeout; -1 has no limit.
+    Entering it waits `timeout` seconds for another process, and then raises filelock's Timeout; -1
+    waits without a limit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ".lock", timeout=timeout)

@@ -30,7 +30,10 @@ class InflationLimits:
     total: int
 
     def file_problem(self, inflated: int, size: int) -> str | None:
-        """Return why a file of `size` bytes, or its month, is refused; None if it is not."""
+        """Return why a file of `size` bytes that inflates to `inflated` is refused, else None.
+
+        The limit of a month counts too.
+        """
         if inflated > max(self.ratio * size, _ALWAYS_ALLOWED_BYTES):
             return (
                 f"the file inflates to more than {self.ratio:,} times its size; if this really is "
@@ -39,7 +42,7 @@ class InflationLimits:
         return self.month_problem(inflated)
 
     def month_problem(self, inflated: int) -> str | None:
-        """Return why a month is refused; None if it is not."""
+        """Return why a month whose files inflate to `inflated` bytes is refused, else None."""
         if inflated > self.total:
             return (
                 f"the month's files inflate to more than {self.total:,} bytes; if this really is "
@@ -49,12 +52,12 @@ class InflationLimits:
 
 
 class GzipCheck:
-    """A check of a gzip file, chunk by chunk; it keeps only the number of `inflated` bytes.
+    """A check of a gzip file, chunk by chunk: call `feed` for each, and then `close`.
 
     It finds a flipped or missing byte, and a file that inflates beyond a limit, before that fills
-    the disk. A file may have several members, and zeros at its end. `is_readable_by_duckdb` is
-    False for what DuckDB refuses: zeros at the end, and a header with a comment, a checksum of the
-    header, or the text flag.
+    the disk. `inflated` is the uncompressed size so far; the bytes are not kept. A file may have
+    several members, and zeros at its end. `is_readable_by_duckdb` is False for what DuckDB refuses:
+    zeros at the end, and a header with a comment, a checksum of the header, or the text flag.
     """
 
     def __init__(self, limits: InflationLimits) -> None:

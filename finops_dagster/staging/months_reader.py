@@ -1,4 +1,4 @@
-"""Which months the files of an export hold rows of: each file is read once and remembered."""
+"""The months of the rows in each file of an export; each file is read once and remembered."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _Key = tuple[str, int, str]
 
 
 class MonthsReader:
-    """Reads which months the files of one export hold rows of.
+    """Reads of which months the files of one export have rows.
 
-    They are remembered where the months' loads are: in the staging folder's records, in the lake
-    and in the ledger; and in the index `shared/months.json` of the staging folder, which also has
-    the files of months that are not loaded. The copies that were read stay in `shared` until their
-    months have staged them.
+    Files are remembered in the records of their months, in the staging folder, the lake and the
+    ledger, and in the index `shared/months.json` of the staging folder, which also has the files of
+    months that are not loaded. The copies that were read stay in `shared` until their months have
+    staged them.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class MonthsReader:
     ) -> None:
         self._export, self._staging = export, staging
         self._lake, self._database = lake, database
-        self._files = staging.shared(export.name)
+        self._files = staging.shared_files(export.name)
         self._index_file = self._files.path("months.json")
         # So that a sensor does not read a damaged file again in each tick.
         self._problems: dict[_Key, BillError] = {}
@@ -59,11 +59,11 @@ class MonthsReader:
     def read(
         self, store: ObjectStore, folder: str, files: Sequence[ObjectInfo], bill_format: Format
     ) -> SharedFiles:
-        """Return the months of the files below a folder; download and read only unknown files.
+        """Return the months of the rows of `files`, all files below the folder.
 
-        A file that cannot be read is one of the result's `problems`. Takes the lock of the shared
-        files to read, writes the index, and deletes copies that their months have staged. Raises
-        the store's errors.
+        Only files that were never read before are downloaded and read, under the lock of the shared
+        files; then the index is written. One that cannot be read is in the result's `problems`.
+        Deletes copies that their months have staged. Raises the store's errors.
         """
         keys = {
             file: (file.key.removeprefix(folder).lstrip("/"), file.size, file.etag)
@@ -158,7 +158,7 @@ class MonthsReader:
             if name not in staged or not staged[name].is_copy_of(file):
                 try:
                     # The limit of a month's size is for each file here: they are of many months.
-                    self._staging.shared(self._export.name).download(store, file, name)
+                    self._staging.shared_files(self._export.name).download(store, file, name)
                 except FileInvalid as error:
                     self._problems[files[file]] = error
 

@@ -46,7 +46,7 @@ class StagedFile(Download):
     delivered: int | None = None
 
     def is_copy_of(self, info: ObjectInfo) -> bool:
-        """Return whether the file has the size and the ETag that the store has now.
+        """Return whether this is a copy of the object `info`, by its size and its ETag.
 
         False for a file that an earlier release recorded without a SHA-256.
         """
@@ -57,8 +57,8 @@ class StagedFile(Download):
 class StagedFiles:
     """A folder of verified files, with `staged.jsonl`, the log of their downloads.
 
-    `copies` are other folders, from which a file with the same key, size and ETag is taken.
-    `limits` say how far files may inflate. Hold `lock` to download; it also creates the folder.
+    A file is not downloaded if one of the folders `copies` has it, with the same key, size and
+    ETag. `limits` say how far files may inflate. Hold `lock` to download; it creates the folder.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class StagedFiles:
 
     @property
     def has_files(self) -> bool:
-        """Whether any file was downloaded, and its folder not deleted since."""
+        """Whether files were downloaded, and the folder was not deleted since."""
         return self._log.exists()
 
     def lock(self) -> AbstractContextManager[object]:
-        """Return the lock that a run holds while it stages or loads these files.
+        """Return the lock to hold while these files are staged or loaded, for a `with` statement.
 
         Entering it creates the folder, and waits for another run without a limit.
         """
@@ -90,7 +90,7 @@ class StagedFiles:
         return [path for path in map(self.path, sorted(names)) if path.exists()]
 
     def intact_files(self) -> dict[str, StagedFile]:
-        """Return the files by name that are as they were downloaded.
+        """Return the files that are unchanged since their download, by name.
 
         A file is read only if its time of change differs.
         """
@@ -104,11 +104,12 @@ class StagedFiles:
     def fetch_missing(
         self, store: ObjectStore, files: Mapping[str, ObjectInfo], *, force: bool = False
     ) -> int:
-        """Download the missing and the changed files, or all with `force`; return the bytes.
+        """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
-        `files` are by their names in the folder. A file that another folder has is linked or copied
-        instead, unless `force`. If the store has deleted a file, its intact copy stays. Raises
-        FileInvalid if a file is damaged or the files inflate too far, and the store's errors.
+        `files` are all files, by their names in the folder; the caller holds `lock`. A file that
+        another folder has is linked or copied instead, unless `force`. If the store has deleted a
+        file, its intact copy stays. Raises FileInvalid if a file is damaged or the files inflate
+        too far, and the store's errors.
         """
         staged, missing = self.intact_files(), dict(files)
         copies = {} if force else self._available_copies()
@@ -153,10 +154,10 @@ class StagedFiles:
             return 0
 
     def download(self, store: ObjectStore, info: ObjectInfo, name: str) -> int:
-        """Download and verify one file, and log it; return its size in the store.
+        """Download and verify the object `info` as the file `name`; return its size in the store.
 
-        A transient error is retried three times. Raises FileInvalid if the file is damaged or
-        inflates too far, and the store's errors; an older copy then stays.
+        Adds it to the log. A transient error is retried three times. Raises FileInvalid if the file
+        is damaged or inflates too far, and the store's errors; an older copy then stays.
         """
         path, part = self._folder / name, self._folder / f"{name}.part"
         retrying = Retrying(

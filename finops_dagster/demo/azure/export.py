@@ -26,7 +26,7 @@ from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.demo.files import replacing_file
+from finops_dagster.demo.files import atomic_write
 from finops_dagster.tables.database import DuckDB
 
 _FOLDER = Path(__file__).parent
@@ -80,9 +80,10 @@ class AzureRun:
 
 
 def write_run(container: Path, directory: str, export_name: str, run: AzureRun) -> Path:
-    """Write one run of an export below a folder that stands for a container.
+    """Write the files of one run of an export, and return the path of its manifest.
 
-    Return the path of its manifest, which is written last. `directory` may be empty.
+    `container` is a folder that stands for the container; `directory` is that of the export's
+    setting in Azure, and may be empty. The manifest is written last.
     """
     folder = container / directory / run.folder(export_name)
     paths = [folder / f"part_0_{number:04d}.csv.gz" for number in range(1, run.parts + 1)]
@@ -102,7 +103,7 @@ def write_run(container: Path, directory: str, export_name: str, run: AzureRun) 
         **_configuration(run, directory, export_name),
         "blobs": blobs,
     }
-    with replacing_file(folder / "manifest.json") as path:
+    with atomic_write(folder / "manifest.json") as path:
         path.write_text(json.dumps(manifest, indent=2))
     return folder / "manifest.json"
 
@@ -115,7 +116,7 @@ def _write_parts(paths: list[Path], run: AzureRun) -> list[int]:
         columns: Sql = _columns()
 
         def write(path: Path, first: int, end: int) -> int:
-            with connection.cursor() as cursor, replacing_file(path) as unfinished:
+            with connection.cursor() as cursor, atomic_write(path) as unfinished:
                 cursor.execute(
                     f"COPY (SELECT {columns} FROM charges($first, $end)) TO $path "
                     "(FORMAT csv, HEADER, COMPRESSION gzip)",
