@@ -62,13 +62,13 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
     $ finops budgets --month 2026-01
     """
     settings = Options.of(context).settings()
-    of_month, unmatched = _budgets(settings, month)
+    budget_months, unmatched = _budgets(settings, month)
     empty = "no month has charges" if settings.budgets else "no budgets are set: docs/budgets.md"
-    rows = list(map(_budget_row, of_month))
+    rows = list(map(_budget_row, budget_months))
     show(rows, as_json=json, empty=empty, headings=_BUDGET_HEADINGS)
     for line in unmatched:
         print_error(line)
-    raise typer.Exit(any(budget.is_exceeded for budget in of_month))
+    raise typer.Exit(any(budget.is_exceeded for budget in budget_months))
 
 
 def anomalies(context: typer.Context, month: Month = None, json: Json = False) -> None:
@@ -85,9 +85,10 @@ def anomalies(context: typer.Context, month: Month = None, json: Json = False) -
 
 
 def _budgets(settings: Settings, month: str | None) -> tuple[list[BudgetMonth], list[str]]:
-    """Return the budgets in a month, and lines about filters that match nothing.
+    """Return each budget in a month, and lines about filters that match no charge.
 
-    Raises BillError if the month has no charges.
+    The month is the newest by default; without any, both lists are empty. Raises BillError if the
+    month has no charges.
     """
     from finops_dagster.reports.budgets import budget_months, unmatched_filters
 
@@ -96,7 +97,7 @@ def _budgets(settings: Settings, month: str | None) -> tuple[list[BudgetMonth], 
             return [], []
         months = budget_months(bill, settings.budgets)
         unmatched = unmatched_filters(bill, settings.budgets)
-    return [of_month for of_month in months if of_month.month == chosen], unmatched
+    return [budget for budget in months if budget.month == chosen], unmatched
 
 
 def _anomalies(settings: Settings, month: str | None) -> list[Anomaly]:
@@ -109,18 +110,18 @@ def _anomalies(settings: Settings, month: str | None) -> list[Anomaly]:
     with _bill(settings, month) as (bill, chosen):
         if chosen is None:
             return []
-        # The month after tells whether what begins on the last days stays.
-        found = read_anomalies(bill, chosen.next)
-    return [anomaly for anomaly in found if anomaly.month == chosen]
+        # The month after shows whether a change on the last days lasts.
+        anomalies = read_anomalies(bill, chosen.next)
+    return [anomaly for anomaly in anomalies if anomaly.month == chosen]
 
 
 @contextmanager
 def _bill(
     settings: Settings, month: str | None
 ) -> Iterator[tuple[DuckDBPyConnection, BillingMonth | None]]:
-    """Open the relations of the charges for the block, and yield them with the chosen month.
+    """Open the bill for the block, which gets the connection and the chosen month.
 
-    That is None where no month has charges. Raises BillError if the month has none.
+    The month is None if no month has charges. Raises BillError if the chosen one has none.
     """
     from finops_dagster.cli.relations import relations_of
     from finops_dagster.reports.charges import months_of_charges

@@ -61,8 +61,8 @@ def state_records(settings: Settings, selection: Selection) -> Iterator[Record]:
             yield ExportRecord(name=export.name, vendor=export.vendor, table=export.table_name)
             stages = _materializations(history, export)
             months = list(stored.months(Selection(export=export.name)))
-            for file, of_file in groupby(months, lambda month: month.database_path):
-                yield from _month_records(file, list(of_file), stages)
+            for file, file_months in groupby(months, lambda month: month.database_path):
+                yield from _month_records(file, list(file_months), stages)
         yield from _run_records(history, exports)
     yield EndRecord()
 
@@ -73,18 +73,18 @@ def _month_records(
     """Yield the records of the months of a DuckDB file, which need not exist."""
     if not file.exists():
         for month in months:
-            if of_month := stages.get(str(month.month)):
-                yield MonthRecord(month=str(month.month), stages=of_month)
+            if month_stages := stages.get(str(month.month)):
+                yield MonthRecord(month=str(month.month), stages=month_stages)
         return
     with months[0].connect() as connection:
         # A month of the ledger is small: DuckDB would keep all that it has read before in memory.
         connection.execute("SET memory_limit = '32MB'")
         connection.execute("SET threads = 1")
         for month in months:
-            export, of_month = month.export.name, stages.get(str(month.month), {})
+            export, month_stages = month.export.name, stages.get(str(month.month), {})
             loads = ledger.loads(connection, export, month.month)
-            if of_month or loads:
-                yield MonthRecord(month=str(month.month), stages=of_month)
+            if month_stages or loads:
+                yield MonthRecord(month=str(month.month), stages=month_stages)
                 yield from map(LoadRecord.of, loads)
                 for restatement in restatements(connection, export, month.month):
                     yield RestatementRecord(restatement=restatement)
@@ -150,8 +150,8 @@ def import_months(
     refused = list[str]()
     restored = list(_restore_ledgers(_known_months(settings, months, refused)))
     with open_instance() as instance:
-        for export, of_export in groupby(restored, lambda restored: restored.month.key[0]):
-            export_months = list(of_export)
+        for export, group in groupby(restored, lambda restored: restored.month.key[0]):
+            export_months = list(group)
             names = [restored.month.key[1] for restored in export_months]
             # What is in the event log already is not recorded a second time.
             logged = History(instance).materializations(export, names)
@@ -160,8 +160,8 @@ def import_months(
                 confirmed, problems = _confirmed_stages(restored_month)
                 refused += problems
                 for stage in confirmed:
-                    imported, last = restored_month.stages[stage], logged[stage].get(name)
-                    if last is None or last.version != imported.version:
+                    imported, recorded = restored_month.stages[stage], logged[stage].get(name)
+                    if recorded is None or recorded.version != imported.version:
                         _report(instance, dg.AssetKey([export, stage]), name, imported)
                 if confirmed:
                     line = f"{restored_month.month}: {', '.join(confirmed)}"
@@ -174,13 +174,13 @@ def _known_months(
 ) -> Iterator[tuple[StoredMonth, MonthState]]:
     """Yield the months of exports that the settings have; add a line for each other export."""
     stored = StoredMonths(settings)
-    for record, of_export in groupby(months, lambda month: month.export):
+    for record, export_months in groupby(months, lambda month: month.export):
         try:
             (export,) = Selection(record.vendor, record.name).exports(settings)
         except BillError as error:
             refused.append(f"{record.name}  refused: {error}")
             continue
-        for state in of_export:
+        for state in export_months:
             yield StoredMonth(export, BillingMonth.parse(state.month), stored), state
 
 
@@ -188,17 +188,17 @@ def _restore_ledgers(
     months: Iterable[tuple[StoredMonth, MonthState]],
 ) -> Iterator[_RestoredMonth]:
     """Restore the ledger of each month, in one transaction for each DuckDB file."""
-    for file, of_file in groupby(months, lambda pair: pair[0].database_path):
+    for file, file_months in groupby(months, lambda pair: pair[0].database_path):
         if not file.exists():
-            yield from (_RestoredMonth(month, None, state.stages) for month, state in of_file)
+            yield from (_RestoredMonth(month, None, state.stages) for month, state in file_months)
             continue
-        pairs = iter(of_file)
-        first = next(pairs)
-        with first[0].connect() as connection:
+        pairs = iter(file_months)
+        first_pair = next(pairs)
+        with first_pair[0].connect() as connection:
             # Else DuckDB would keep all that it has written in memory until the commit.
             connection.execute("SET memory_limit = '64MB'")
             connection.execute("BEGIN TRANSACTION")
-            for month, state in chain([first], pairs):
+            for month, state in chain([first_pair], pairs):
                 version, change = _restore(connection, month, state)
                 yield _RestoredMonth(month, version, state.stages, change)
             connection.execute("COMMIT")

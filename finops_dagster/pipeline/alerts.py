@@ -256,9 +256,9 @@ def _is_settled(
     manifests = dg.AssetRecordsFilter(export.key("manifest"), asset_partitions=[month])
     written: dict[object, float] = {}
     for manifest in instance.fetch_materializations(manifests, _MANIFESTS_READ).records:
-        of_version = manifest.asset_materialization
-        if of_version and isinstance(at := _plain(of_version, "last_modified"), float):
-            written.setdefault(_plain(of_version, "manifest_id"), at)
+        version = manifest.asset_materialization
+        if version and isinstance(at := _plain(version, "last_modified"), float):
+            written.setdefault(_plain(version, "manifest_id"), at)
     end = datetime.combine(BillingMonth.parse(month).next.first_day, datetime.min.time(), UTC)
     settled = end + timedelta(days=settings.settled_days)
     restatement = restatement_in(event.metadata)

@@ -85,8 +85,8 @@ def build_definitions(settings: Settings) -> dg.Definitions:
         loggers={"console": dg.colored_console_logger, "json": dg.json_console_logger},
         executor=dg.in_process_executor,
     )
-    of_exports = [export_definitions(settings, export.name) for export in settings.exports]
-    return dg.Definitions.merge(*of_exports, shared_definitions(settings), project_wide)
+    definitions = [export_definitions(settings, export.name) for export in settings.exports]
+    return dg.Definitions.merge(*definitions, shared_definitions(settings), project_wide)
 
 
 def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.Definitions:

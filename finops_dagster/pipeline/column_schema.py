@@ -33,8 +33,8 @@ def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
     `schema` is that of the file.
     """
     types = {field.name: column_type(field.type) for field in schema}
-    of_vendor = {f"x{key}": text for key, text in _descriptions(vendor).items()}
-    return _schema(types, {**of_vendor, **_focus_descriptions(), **_descriptions("added")})
+    vendor_columns = {f"x{key}": text for key, text in _descriptions(vendor).items()}
+    return _schema(types, {**vendor_columns, **_focus_descriptions(), **_descriptions("added")})
 
 
 def _schema(types: Mapping[str, str], descriptions: Mapping[str, str]) -> dg.TableSchema:

@@ -79,7 +79,7 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
     `exports` are all of the settings. If another export of the same vendor is in FOCUS already, the
     charges are compared with those that the vendor derived itself.
     """
-    of_vendor = [
+    vendor_exports = [
         other.name
         for other in exports
         if other.settings.vendor == export.settings.vendor and other.name != export.name
@@ -121,7 +121,7 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
         metadata = {
             **focus_metadata(record),
             **conformance,
-            **_comparison(context, derivation, record, of_vendor),
+            **_comparison(context, derivation, record, vendor_exports),
             **location_metadata(derivation.file.location),
             "dagster/column_schema": charges_schema(
                 derivation.file.schema(), export.settings.vendor

@@ -100,8 +100,8 @@ def load_metrics(settings: Settings, months: Months) -> Iterator[Metric]:
     # A load holds the file for minutes, and metrics must not wait for it.
     connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
     database = BillingDatabase(settings.database.duckdb.database_path)
-    for export, of_export in months.items():
-        for file in {database.path(export, month): None for month in of_export}:
+    for export, export_months in months.items():
+        for file in {database.path(export, month): None for month in export_months}:
             if not file.exists():
                 continue
             try:
@@ -111,7 +111,7 @@ def load_metrics(settings: Settings, months: Months) -> Iterator[Metric]:
                 continue  # The file has no ledger yet.
             except duckdb.Error as error:
                 raise BillError(f"the ledger of {file} is damaged: {first_line(error)}") from error
-            for month in durations.keys() & {*of_export}:
+            for month in durations.keys() & {*export_months}:
                 seconds.add_metric((export, str(month)), durations[month])
     yield seconds
 
@@ -123,7 +123,7 @@ def read_budgets(settings: Settings, months: Months) -> list[BudgetMonth]:
     """
     if not settings.budgets:
         return []
-    selected = {month for of_export in months.values() for month in of_export}
+    selected = {month for export_months in months.values() for month in export_months}
     with open_relations(
         DuckDB.of(settings.database.duckdb),
         settings.storage.open_lake(),
@@ -131,7 +131,7 @@ def read_budgets(settings: Settings, months: Months) -> list[BudgetMonth]:
         settings.accounts,
     ) as (bill, relations):
         all_months = budget_months(bill, settings.budgets) if "focus" in relations else []
-    return [of_month for of_month in all_months if of_month.month in selected]
+    return [budget_month for budget_month in all_months if budget_month.month in selected]
 
 
 def budget_metrics(budgets: list[BudgetMonth]) -> Iterator[Metric]:
@@ -139,11 +139,11 @@ def budget_metrics(budgets: list[BudgetMonth]) -> Iterator[Metric]:
     labels = ("budget", "month", "currency")
     amount = gauge("budget_amount", "Amount of the budget in a month.", *labels)
     spent = gauge("budget_spent", "Cost that was spent of the budget.", *labels)
-    for of_month in budgets:
-        budget = of_month.budget
-        values = (budget.name, str(of_month.month), budget.currency)
+    for budget_month in budgets:
+        budget = budget_month.budget
+        values = (budget.name, str(budget_month.month), budget.currency)
         amount.add_metric(values, float(budget.amount))
-        spent.add_metric(values, float(of_month.spent))
+        spent.add_metric(values, float(budget_month.spent))
     yield from (amount, spent)
 
 

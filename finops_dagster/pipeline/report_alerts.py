@@ -27,15 +27,15 @@ def alerts_metadata(alerts: Iterable[Alert]) -> dict[str, dg.MetadataValue[Any]]
     return {_KEY: dg.MetadataValue.json([asdict(alert) for alert in alerts])}
 
 
-def budget_alert(of_month: BudgetMonth) -> Alert:
+def budget_alert(budget_month: BudgetMonth) -> Alert:
     """Return the alert about a budget that is exceeded in a month."""
-    budget, month = of_month.budget, of_month.month
-    over = of_month.spent - budget.amount
+    budget, month = budget_month.budget, budget_month.month
+    over = budget_month.spent - budget.amount
     return Alert.of(
         f"budget {month} {budget.name}",
         f"Budget {budget.name} exceeded in {month}: {over:+,.2f} {budget.currency} "
         f"({over / budget.amount:+.1%})",
-        [of_month.sentence, f"It counts: {budget.filter_text or 'the whole bill'}"],
+        [budget_month.sentence, f"It counts: {budget.filter_text or 'the whole bill'}"],
         f"finops budgets --month {month}",
     )
 

@@ -48,7 +48,7 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
 
     `months` has each budget in each month of the report.
     """
-    newest = max((of_month.month for of_month in months), default=None)
+    newest = max((budget_month.month for budget_month in months), default=None)
     # The last days of a month are delivered when the next one has begun.
     exceeded = [m for m in months if newest and m.month >= newest.previous and m.is_exceeded]
     description = " ".join(m.sentence for m in exceeded) or (
@@ -56,16 +56,16 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
     )
     rows = [
         {
-            "month": str(of_month.month),
-            "budget": of_month.budget.name,
-            "state": of_month.state,
-            "currency": of_month.budget.currency,
-            "spent": f"{of_month.spent:,.2f}",
-            "amount": f"{of_month.budget.amount:,.2f}",
-            "part": f"{of_month.percent_spent}%",
-            "forecast": "" if of_month.forecast is None else f"{of_month.forecast:,.2f}",
+            "month": str(budget_month.month),
+            "budget": budget_month.budget.name,
+            "state": budget_month.state,
+            "currency": budget_month.budget.currency,
+            "spent": f"{budget_month.spent:,.2f}",
+            "amount": f"{budget_month.budget.amount:,.2f}",
+            "part": f"{budget_month.percent_spent}%",
+            "forecast": "" if budget_month.forecast is None else f"{budget_month.forecast:,.2f}",
         }
-        for of_month in months
+        for budget_month in months
     ]
     return BUDGETS_KEPT.result(
         passed=not exceeded,

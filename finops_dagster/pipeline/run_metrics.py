@@ -72,8 +72,8 @@ class RunMetrics:
             if times and months[-1] >= BillingMonth.current():
                 newest_delivery.add_metric((export.name,), max(times.values()))
             for month in names:
-                of_month = {stage: by_month.get(month) for stage, by_month in last.items()}
-                month_state = self._state(Export(export), month, of_month)
+                records = {stage: by_month.get(month) for stage, by_month in last.items()}
+                month_state = self._state(Export(export), month, records)
                 for name in _STATES if month_state else ():
                     state.add_metric((export.name, month, name), month_state == name)
         yield from (delivered, newest_delivery, state)

@@ -318,8 +318,9 @@ class _ExportHistory:
         return recorded == newest and manifest_record.storage_id <= last_record.storage_id
 
     def _last_materialization(self, stage: str, month: str) -> dg.EventLogRecord | None:
-        of_month = dg.AssetRecordsFilter(self.export.key(stage), asset_partitions=[month])
-        return next(iter(self.instance.fetch_materializations(of_month, limit=1).records), None)
+        month_filter = dg.AssetRecordsFilter(self.export.key(stage), asset_partitions=[month])
+        records = self.instance.fetch_materializations(month_filter, limit=1).records
+        return next(iter(records), None)
 
 
 def lost_runs_sensor(prefix: str = "") -> dg.SensorDefinition:

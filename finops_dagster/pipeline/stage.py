@@ -322,8 +322,9 @@ def previous_metadata(
     Empty if that was of another version than `manifest_id`; keys that it lacks are left out. A run
     that changes nothing repeats them, as Dagster's UI shows only the last materialization.
     """
-    of_month = dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key])
-    records = context.instance.fetch_materializations(of_month, limit=1).records
+    month, asset = context.partition_key, context.asset_key
+    month_filter = dg.AssetRecordsFilter(asset, asset_partitions=[month])
+    records = context.instance.fetch_materializations(month_filter, limit=1).records
     event = records[0].asset_materialization if records else None
     if event is None or (event.tags or {}).get("dagster/data_version") != manifest_id:
         return {}

@@ -80,9 +80,9 @@ def _exports(
         for below in unread:
             for run in runs_below(folder, store.files_below(below)):
                 runs[run.export_path].append(run)
-    for path, runs_of_export in runs.items():
+    for path, export_runs in runs.items():
         name = path.removeprefix(above).strip("/").partition("/")[0]
-        run = max(runs_of_export, key=lambda run: run.latest_submission)
+        run = max(export_runs, key=lambda run: run.latest_submission)
         export = _read(searched, run, sorted(months[name]))
         if export is not None:
             yield export
@@ -118,7 +118,7 @@ def _found_export(
     if not f"{folder}/".startswith(f"{searched.folder}/") and searched.folder:
         folder = searched.folder
     months = sorted({month for export in exports for month in export.months})
-    rivals = [
+    other_paths = [
         other.path
         for other in others
         if f"{other.path}/".startswith(f"{folder}/" if folder else "")
@@ -132,7 +132,7 @@ def _found_export(
         "source": searched.source_setting(folder),
         "start_month": str(months[0]),
     }
-    if rivals and all(names):
+    if other_paths and all(names):
         table["export_names"] = names
     settings = AzureExport.model_validate(table)
     problem = next((export.problem for export in exports if export.problem), "")
