@@ -23,11 +23,11 @@ class Delivery:
 
     @classmethod
     def of_row(cls, row: dict[str, Any] | None) -> Delivery | None:
-        """Return the delivery of a row that `row` wrote, with values or texts; None for None."""
+        """Return the delivery of a dict that `row` returned, or that has dates; None for None."""
         return _DELIVERY.validate_python(row)
 
     def row(self) -> dict[str, str | None]:
-        """Return the row for the ledger and the footer, fit for JSON."""
+        """Return a dict, fit for JSON, for the ledger and the footers."""
         return {name: value and value.isoformat() for name, value in vars(self).items()}
 
     @property

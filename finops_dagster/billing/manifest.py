@@ -87,7 +87,10 @@ class Manifest:
 
     @property
     def file_names(self) -> list[str]:
-        """The names of `files` in records: their paths below `shared_folder` or their own."""
+        """The names of `files` in records, in their order: paths below a folder that all share.
+
+        That is `shared_folder` or, without one, the deepest folder that holds all of the files.
+        """
         keys = [file.key for file in self.files]
         if self.shared_folder is None:
             return relative_names(keys)

@@ -68,12 +68,12 @@ class RoundedColumn:
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> RoundedColumn:
-        """Return the column that the method `row` turned into this row."""
+        """Return the column of a dict that `row` returned."""
         amount = row["amount"]
         return cls(row["name"], row["cells"], None if amount is None else Decimal(amount))
 
     def row(self) -> dict[str, Any]:
-        """Return the row for the ledger and the footer. `amount` is text: DECIMAL has 38 digits."""
+        """Return a dict for the ledger and the footers, fit for JSON: the amount is exact text."""
         amount = None if self.amount is None else decimal_text(self.amount)
         return {"name": self.name, "cells": self.cells, "amount": amount}
 

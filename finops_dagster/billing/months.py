@@ -55,7 +55,7 @@ class BillingMonth:
 
     @property
     def closing_day(self) -> date:
-        """The day by which vendors have closed the month."""
+        """The day by which vendors have closed the month: the 16th of the next one."""
         return self.next.first_day + timedelta(days=_CLOSING_DAYS)
 
     def __str__(self) -> str:

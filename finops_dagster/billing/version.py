@@ -88,7 +88,10 @@ class LoadedVersion(Version):
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any], **subclass_fields: Any) -> Self:
-        """Return the version of a row of the ledger or a footer, which `row` wrote."""
+        """Return the version of a dict that `row` returned, from the ledger or a footer.
+
+        A subclass gets its other fields as keyword arguments.
+        """
         rounded = row["decimals_rounded"]
         sums, costs = (_amounts(row[name]) for name in ("money_sums", "cost_by_currency"))
         return cls(
@@ -105,7 +108,7 @@ class LoadedVersion(Version):
         )
 
     def row(self) -> dict[str, Any]:
-        """Return the row that `of_row` reads, fit for JSON. Amounts are text, to stay exact."""
+        """Return a dict for the ledger and the footers, fit for JSON; amounts are exact text."""
         totals = self.totals
         return {
             "manifest_id": self.manifest_id,

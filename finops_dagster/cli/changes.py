@@ -31,7 +31,7 @@ class Changes:
     stages: list[StageChange] = field(default_factory=list)
 
     def add(self, line: str, stage: StageChange | None = None) -> None:
-        """Add a line of text, and what changed in a stage of a month if something did."""
+        """Add a line that says what was changed, and the change of a stage, if it is one."""
         self.lines.append(line)
         if stage is not None:
             self.stages.append(stage)

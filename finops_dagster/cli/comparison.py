@@ -21,9 +21,10 @@ from finops_dagster.tables.database import DuckDB
 
 
 def compare(settings: Settings, exports: tuple[str, str], month: BillingMonth) -> Sequence[Group]:
-    """Return the groups of charges of two exports, those with the largest differences first.
+    """Return the groups of charges of two exports in a month, the largest differences first.
 
-    Raises BillError if an export has no charges of the month, or they cannot be read.
+    A group has the costs in both exports; groups that do not differ are among them. Raises
+    BillError if an export has no charges of the month, or if they cannot be read.
     """
     first, second = (parquet_relation(_path(settings, export, month)) for export in exports)
     with DuckDB.of(settings.database.duckdb).scratch() as connection:
@@ -37,7 +38,7 @@ def compare(settings: Settings, exports: tuple[str, str], month: BillingMonth) -
 
 
 def headings(exports: tuple[str, str]) -> Headings:
-    """Return the headings of the table, in which two exports stand side by side."""
+    """Return the headings of the table of `as_row`, with the names of the two exports."""
     return {
         "account": "account",
         "service": "service",

@@ -112,9 +112,9 @@ def show(
 ) -> None:
     """Print rows that have the same keys, as a table or as JSON.
 
-    A table has the columns of `headings`, or all keys. If it is too wide even with folded cells,
-    each row is printed as a list of its filled values. Without rows the line `empty` is printed, if
-    it has text. JSON has all keys, and is `[]` without rows.
+    A table has the columns of `headings`, by default all keys. If it is too wide even with folded
+    cells, each row is printed as a list of its values that are not empty. Without rows, the table
+    is the line `empty`, or nothing if that is empty. JSON has all keys, and is `[]` without rows.
     """
     if as_json:
         print_json(rows)

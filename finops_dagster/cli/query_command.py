@@ -19,7 +19,10 @@ class QueryCommand(typer.core.TyperCommand):
     """A command whose option `--named` may have no value, and whose argument is SQL."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give `--named` an empty value if it has none, and refuse SQL that looks as an option."""
+        """Parse the arguments as click does; `--named` without a name gets an empty text.
+
+        Raises BadParameter for SQL that looks like an option.
+        """
         end = args.index("--") if "--" in args else len(args)
         if any(map(_COMMENT.match, args[:end])):
             raise typer.BadParameter(

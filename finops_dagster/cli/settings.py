@@ -105,7 +105,7 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
 def as_row(export: FoundExport) -> Row:
     """Return an export as a row of JSON: its settings other than defaults, and `problem`.
 
-    `months` is the number of months that were found.
+    `months` is the number of months that were found; `note` says what was guessed, if anything.
     """
     table = export.settings.model_dump(mode="json", exclude_defaults=True)
     notes = {"note": export.note} if export.note else {}

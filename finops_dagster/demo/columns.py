@@ -63,7 +63,7 @@ class Column:
 
     @property
     def is_per_slot(self) -> bool:
-        """Whether all charges of a slot of charges.sql have the same value."""
+        """Whether the value is that of the charge's slot: a bill repeats the 1,000 slots."""
         return "charge." not in self.value
 
     @property

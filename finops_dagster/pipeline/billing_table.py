@@ -134,13 +134,13 @@ class MonthLoading:
     def replacing_month(self, *, force: bool) -> Iterator[LoadedMonth]:
         """Replace the month in the table by this version, unless the table has it already.
 
-        A lake in a store stands for the table on a machine that has never loaded the month: if it
-        has this version, nothing is loaded. If the staged files were deleted, the rows come from
-        the lake. The block gets the month in the table and the outcome, also for an unchanged
-        month, and runs before the commit: after any error, also in the block, the table has the
+        On a machine that has never loaded the month, nothing is loaded either if a lake in a store
+        has this version. `force` loads it in any case. If the staged files were deleted, the rows
+        come from the lake. The block gets the month in the table and the outcome, also if it is
+        unchanged, and runs before the commit: after any error, also in the block, the table has the
         previous version. Raises BillError for a version that lacks a shared file of the loaded one,
-        unless `force`; StageMissing; FileInvalid for a damaged staged file; ReconciliationError;
-        and what `MonthLoader.replacing_month` raises.
+        unless `force`; StageMissing if neither files nor lake have the version; FileInvalid for a
+        damaged staged file; ReconciliationError; and what `MonthLoader.replacing_month` raises.
         """
         export, month = self.export, self.month
         with self.database.connect(export.name, month) as connection:

@@ -101,7 +101,7 @@ def reconciles(version: Version) -> dg.AssetCheckResult:
 def manifest_is_fresh(
     manifest: Manifest, month: BillingMonth, stale_after: timedelta
 ) -> dg.AssetCheckResult:
-    """Check that the vendor wrote the manifest of the month in progress `stale_after` ago or later.
+    """Check that the manifest of the month in progress is at most `stale_after` old.
 
     A month that is over always passes.
     """

@@ -21,10 +21,10 @@ from finops_dagster.pipeline.month_metrics import (
     Months,
     budget_metrics,
     gauge,
-    load_metrics,
+    load_duration_metrics,
     month_metrics,
     read_budgets,
-    read_lake,
+    read_lake_months,
 )
 from finops_dagster.pipeline.run_metrics import RunMetrics, recent_history
 from finops_dagster.reports.budgets import BudgetMonth
@@ -88,7 +88,7 @@ class Metrics(Collector):
         started = time.monotonic()
         count, exports = self._settings.metrics.months, self._settings.exports
         months = {export.name: export.months()[-count:] for export in exports}
-        lake = read_lake(self._settings, months)
+        lake = read_lake_months(self._settings, months)
         yield from month_metrics(lake)
         is_up = gauge("metrics_source_up", "Whether the source could be read.", "source")
 
@@ -99,7 +99,7 @@ class Metrics(Collector):
                     yield from RunMetrics(self._settings, recent, months, lake).metrics()
 
         sources: dict[str, Callable[[], Iterator[Metric]]] = {
-            "ledger": lambda: load_metrics(self._settings, months),
+            "ledger": lambda: load_duration_metrics(self._settings, months),
             "budgets": lambda: budget_metrics(self._recent_budgets(months)),
             "dagster": runs,
         }

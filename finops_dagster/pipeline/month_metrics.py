@@ -34,11 +34,11 @@ class LakeMonth:
 
     @property
     def labels(self) -> tuple[str, str]:
-        """The labels `export` and `month`."""
+        """The values of the labels `export` and `month` of Prometheus' metrics."""
         return self.load.export, str(self.load.month)
 
 
-def read_lake(settings: Settings, months: Months) -> list[LakeMonth]:
+def read_lake_months(settings: Settings, months: Months) -> list[LakeMonth]:
     """Return those of the months that are in the lake, from the footers of their files alone."""
     lake, lake_months = settings.storage.open_lake(), []
     for export in settings.exports:
@@ -91,7 +91,7 @@ def _restatement_metrics(months: list[LakeMonth]) -> Iterator[Metric]:
     yield from (count, restated, added)
 
 
-def load_metrics(settings: Settings, months: Months) -> Iterator[Metric]:
+def load_duration_metrics(settings: Settings, months: Months) -> Iterator[Metric]:
     """Yield how long the last load of each month took, from the ledgers in DuckDB.
 
     Raises BillError while another process has a DuckDB file open, and if a ledger is damaged.

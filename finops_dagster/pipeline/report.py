@@ -29,7 +29,7 @@ _AUTOMATION = (
 
 
 def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefinition:
-    """Return the asset of the page of the bill; `exports` are those that have charges."""
+    """Return the asset that writes the report of the bill; `exports` are those with charges."""
     keys = [exports[0].resource_key(name) for name in ("lake", "database")]
 
     @dg.asset(

@@ -63,7 +63,7 @@ class FixedFormat(Format, Protocol):
     known_types: ClassVar[Mapping[str, SqlType]] = {}  # of the documented columns
 
     def column(self, header: str) -> str:
-        """Return the header in lower case."""
+        """Return the header in lower case, with `_` for each character except a-z and 0-9."""
         return flat_name(header)
 
     def is_user_defined(self, header: str) -> bool:

@@ -37,7 +37,7 @@ class _CachedListings:
 
 
 class SearchedStore(ObjectStores):
-    """The store that is searched for exports, which begins in `folder`; its listings are cached.
+    """The store in which exports are searched, from `folder` downwards; its listings are cached.
 
     It stands for the `ObjectStores` of each export that is found, so that all share the cache.
     """

@@ -91,6 +91,7 @@ class AwsCur1(AwsFormat):
         self.invoice = self.column("bill/InvoiceId")
 
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
+        """Return the listed columns, by the headers of CSV, or of Parquet if `keys` are such."""
         columns = []
         is_parquet = any(key.endswith(".parquet") for key in keys)
         for number, column in enumerate(document.columns()):

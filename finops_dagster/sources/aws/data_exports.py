@@ -61,6 +61,7 @@ class DataExport(AwsFormat):
         return md5(body, usedforsecurity=False).hexdigest()
 
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:  # noqa: ARG002
+        """Return the listed columns, whose headers are the same in CSV and in Parquet."""
         return [_column(document, column) for column in document.columns()]
 
     def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:

@@ -91,9 +91,9 @@ class AwsFormat(FixedFormat, Protocol):
         """Return the file that an entry of the manifest's list names."""
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
-        """Return SQL that is true if every cost has an invoice id: AWS closes a month with them.
+        """Return an SQL aggregate that is true if every row with a cost has an invoice id.
 
-        None if `columns` lack the cost or the id.
+        AWS writes the ids when it closes a month. None if `columns` lack the cost or the id.
         https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
         """
         return every_cost_has_invoice(self.cost, self.invoice, columns)
@@ -115,7 +115,7 @@ class ManifestJson:
     def read(
         cls, body: bytes, source: ManifestFile, month: BillingMonth, title: str
     ) -> ManifestJson:
-        """Parse a JSON object; texts that are not Unicode are refused."""
+        """Parse the bytes of a manifest, which must be a JSON object, for the format `title`."""
         return cls(json_object(body, source), source, month, title)
 
     def first_field(self, value_type: type[_T], description: str, names: Sequence[str]) -> _T:
@@ -142,7 +142,7 @@ class ManifestJson:
         return self.first_field(list, "list of columns", ["columns"]) if is_listed else []
 
     def object_key(self, key: Any) -> str:
-        """Return a listed key without `s3://bucket/`."""
+        """Return a listed key without `s3://bucket/`, if it has that."""
         return re.sub(r"^s3[an]?://[^/]+/", "", usable_key(key, self.source))
 
     def split_key(self, key: str, month_pattern: str) -> tuple[str, str]:

@@ -43,9 +43,9 @@ class _Export:
 
 
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
-    """Yield one export for each dataset of a scope, which several exports of Azure may deliver.
+    """Yield an export for each dataset of a scope in a store; several of Azure's may deliver it.
 
-    Raises the store's error.
+    Reads listings, and the newest manifest of each of Azure's exports. Raises the store's error.
     """
     ranges: dict[str, dict[str, DateRange]] = defaultdict(dict)
     for path, days in date_folders(searched.store, searched.folder, is_search=True):

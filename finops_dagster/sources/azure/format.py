@@ -27,16 +27,19 @@ class AzureFormat(FixedFormat, Protocol):
     expects_one_currency: bool = False
 
     def column(self, header: str) -> str:
-        """Return the English header in lower case."""
+        """Return the English header in lower case, with `_` for characters other than a-z and 0-9.
+
+        A localised header has the English one in parentheses.
+        """
         localised = _LOCALISED.fullmatch(header)
         return flat_name(localised[1] if localised else header)
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
-        """Return SQL that is true if every cost has an invoice id, NULL for an enrolment without.
+        """Return an SQL aggregate that is true if every row with a cost has an invoice id.
 
-        None if `columns` lack one that this needs. An Enterprise Agreement has no invoice ids, so
-        nothing shows that its month is closed; its billing account is a number. Version 1.0 of
-        FOCUS has the id in `x_InvoiceId`.
+        It is NULL for an Enterprise Agreement, which has no such ids, so that nothing shows that
+        its month is closed; its billing account is a number. None if `columns` lack one that this
+        needs. Version 1.0 of FOCUS has the id in `x_InvoiceId`.
         """
         names = [name for name in (self.invoice, "x_invoiceid") if name in columns]
         if not names or not {self.cost, "billingaccountid"} <= set(columns):

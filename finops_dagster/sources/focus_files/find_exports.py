@@ -37,10 +37,10 @@ _NOTES = {
 
 
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
-    """Yield the folders of FOCUS files in a store, the nearest first.
+    """Yield an export for each folder of FOCUS files in a store, the nearest first.
 
-    Reads listings, and of each folder that may be one the beginning of one file. Folders with
-    manifests, and those named by days as other vendors name theirs, are left to these vendors.
+    Reads listings, and one file of each folder that has months or days. Folders with
+    manifests, and those with names such as `20260101-20260131`, are other vendors' and left out.
     Raises the store's error.
     """
     level, searched_folders = [searched.folder], 0

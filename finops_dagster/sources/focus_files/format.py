@@ -35,5 +35,8 @@ class FocusFilesFormat(FocusColumns, FixedFormat):
     }
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
-        """Return SQL that is true if every cost has an invoice id; None without InvoiceId."""
+        """Return an SQL aggregate that is true if every row with a cost has an invoice id.
+
+        None if `columns` lack the cost or the id.
+        """
         return every_cost_has_invoice(self.cost, self.invoice, columns)
