@@ -106,7 +106,7 @@ def remove_lock(home: Path, run_id: str) -> None:
 
 
 def write_note(home: Path, run_id: str, **values: Any) -> None:
-    """Add values to the run's note: a JSON file beside its lock, which tells commands of the run.
+    """Add values to the run's note: a JSON file beside its lock, which commands read.
 
     `process` is the id of the run's process, which `run_lock` writes. `retry` is a list of the
     stage that is being tried again and the error.

@@ -78,11 +78,11 @@ def flat_name(header: str) -> str:
 
 
 def name_columns(
-    headers: Iterable[str], known: Mapping[str, str], naming: Naming
+    headers: Iterable[str], known_names: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
     """Return the column name of each header of a file, by header.
 
-    `known` maps the headers of earlier files to their column names: such a header keeps its name
+    `known_names` maps the headers of earlier files to their column names: these headers keep them
     for ever. Most others get their preferred name. Customers choose tag keys freely, and several
     can prefer one name (`user:team`, `user:Team`, `user_team`): the header that has the name
     already keeps it, or else the header that needs the fewest changes gets it. Every other header
@@ -92,20 +92,24 @@ def name_columns(
     in most warehouses.
     """
     headers = list(headers)
-    known = {**known, **_names_by_alias(headers, known, naming)}
+    known_names = {**known_names, **_names_by_alias(headers, known_names, naming)}
     by_name: dict[str, list[str]] = defaultdict(list)
     for header in headers:
         by_name[naming.column(header)].append(header)
-    taken_names = {*map(str.lower, known.values()), *_RESERVED_NAMES}
+    taken_names = {*map(str.lower, known_names.values()), *_RESERVED_NAMES}
     used = {*taken_names, *by_name}
     names: dict[str, str] = {}
     for name, group in by_name.items():
         if len(group) == 1 and not naming.is_user_defined(group[0]) and name not in _RESERVED_NAMES:
-            names[group[0]] = known.get(group[0], name)
+            names[group[0]] = known_names.get(group[0], name)
             continue
-        group_names = {header: known.get(header, name) for header in group}
-        unnamed = [header for header in group if header not in known]
-        owners = [header for header in group if header in known and known[header].lower() == name]
+        group_names = {header: known_names.get(header, name) for header in group}
+        unnamed = [header for header in group if header not in known_names]
+        owners = [
+            header
+            for header in group
+            if header in known_names and known_names[header].lower() == name
+        ]
         candidates = owners or ([] if name in taken_names else unnamed)
         owner = min(candidates, key=_distance_from_flat, default=None)
         for header in group:
@@ -126,18 +130,18 @@ def case_distance(left: str, right: str) -> int:
 
 
 def _names_by_alias(
-    headers: Collection[str], known: Mapping[str, str], naming: Naming
+    headers: Collection[str], known_names: Mapping[str, str], naming: Naming
 ) -> dict[str, str]:
     """Return the names that new headers take over from known headers of another kind of file.
 
     Where several new headers are aliases of one column, the nearest in letter case gets its name.
     """
-    absent = known.keys() - set(headers)
+    absent = known_names.keys() - set(headers)
     aliases: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for header in headers:
-        alias = None if header in known else naming.alias_of(header, absent)
+        alias = None if header in known_names else naming.alias_of(header, absent)
         if alias is not None:
-            aliases[known[alias]].append((case_distance(header, alias), header))
+            aliases[known_names[alias]].append((case_distance(header, alias), header))
     return {min(group)[1]: name for name, group in aliases.items()}
 
 

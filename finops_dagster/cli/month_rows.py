@@ -61,7 +61,7 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
     """
     for month in StoredMonths(settings).months(selection):
         export, name = month.key
-        # "success" also stands for months that never ran; those are listed only if stored.
+        # The status is "success" also if no run ever was; such a month is listed only if stored.
         last_run, reason = history.status(export, name, month.stages)
         if last_run != "success" or not set(month.versions.values()) <= {None, UNKNOWN}:
             yield {
@@ -88,7 +88,7 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
         by_stage = history.materializations(export.name, [month], stages_of(settings, export))
         rows = [
             _stage_row(stage, last, history.why_not_materialized(export.name, month, stage, last))
-            for stage, last in ((stage, by_stage[stage].get(month)) for stage in by_stage)
+            for stage, last in ((stage, months.get(month)) for stage, months in by_stage.items())
         ]
     (stored,) = StoredMonths(settings).months(selection)
     if stored.lake_file.is_shared and not any(row["version"] for row in rows):

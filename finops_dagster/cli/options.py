@@ -224,9 +224,9 @@ def _listed(option: Any, command: str | None) -> Any:
     """Return a shared option as the help of a command lists it."""
     if command not in _OWN_HELP:
         return option
-    own, own_help = copy(option), _OWN_HELP[command].get(option.name)
-    own.help, own.hidden = own_help, own_help is None
-    return own
+    changed, help_text = copy(option), _OWN_HELP[command].get(option.name)
+    changed.help, changed.hidden = help_text, help_text is None
+    return changed
 
 
 def _help_text(docstring: str) -> str:

@@ -59,8 +59,8 @@ class _Column:
 
     @classmethod
     def of(cls, heading: str, values: Sequence[Any], as_text: Callable[[Any], str]) -> _Column:
-        known = [value for value in values if value is not None]
-        is_numeric = bool(known) and all(map(is_number, known))
+        filled = [value for value in values if value is not None]
+        is_numeric = bool(filled) and all(map(is_number, filled))
         # A part of a number looks like another number.
         too_long = _TooLong.KEEP if is_numeric else _TooLong.FOLD
         return cls(shortened(heading), list(map(as_text, values)), is_numeric, too_long)
@@ -161,8 +161,8 @@ def show_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> 
         for name, values in zip(names, zip(*rows, strict=True), strict=True)
     ]
     if len(rows) == 1:
-        whole = [replace(column, too_long=_TooLong.KEEP) for column in columns]
-        (_print_table if _fit(whole) else _print_records)(whole)
+        uncut = [replace(column, too_long=_TooLong.KEEP) for column in columns]
+        (_print_table if _fit(uncut) else _print_records)(uncut)
         return 0, 0
     if _fit(columns):
         return 0, _print_table(columns)

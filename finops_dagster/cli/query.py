@@ -136,7 +136,7 @@ class _Query:
             print_error(f"only the first {_ROWS_SHOWN} rows are shown; {_ALL_OF_IT}")
 
     def print_csv(self, temp_dir: Path | None) -> None:
-        """Print the rows as CSV, by way of a file: DuckDB writes to files only."""
+        """Print the rows as CSV; DuckDB writes only to files, so they are written to one first."""
         with TemporaryDirectory(dir=temp_dir) as folder:
             file = Path(folder) / "rows.csv"
             self.write("csv", file)

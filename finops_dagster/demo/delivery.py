@@ -117,7 +117,7 @@ class Layout:
 class DemoDelivery:
     """One version of a month in a layout: where its files are, and what its manifest says.
 
-    `bucket` is the folder that stands for the bucket, and may have files of older versions. Keys
+    `bucket` is the folder that is used as the bucket, and may have files of older versions. Keys
     are relative to it, and begin with `prefix`, if any, and the export's `name`.
     """
 

@@ -45,8 +45,8 @@ def write_version(
 ) -> Path:
     """Write one version of a month's bill under `folder`, and return its manifest's path.
 
-    `folder` stands for the bucket; files of older versions stay, or are overwritten if the layout
-    says so. Every layout has the same cost, and but for FOCUS the same rows in the same order.
+    `folder` is used as the bucket; files of older versions stay, or are overwritten if the layout
+    says so. Every layout has the same cost and, except FOCUS, the same rows in the same order.
     `prefix` may be empty; slashes at its ends are dropped. The manifest is written last and
     replaced in one step, as a reader takes a changed manifest to mean that all its files are there.
     """

@@ -58,7 +58,7 @@ class Export:
     def source(
         self, stores: ObjectStores, staging: StagingFolder, lake: Lake, database: BillingDatabase
     ) -> Source:
-        """Return the source that finds and downloads the export's versions, by way of `stores`.
+        """Return the source that finds and downloads the export's versions through `stores`.
 
         The records of files that months share are in the staging folder, the lake and the ledger,
         which is in `database`.

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: of months, runs and budgets, anew for each collection.
+"""Metrics for Prometheus, of months, runs and budgets.
 
 Amounts are floats, for graphs and alerts; the ledger has them exactly.
 """
@@ -57,7 +57,7 @@ class Metrics(Collector):
         self._budgets: tuple[float, list[BudgetMonth]] | None = None
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics, read anew or repeated; only one thread collects at a time."""
+        """Return the metrics, read again or repeated; only one thread collects at a time."""
         with self._lock:
             now = time.monotonic()
             if self._collected is None or now - self._collected[0] >= self._seconds:

@@ -145,7 +145,7 @@ def run_month(
     resources = {"run_options": {"config": {"force": options.get("force", False)}}}
     instance.add_event_listener(run_id, _listener(options))
     started = time.monotonic()
-    # The stages hold the lock too; held from here, it covers the start and the end of the run.
+    # The stages take the lock too; taken here, it also covers the start and the end of the run.
     with run_lock(Path(instance.root_directory), run_id):
         result = job.execute_in_process(
             partition_key=str(month),

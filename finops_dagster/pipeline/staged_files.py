@@ -96,8 +96,8 @@ class MonthStaging:
         older versions. Raises FileInvalid, BillError if another run has read a newer manifest
         meanwhile, and what the source raises.
         """
-        known = self._known_versions()
-        verified = self._verified_version(known)
+        known_versions = self._known_versions()
+        verified = self._verified_version(known_versions)
         try:
             available = source.available_files(self.manifest)
         except ObjectMissing as missing:
@@ -108,7 +108,7 @@ class MonthStaging:
                 verified = replace(verified, content=verified.content or content)
                 result = StagingResult(verified, "unchanged", 0, available.warnings)
             else:
-                result = self._fetch(source, available, known, force=force)
+                result = self._fetch(source, available, known_versions, force=force)
         version, messages = result.version, [*result.warnings]
         if version.manifest_id != self.manifest.id:
             messages.append(
@@ -137,13 +137,13 @@ class MonthStaging:
         self,
         source: Source,
         available: AvailableFiles,
-        known: Sequence[VersionRecord],
+        known_versions: Sequence[VersionRecord],
         *,
         force: bool,
     ) -> StagingResult:
         size = source.fetch(self.manifest, available, self._files, force=force)
-        version = self._count(known)
-        if not _is_copy(known, version):
+        version = self._count(known_versions)
+        if not _is_copy(known_versions, version):
             return StagingResult(version, "staged", size, available.warnings)
         warning = (
             "the files have other ETags than before, but the same bytes: they are still version "
@@ -168,12 +168,12 @@ class MonthStaging:
 
         If their record was lost, the lake still has the version that was loaded last.
         """
-        known = with_vendor_id(self.staged_month.records(), self.manifest.id)
+        known_versions = with_vendor_id(self.staged_month.records(), self.manifest.id)
         lake = self.lake_version
         if lake is None or not with_vendor_id([lake], self.manifest.id):
-            return known
-        if lake.manifest_id in {version.manifest_id for version in known}:
-            return known
+            return known_versions
+        if lake.manifest_id in {version.manifest_id for version in known_versions}:
+            return known_versions
         cost = self.export.formats[lake.format].cost
         from_lake = VersionRecord(
             lake.manifest_id,
@@ -186,15 +186,15 @@ class MonthStaging:
             vendor_id=self.manifest.id,
             rounded=sum(column.cells for column in lake.rounded or () if column.name == cost),
         )
-        return [*known, from_lake]
+        return [*known_versions, from_lake]
 
-    def _verified_version(self, known: Sequence[VersionRecord]) -> VersionRecord | None:
+    def _verified_version(self, known_versions: Sequence[VersionRecord]) -> VersionRecord | None:
         """Return the known version whose files are staged whole; None if there is none.
 
         Files that were cleaned away count as staged if the lake has the version.
         """
         on_disk = self._files.content()
-        for version in known:
+        for version in known_versions:
             if on_disk is not None and version.has_content(on_disk, version.totals):
                 return replace(version, content=on_disk)
             lake = None if on_disk is not None or self._files.has_files else self.lake_version
@@ -202,7 +202,7 @@ class MonthStaging:
                 return version
         return None
 
-    def _count(self, known: Sequence[VersionRecord]) -> VersionRecord:
+    def _count(self, known_versions: Sequence[VersionRecord]) -> VersionRecord:
         """Count rows and money in the files, and return them as a version."""
         # An unchanged month does not pay for the import of the CSV parser.
         from finops_dagster.tables.count import count_month
@@ -228,7 +228,7 @@ class MonthStaging:
                 "the vendor's next manifest"
             )
         return VersionRecord(
-            version_id(manifest.id, content, totals, known),
+            version_id(manifest.id, content, totals, known_versions),
             totals,
             manifest.format,
             len(content.files),
@@ -251,8 +251,9 @@ class MonthStaging:
         return []
 
 
-def _is_copy(known: Sequence[VersionRecord], version: VersionRecord) -> bool:
+def _is_copy(known_versions: Sequence[VersionRecord], version: VersionRecord) -> bool:
     """Return whether the version is the newest known one, with other ETags in the store."""
-    if not known or known[0].manifest_id != version.manifest_id or version.content is None:
+    newest = next(iter(known_versions), None)
+    if newest is None or newest.manifest_id != version.manifest_id or version.content is None:
         return False
-    return not known[0].is_unchanged(version.content)
+    return not newest.is_unchanged(version.content)

@@ -39,7 +39,7 @@ class _CachedListings:
 class SearchedStore(ObjectStores):
     """The store in which exports are searched, from `folder` downwards; its listings are cached.
 
-    It stands for the `ObjectStores` of each export that is found, so that all share the cache.
+    It replaces the `ObjectStores` of each export that is found, so that all share the cache.
     """
 
     def __init__(self, settings: StoreSettings) -> None:

@@ -70,30 +70,30 @@ class MonthsReader:
             for file in files
         }
         loaded = self._loaded_files()
-        known = {_key(file): file for content in loaded.values() for file in content.files}
-        known |= self._read_index()
-        if self._unknown(keys, known):
+        known_files = {_key(file): file for content in loaded.values() for file in content.files}
+        known_files |= self._read_index()
+        if self._unknown(keys, known_files):
             with self._files.lock():
-                known |= self._read_index()  # another run may have read them meanwhile
-                unknown = self._unknown(keys, known)
+                known_files |= self._read_index()  # another run may have read them meanwhile
+                unknown = self._unknown(keys, known_files)
                 for begin in range(0, len(unknown), _FILES_PER_WRITE):
                     batch = dict(list(unknown.items())[begin : begin + _FILES_PER_WRITE])
-                    known |= self._read_files(store, batch, bill_format)
-                    self._write_index(known)
-        self._delete_staged_copies(keys, known)
+                    known_files |= self._read_files(store, batch, bill_format)
+                    self._write_index(known_files)
+        self._delete_staged_copies(keys, known_files)
         return SharedFiles(
-            {file.key: known[key] for file, key in keys.items() if key in known},
+            {file.key: known_files[key] for file, key in keys.items() if key in known_files},
             {file.key: self._problems[key] for file, key in keys.items() if key in self._problems},
             loaded,
         )
 
     def _unknown(
-        self, keys: Mapping[ObjectInfo, _Key], known: Collection[_Key]
+        self, keys: Mapping[ObjectInfo, _Key], known_files: Collection[_Key]
     ) -> dict[ObjectInfo, _Key]:
         return {
             file: key
             for file, key in keys.items()
-            if key not in known and key not in self._problems
+            if key not in known_files and key not in self._problems
         }
 
     def _loaded_files(self) -> dict[BillingMonth, Content]:
@@ -143,8 +143,8 @@ class MonthsReader:
             }
         return {}
 
-    def _write_index(self, known: Mapping[_Key, FileContent]) -> None:
-        replace_file(self._index_file, _INDEX.dump_json(list(known.values())))
+    def _write_index(self, known_files: Mapping[_Key, FileContent]) -> None:
+        replace_file(self._index_file, _INDEX.dump_json(list(known_files.values())))
 
     def _read_files(
         self, store: ObjectStore, files: Mapping[ObjectInfo, _Key], bill_format: Format
@@ -182,7 +182,7 @@ class MonthsReader:
         return contents
 
     def _delete_staged_copies(
-        self, keys: Mapping[ObjectInfo, _Key], known: Mapping[_Key, FileContent]
+        self, keys: Mapping[ObjectInfo, _Key], known_files: Mapping[_Key, FileContent]
     ) -> None:
         """Delete the copies to which every month that needs them has a hard link.
 
@@ -192,8 +192,8 @@ class MonthsReader:
         on_disk = {path.name: path for path in self._files.existing_paths()}
         for file, key in keys.items() if on_disk else ():
             path = on_disk.get(_local_name(file))
-            if path is not None and key in known:
-                needed = len(months & {*(known[key].months or ())})
+            if path is not None and key in known_files:
+                needed = len(months & {*(known_files[key].months or ())})
                 with suppress(FileNotFoundError):
                     if path.stat().st_nlink > needed:
                         path.unlink()

@@ -82,7 +82,7 @@ class AzureRun:
 def write_run(container: Path, directory: str, export_name: str, run: AzureRun) -> Path:
     """Write the files of one run of an export, and return the path of its manifest.
 
-    `container` is a folder that stands for the container; `directory` is that of the export's
+    `container` is a folder that is used as the container; `directory` is that of the export's
     setting in Azure, and may be empty. The manifest is written last.
     """
     folder = container / directory / run.folder(export_name)

@@ -110,7 +110,7 @@ class AzureSource(Source):
         try:
             size = folder.fetch(self._store, available.files, force=force)
         except ObjectMissing:
-            # A file may have been written anew while it was looked up; a run that a newer one has
+            # A file may have been written again while it was looked up; a run that a newer one has
             # replaced is gone for good.
             try:
                 files = self.available_files(manifest).files

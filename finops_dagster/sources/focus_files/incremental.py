@@ -53,7 +53,7 @@ class IncrementalFiles(Source):
     ) -> None:
         """Open the export's store.
 
-        Without a reader, the day in each key stands for the months of the file's rows: then the
+        Without a reader, the day in each key is taken for the month of the file's rows: then the
         manifests only show which months there are, and must not be loaded.
         """
         self._export, self._reader = export, reader
