@@ -121,6 +121,19 @@ class MetricsSettings(SettingsTable):
             )
 
 
+class UpkeepSettings(SettingsTable):
+    """The schedule `state_upkeep`: whether it is on at first, and after how long it deletes.
+
+    `backup_dir` is a folder or the address of a store, which `storage.lake` says how to reach; by
+    default the folder `backups` of the lake.
+    """
+
+    schedule: bool = False
+    backup_dir: LakeAddress | None = None
+    backup_days: PositiveInt = 7
+    cleanup_days: PositiveInt = 30
+
+
 class DatabaseSettings(SettingsTable):
     """The chosen backend, and a table of settings for each warehouse.
 
@@ -204,6 +217,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings | None = None
     run_sizes: Annotated[tuple[RunSize, ...], AfterValidator(check_run_sizes)] = ()
     metrics: MetricsSettings = MetricsSettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
 
     @property
     def location(self) -> str:

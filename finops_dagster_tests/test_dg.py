@@ -36,7 +36,7 @@ def test_dg_lists_all_definitions(project: Project) -> None:
     assert (parquet["group_name"], parquet["kinds"]) == ("acme", ["parquet"])
     assert {"key": "finops/export", "value": "acme"} in parquet["tags"]
     assert "reconciles" in {check["name"] for check in listed["asset_checks"]}
-    assert {job["name"] for job in listed["jobs"]} == {"acme_month"}
+    assert {job["name"] for job in listed["jobs"]} == {"acme_month", "state_upkeep"}
     assert {sensor["name"] for sensor in listed["sensors"]} >= {"acme_manifests", "lost_runs"}
 
 

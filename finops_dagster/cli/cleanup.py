@@ -16,8 +16,8 @@ from finops_dagster.cli.output import Row
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import FolderLake, Lake
-from finops_dagster.pipeline import STAGES
-from finops_dagster.pipeline.history import History, open_history
+from finops_dagster.pipeline import ASSETS_WITHOUT_MONTHS, STAGES
+from finops_dagster.pipeline.history import History
 from finops_dagster.pipeline.observations import StageChange
 from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
@@ -29,7 +29,9 @@ Deletion = tuple[Row, StageChange | None]
 """A row to print, and the change of the stage it is of; None for runs and unfinished files."""
 
 
-def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterator[Deletion]:
+def clean(
+    settings: Settings, history: History, *, older_than: timedelta, dry_run: bool
+) -> Iterator[Deletion]:
     """Delete staged files, runs and load records that no month needs; yield each.
 
     Only those older than `older_than` are deleted, and only as the caller iterates. A dry run
@@ -54,22 +56,23 @@ def clean(settings: Settings, *, older_than: timedelta, dry_run: bool) -> Iterat
         for month, version in _delete_superseded(months, cutoff, dry_run=dry_run):
             row = _row("superseded version", f"{export.name} {month} {version}", 0)
             yield row, _change(row, export.name, "billing_table", month)
-    for row in _delete_runs(settings, cutoff, dry_run=dry_run):
+    for row in _delete_runs(settings, history, cutoff, dry_run=dry_run):
         yield row, None
 
 
-def _delete_runs(settings: Settings, cutoff: datetime, *, dry_run: bool) -> Iterator[Row]:
+def _delete_runs(
+    settings: Settings, history: History, cutoff: datetime, *, dry_run: bool
+) -> Iterator[Row]:
     """Delete old runs that no month needs from Dagster's history; yield a row for each."""
-    with open_history() as history:
-        for run in _unneeded_runs(history, settings, cutoff):
-            files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
-            row = _row("run", run, _bytes(files))
-            if not dry_run and history.instance is not None:
-                history.instance.delete_run(run)
-                history.instance.compute_log_manager.delete_logs(prefix=[run])
-                for file in files:  # Dagster empties the files and leaves them.
-                    file.unlink(missing_ok=True)
-            yield row
+    for run in _unneeded_runs(history, settings, cutoff):
+        files = list((dagster_home() / "history" / "runs").glob(f"{run}.db*"))
+        row = _row("run", run, _bytes(files))
+        if not dry_run and history.instance is not None:
+            history.instance.delete_run(run)
+            history.instance.compute_log_manager.delete_logs(prefix=[run])
+            for file in files:  # Dagster empties the files and leaves them.
+                file.unlink(missing_ok=True)
+        yield row
 
 
 def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]:
@@ -82,20 +85,21 @@ def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]
         yield row
 
 
-def clean_after_lost_runs(settings: Settings, *, dry_run: bool) -> Iterator[Deletion]:
+def clean_after_lost_runs(
+    settings: Settings, history: History, *, dry_run: bool
+) -> Iterator[Deletion]:
     """Mark lost runs as failed, delete unfinished files, and yield each.
 
     All of it happens as the caller iterates. A dry run changes nothing; it may also yield lost runs
     that Dagster shows as ended already. Files of an export with a run in progress are skipped.
     """
-    with open_history() as history:
-        if dry_run or history.instance is None:
-            lost = lost_runs(dagster_home())
-        else:
-            from finops_dagster.pipeline.runs import end_lost_runs
+    if dry_run or history.instance is None:
+        lost = lost_runs(dagster_home())
+    else:
+        from finops_dagster.pipeline.runs import end_lost_runs
 
-            lost = end_lost_runs(history.instance)
-        in_progress = [run for run in history.runs if run.is_in_progress and run.id not in lost]
+        lost = end_lost_runs(history.instance)
+    in_progress = [run for run in history.runs if run.is_in_progress and run.id not in lost]
     yield from ((_row("lost run", run, 0), None) for run in lost)
     busy_exports = {export for run in in_progress for export in run.stages}
     for export in settings.exports:
@@ -184,7 +188,11 @@ def _unneeded_runs(history: History, settings: Settings, cutoff: datetime) -> It
         for stage in STAGES:
             latest = next((run.id for run in runs if stage in run.stages[export]), None)
             needed |= {latest} if latest else set()
+    for name in ASSETS_WITHOUT_MONTHS:
+        # The last run, and the last that succeeded.
+        runs = history.export_runs(name)
+        needed |= {run.id for run in (*runs[:1], *[r for r in runs if r.status == "success"][:1])}
     for run in history.runs:
-        is_of_exports = run.stages.keys() & months.keys()
-        if is_of_exports and run.ended and run.started < cutoff and run.id not in needed:
+        is_ours = run.stages.keys() & {*months, *ASSETS_WITHOUT_MONTHS}
+        if is_ours and run.ended and run.started < cutoff and run.id not in needed:
             yield run.id

@@ -298,11 +298,12 @@ def cleanup(
     """
     from finops_dagster.cli.changes import log_changes
     from finops_dagster.cli.cleanup import clean, clean_after_lost_runs
+    from finops_dagster.pipeline.history import open_history
 
     settings, rows = Options.of(context).settings(), list[dict[str, Any]]()
-    with log_changes("state cleanup") as changes:
+    with log_changes("state cleanup") as changes, open_history() as history:
         clean_rows = clean_after_lost_runs if stale else partial(clean, older_than=older_than)
-        for row, stage in clean_rows(settings, dry_run=dry_run):
+        for row, stage in clean_rows(settings, history, dry_run=dry_run):
             rows.append(row)
             if not dry_run:
                 changes.add(f"{row['what']} {row['which']}", stage)
@@ -320,10 +321,12 @@ def export_state(context: typer.Context, file: StateFile, export: OptionalExport
     """
     from finops_dagster.cli.state_file import write_records
     from finops_dagster.cli.transfer import state_records
+    from finops_dagster.pipeline.history import open_history
 
-    kinds: Counter[str] = Counter()
-    records = state_records(Options.of(context).settings(), _selection(export))
-    write_records((record for record in records if kinds.update([record.kind]) is None), file)
+    settings, kinds = Options.of(context).settings(), Counter[str]()
+    with open_history() as history:
+        records = state_records(settings, _selection(export), history)
+        write_records((record for record in records if kinds.update([record.kind]) is None), file)
     exports = count_text(kinds["export"], "export")
     print_line(f"{file}: {exports}, {count_text(kinds['run'], 'run')}")
 

@@ -37,7 +37,7 @@ from finops_dagster.cli.state_file import (
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import restore_load
 from finops_dagster.pipeline import FOCUS_STAGES
-from finops_dagster.pipeline.history import History, Materialization, open_history
+from finops_dagster.pipeline.history import History, Materialization
 from finops_dagster.pipeline.observations import StageChange
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
@@ -46,7 +46,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.restatements import add_restatements, restatements
 
 
-def state_records(settings: Settings, selection: Selection) -> Iterator[Record]:
+def state_records(settings: Settings, selection: Selection, history: History) -> Iterator[Record]:
     """Yield the records of a state file: loads, last materializations and runs of the exports.
 
     Raises BillError if the settings do not have the export, or if a DuckDB file cannot be opened.
@@ -56,14 +56,13 @@ def state_records(settings: Settings, selection: Selection) -> Iterator[Record]:
         finops_dagster=package_version("finops-dagster"),
         exported_at=datetime.now(UTC).replace(microsecond=0),
     )
-    with open_history() as history:
-        for export in exports:
-            yield ExportRecord(name=export.name, vendor=export.vendor, table=export.table_name)
-            stages = _materializations(history, export)
-            months = list(stored.months(Selection(export=export.name)))
-            for file, file_months in groupby(months, lambda month: month.database_path):
-                yield from _month_records(file, list(file_months), stages)
-        yield from _run_records(history, exports)
+    for export in exports:
+        yield ExportRecord(name=export.name, vendor=export.vendor, table=export.table_name)
+        stages = _materializations(history, export)
+        months = list(stored.months(Selection(export=export.name)))
+        for file, file_months in groupby(months, lambda month: month.database_path):
+            yield from _month_records(file, list(file_months), stages)
+    yield from _run_records(history, exports)
     yield EndRecord()
 
 

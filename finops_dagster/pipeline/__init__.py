@@ -16,6 +16,9 @@ PREVIOUS_STAGE: Final[Mapping[str, str]] = {
 }
 """The stage from which each stage reads; the manifest has none."""
 
+ASSETS_WITHOUT_MONTHS: Final = ("report", "state_backup")
+"""Further assets, of all exports together."""
+
 RUN_TAGS: Final[Mapping[str, str]] = {"dagster/retry_strategy": "ALL_STEPS"}
 """Tags of every run that is requested here.
 

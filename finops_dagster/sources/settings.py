@@ -16,8 +16,8 @@ from finops_dagster.settings_table import SettingsTable
 
 # As Dagster wants them.
 _OWNER = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b|team:.+")
-# Relations that `finops query` and the warehouse have beside those of the exports.
-_RESERVED = ("focus", "focus_named", "accounts", "report")
+# Relations, assets and folders of the lake beside those of the exports.
+_RESERVED = ("focus", "focus_named", "accounts", "report", "state_backup", "backups")
 
 
 class ExportSettings(SettingsTable):

