@@ -1,1 +1,1 @@
-"""Alerts: what a person should know, and the channels through which it is sent."""
+"""Alerts: messages to people, and the channels through which they are sent."""

@@ -1,4 +1,4 @@
-"""An alert as text: the number, the change, the reason, and the command to look further."""
+"""The texts of alerts: the number, the change, the reason, and a command that shows more."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MAX_REASONS = 3
 
 @dataclass(frozen=True)
 class Alert:
-    """What a person should know. `key` is the same in every alert of the same thing.
+    """A message to people. `key` identifies its event, such as a failure of a month.
 
-    `title` and `lines` are one line each, and `command` shows more. Text of vendors in them is
-    escaped. The fields are stored as JSON: they keep their names.
+    `title` and each of `lines` are one line, in which the text of vendors is escaped. `command` is
+    a command that shows more. The names of the fields are stored as JSON, so they must not change.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Alert:
 
     @property
     def digest(self) -> str:
-        """A short name of the key, by which a receiver recognises an alert that is sent again."""
+        """A hash of the key, by which a receiver recognises an alert that is sent again."""
         return hashlib.sha256(self.key.encode()).hexdigest()[:32]
 
 
@@ -53,7 +53,11 @@ def sample_alert() -> Alert:
 def month_failed(
     export: str, month: str, reason: str, failures: int, since: datetime, key: str
 ) -> Alert:
-    """Return the alert of a month whose last run failed. `since` is the first failure, in UTC."""
+    """Return the alert of a month whose last run failed.
+
+    `failures` is the number of failed runs since the last success, and `since` the time of the
+    first of them, in UTC.
+    """
     return Alert.of(
         key,
         f"{export} {month} failed",
@@ -67,7 +71,10 @@ def month_failed(
 
 
 def exceeds(restatement: Restatement, percent: float, amount: float) -> bool:
-    """Return whether the cost in any currency changed by at least both thresholds."""
+    """Return whether the cost in any currency changed by at least both thresholds.
+
+    `percent` is of the cost before, and `amount` in units of the currency.
+    """
     return any(
         abs(total.added_cost)
         >= max(Decimal(amount), abs(total.cost_before) * Decimal(percent) / 100)
@@ -106,17 +113,19 @@ def month_restated(export: str, month: str, restatement: Restatement, key: str) 
 def export_silent(
     export: str, newest: datetime | None, days: int, silent_days: int, key: str
 ) -> Alert:
-    """Return the alert of an export whose newest version is too old; `newest` is its time.
+    """Return the alert of an export of which the vendor has written no version for `days` days.
 
-    None if no version was found at all.
+    `newest` is the time of its newest version; None if no version was found. Up to `silent_days`
+    are normal by the settings.
     """
-    known = f"Its newest known version is of {_time(newest)}" if newest else "No version is known"
+    version = f"Its newest version is of {_time(newest)}" if newest else "No version was found"
     return Alert.of(
         key,
         f"{export} has been silent for {count_text(days, 'day')}",
         [
-            f"{known}; up to {count_text(silent_days, 'day')} are normal.",
-            "Reason: the vendor delivers nothing, or the sensor of the manifests is not running.",
+            f"{version}; up to {count_text(silent_days, 'day')} are normal.",
+            "Reason: the vendor writes no new version, or the sensor of the manifests is not "
+            "running.",
         ],
         "finops config check",
     )

@@ -16,16 +16,16 @@ class Channel(Protocol):
     """A channel for alerts."""
 
     def send(self, alert: Alert) -> str:
-        """Send an alert, and return the answer in a line.
+        """Send an alert, and return a line that says how it was received.
 
         Raises SendFailed, whose message is a line without secrets. Takes at most about ten seconds
-        where nobody answers.
+        if there is no answer.
         """
         ...
 
 
 def channels_of(settings: AlertSettings) -> Mapping[str, Channel]:
-    """Return the channels by their names in the settings; read no secret, connect to nothing."""
+    """Return the channels by their names in the settings, without reading secrets or connecting."""
     channels: dict[str, Channel] = {}
     if settings.webhook_env:
         channels["webhook"] = Webhook(settings.webhook_env, settings.webhook_form)

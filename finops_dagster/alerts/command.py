@@ -13,16 +13,19 @@ from finops_dagster.alerts.send import SECONDS, SendFailed
 
 @dataclass(frozen=True)
 class Command:
-    """A program and its arguments. No shell reads them.
+    """A channel that runs a program, without a shell; `arguments` begin with its name.
 
-    The program gets the environment without `secrets`: the variables of the other channels.
+    The program gets the environment without the variables `secrets`, those of other channels.
     """
 
     arguments: Sequence[str]
     secrets: Collection[str] = ()
 
     def send(self, alert: Alert) -> str:
-        """Run the program with an alert; see `Channel`. What it prints is not shown."""
+        """Run the program with the alert's text on its standard input; see `Channel`.
+
+        Its output is discarded.
+        """
         program = self.arguments[0]
         environment = {k: value for k, value in os.environ.items() if k not in self.secrets}
         try:

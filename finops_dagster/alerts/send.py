@@ -1,4 +1,4 @@
-"""What the channels share: their error, their secrets, and the time that they wait."""
+"""Shared by the channels: their error, their secrets, and their time limit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import socket
 import ssl
 
 SECONDS = 10
-"""How long a channel waits for an answer. A tick of a sensor has a minute for all of them."""
+"""How long a channel waits for an answer. A tick of a sensor has a minute for all channels."""
 
 
 class SendFailed(Exception):
     """An alert was not sent; the message is one line without secrets."""
 
 
-def secret(variable: str) -> str:
+def read_secret(variable: str) -> str:
     """Return the secret in an environment variable. Raises SendFailed if it is not set."""
     value = os.environ.get(variable, "").strip()
     if not value:
@@ -23,7 +23,7 @@ def secret(variable: str) -> str:
 
 
 def network_problem(error: BaseException) -> str:
-    """Return why a connection failed, in words that have no part of its address or its secrets."""
+    """Return why a connection failed, in a text without its address and its secrets."""
     if isinstance(error, TimeoutError):
         return f"no answer within {SECONDS} s"
     if isinstance(error, ssl.SSLCertVerificationError):

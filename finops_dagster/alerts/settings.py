@@ -1,4 +1,4 @@
-"""The settings `[alerts]`: the channels through which alerts are sent, and what is worth one."""
+"""The settings `[alerts]`: the channels through which alerts are sent, and their thresholds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ADDRESS = re.compile(r"[^@\s<>,;:\"]+@[^@\s<>,;:\"]+")
 
 
 def _checked_variable(name: str) -> str:
-    # The value is not shown: whoever misunderstands the key writes the secret itself there.
+    # The value is not shown: it may be the secret itself, if somebody misunderstands the key.
     if not _VARIABLE.fullmatch(name):
         raise ValueError(
             "must be the name of an environment variable, in capital letters; the secret belongs "
@@ -37,10 +37,10 @@ Address = Annotated[str, AfterValidator(_checked_address)]
 
 
 class SmtpSettings(SettingsTable):
-    """The mail server, and who writes to whom.
+    """The mail server, the sender and the receivers of alerts by e-mail.
 
     The password is in the environment variable `password_env`. With `security = "none"`, a password
-    may be sent to this machine only.
+    is allowed only if the server is this machine.
     """
 
     host: str
@@ -64,11 +64,11 @@ class SmtpSettings(SettingsTable):
 
 
 class AlertSettings(SettingsTable):
-    """The channels through which alerts are sent, at least one, and what is worth one.
+    """The channels through which alerts are sent, at least one, and the thresholds of alerts.
 
     The URL of the webhook is in the environment variable `webhook_env`. `command` is a program and
-    its arguments; it gets the text on its standard input. A month has failed once its runs have
-    failed for `failed_minutes`, without one that succeeded. A restatement is sent if it changes the
+    its arguments; it gets the text on its standard input. A failed month is sent once its runs have
+    failed for `failed_minutes`, and none succeeded. A restatement is sent if it changes the
     cost in a currency by at least `restatement_percent` and `restatement_amount`, and if the month
     was final, or over for `settled_days`. An export is silent if its newest version is older than
     `silent_days`.

@@ -10,20 +10,20 @@ from email.message import EmailMessage
 from email.utils import formatdate
 
 from finops_dagster.alerts.alert import Alert
-from finops_dagster.alerts.send import SECONDS, SendFailed, network_problem, secret
+from finops_dagster.alerts.send import SECONDS, SendFailed, network_problem, read_secret
 from finops_dagster.alerts.settings import SmtpSettings
 
 
 @dataclass(frozen=True)
 class MailServer:
-    """A mail server, and who writes to whom."""
+    """A channel that sends alerts by e-mail; the settings name the server and the addresses."""
 
     settings: SmtpSettings
 
     def send(self, alert: Alert) -> str:
-        """Send an alert; see `Channel`. It is sent if any of the receivers was accepted."""
+        """Send an alert; see `Channel`. It counts as sent if the server accepts any receiver."""
         settings = self.settings
-        password = secret(settings.password_env) if settings.password_env else ""
+        password = read_secret(settings.password_env) if settings.password_env else ""
         place = f"{settings.host}:{settings.port}"
         # Raised after the block: the errors of smtplib may repeat what the server wrote.
         try:
@@ -34,8 +34,8 @@ class MailServer:
                 # The mail is taken: what goes wrong from here on must not send it again.
                 with suppress(smtplib.SMTPException, OSError):
                     server.quit()
-            others = f"; it refused {', '.join(refused)}" if refused else ""
-            return f"{place} took the mail{others}"
+            refusals = f"; it refused {', '.join(refused)}" if refused else ""
+            return f"{place} took the mail{refusals}"
         except smtplib.SMTPAuthenticationError as error:
             problem = f"{place} refuses the login ({error.smtp_code}); check user and password_env"
         except smtplib.SMTPRecipientsRefused:

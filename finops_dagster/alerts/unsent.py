@@ -1,4 +1,4 @@
-"""Alerts that are to be sent, and what is left of them after a try."""
+"""Sends alerts through the channels, and keeps those that a channel did not take."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ A tick that takes a minute is discarded by Dagster, with all that it would have 
 """
 # The time limits of a channel are for each step of a conversation, of which a mail has many.
 _SEND_SECONDS = 15
-# A day of ticks: time enough to mend a channel that refuses everything.
+# The ticks of a day: enough time to repair a channel that refuses everything.
 _MOST_TRIES = 288
 _MOST_UNSENT = 100
 
 
 @dataclass
 class Unsent:
-    """An alert, and the names of the channels that have not taken it. It is stored as JSON."""
+    """An alert, and the names of the channels that have not taken it. Stored as JSON."""
 
     alert: Alert
     pending_channels: list[str]
     tries: int = 0
 
 
-def limited(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
-    """Return the alerts that are still to be sent, and a line for each that is dropped."""
+def drop_old(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
+    """Return the alerts without those to give up, and a line for each of these.
+
+    At most 100 are kept, the last ones of `unsent`, and none that was tried a day long.
+    """
     newest = unsent[-_MOST_UNSENT:]
     dropped = [f"not sent, as too many wait: {u.alert.title}" for u in unsent[:-_MOST_UNSENT]]
     dropped += [
@@ -47,25 +50,25 @@ def limited(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
 def send(
     unsent: Sequence[Unsent], channels: Mapping[str, Channel], end: float
 ) -> tuple[list[Unsent], list[str]]:
-    """Send alerts; return what a channel has not taken, and a line for each channel that failed.
+    """Send alerts; return those that are still unsent, and a line for each channel that failed.
 
-    A channel that failed is not tried again, and none is tried after `end`, a time of
-    `time.monotonic`. Channels that are no longer in `channels` are forgotten. Alerts with fewer
-    tries are sent first, so that one that is always refused does not hold up the others.
+    After a failure, a channel gets no further alert in this call. No send begins after `end`, a
+    time of `time.monotonic`. Pending channels that are not in `channels` are removed. Alerts with
+    fewer tries are sent first, so that one that is always refused does not delay the others.
     """
     problems: dict[str, str] = {}
     waiting: dict[int, Unsent] = {}
     for number, item in sorted(enumerate(unsent), key=lambda pair: pair[1].tries):
-        left, tries = [], item.tries
+        pending, tries = [], item.tries
         for name in (name for name in item.pending_channels if name in channels):
             if name not in problems and time.monotonic() < end:
                 problem = _send(channels[name], item.alert)
                 if problem is None:
                     continue
                 problems[name], tries = f"{name}: {problem}", item.tries + 1
-            left.append(name)
-        if left:
-            waiting[number] = Unsent(item.alert, left, tries)
+            pending.append(name)
+        if pending:
+            waiting[number] = Unsent(item.alert, pending, tries)
     return [waiting[number] for number in sorted(waiting)], [*problems.values()]
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from finops_dagster.alerts.alert import Alert
-from finops_dagster.alerts.send import SECONDS, SendFailed, network_problem, secret
+from finops_dagster.alerts.send import SECONDS, SendFailed, network_problem, read_secret
 from finops_dagster.settings_table import is_loopback
 
 
@@ -27,7 +27,7 @@ _OPENER = build_opener(_NoRedirects)
 
 @dataclass(frozen=True)
 class Webhook:
-    """A webhook whose URL is in the environment variable `url_env`."""
+    """A channel that posts alerts to a webhook; the environment variable `url_env` has its URL."""
 
     url_env: str
     form: Literal["slack", "teams"]
@@ -54,7 +54,7 @@ class Webhook:
         raise SendFailed(f"{problem} (the URL is in {self.url_env})")
 
     def _url(self) -> str:
-        url, is_usable = secret(self.url_env), False
+        url, is_usable = read_secret(self.url_env), False
         try:
             parts = urlsplit(url)
             host = parts.hostname or ""
@@ -80,7 +80,7 @@ def _answer(status: int) -> str:
 
 
 def slack_document(alert: Alert) -> dict[str, Any]:
-    """Return what Slack's incoming webhooks take: plain text, in which nothing is a link."""
+    """Return the JSON document for Slack's incoming webhooks: plain text without links."""
     text = alert.text
     for character, escape in {"&": "&amp;", "<": "&lt;", ">": "&gt;"}.items():
         text = text.replace(character, escape)
@@ -88,7 +88,7 @@ def slack_document(alert: Alert) -> dict[str, Any]:
 
 
 def teams_document(alert: Alert) -> dict[str, Any]:
-    """Return what Teams' workflows take: an adaptive card of plain text."""
+    """Return the JSON document for Teams' workflows: an adaptive card of plain text."""
 
     # Teams reads Markdown in a TextBlock, but not in the runs of a RichTextBlock.
     def block(text: str, **style: str) -> dict[str, Any]:

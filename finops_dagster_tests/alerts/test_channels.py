@@ -24,7 +24,7 @@ from finops_dagster.alerts.command import Command
 from finops_dagster.alerts.send import SendFailed
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.alerts.smtp import MailServer
-from finops_dagster.alerts.unsent import Unsent, limited, send
+from finops_dagster.alerts.unsent import Unsent, drop_old, send
 from finops_dagster.alerts.webhook import Webhook
 from finops_dagster_tests.servers.webhook import WebhookServer
 
@@ -311,7 +311,7 @@ def test_an_alert_that_is_always_refused_holds_up_no_other_and_is_dropped(
     for _ in range(2):
         waiting, _ = send(waiting, {"any": channel}, soon())
     assert channel.titles == ["good"]
-    assert limited(waiting) == ([], ["not sent in 3 tries, and dropped: bad"])
+    assert drop_old(waiting) == ([], ["not sent in 3 tries, and dropped: bad"])
 
 
 def test_no_send_begins_after_the_end_and_a_slow_one_is_not_waited_for(

@@ -195,7 +195,7 @@ def test_an_export_without_any_version_is_silent_too(
     assert alerts.tick() == []
     later()
     (text,) = alerts.tick()
-    assert text.startswith("acme has been silent for 4 days\n\nNo version is known; ")
+    assert text.startswith("acme has been silent for 4 days\n\nNo version was found; ")
     assert alerts.tick() == []
 
 
