@@ -13,7 +13,7 @@ from finops_dagster.billing.money import decimal_text, exact_sum
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row
-from finops_dagster.focus.comparison import Group, compared
+from finops_dagster.focus.comparison import Group, compare_charges
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import parquet_relation
 from finops_dagster.settings import Settings
@@ -29,7 +29,7 @@ def compare(settings: Settings, exports: tuple[str, str], month: BillingMonth) -
     first, second = (parquet_relation(_path(settings, export, month)) for export in exports)
     with DuckDB.of(settings.database.duckdb).scratch() as connection:
         try:
-            return compared(connection, first, second)
+            return compare_charges(connection, first, second)
         except duckdb.Error as error:
             raise BillError(
                 f"the charges of {' and '.join(exports)} of {month} cannot be compared: "

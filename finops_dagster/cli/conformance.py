@@ -10,7 +10,7 @@ from finops_dagster.billing.errors import BillError, count_text, first_line, rep
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, cell_text
-from finops_dagster.focus.conformance import BrokenRule, conforms
+from finops_dagster.focus.conformance import BrokenRule, find_broken_rules
 from finops_dagster.focus.month import FOCUS_VERSION, focus_lake
 from finops_dagster.focus.rules import rules_of
 from finops_dagster.focus.specification import Specification
@@ -58,7 +58,9 @@ def check(settings: Settings, selection: Selection) -> tuple[list[Broken], list[
             status.update(f"reading {export} {month}")
             with DuckDB.of(settings.database.duckdb).scratch() as connection:
                 try:
-                    rules = conforms(connection, parquet_relation(file.local()), specification)
+                    rules = find_broken_rules(
+                        connection, parquet_relation(file.local()), specification
+                    )
                 except duckdb.Error as error:
                     problem = f"{file.location} cannot be read: {first_line(error)}"
                     raise BillError(f"{problem}; {reprocess_advice(export, month)}") from error

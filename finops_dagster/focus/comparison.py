@@ -20,7 +20,8 @@ _KEYS = Sql("SubAccountId, ServiceName, ChargeCategory, BillingCurrency")
 class Group:
     """The charges of an account, service, category and currency in two exports.
 
-    Each pair has the value of the first export and that of the second one.
+    Each pair has the value of the first export and that of the second one. `rows` are numbers of
+    charges.
     """
 
     account: str | None
@@ -37,13 +38,13 @@ class Group:
         return self.billed[0] != self.billed[1] or self.effective[0] != self.effective[1]
 
 
-def counterparts(
+def comparable_exports(
     derivation: FocusDerivation, exports: Iterable[str]
 ) -> Iterator[tuple[str, FocusMonth]]:
-    """Yield those of the exports, with their records, with which a month's charges are compared.
+    """Yield the exports, with the records of their charges, that should have the same costs.
 
-    Of the two bills, one is the vendor's own FOCUS and the other is not. Both are of a same billing
-    account. Nothing but footers and account ids is read.
+    They have a billing account in common with the month of `derivation`, and one of the two bills
+    is a FOCUS export of the vendor and the other one is not. Only footers and account ids are read.
     """
     is_own = _is_own_focus(derivation, derivation.export)
     for export in exports:
@@ -61,10 +62,13 @@ def counterparts(
                 yield export, record
 
 
-def differences(derivation: FocusDerivation, export: str) -> Sequence[Group]:
-    """Return the groups in which a month's charges differ from those of another export."""
+def differing_groups(derivation: FocusDerivation, export: str) -> Sequence[Group]:
+    """Return the groups in which a cost of a month's charges differs from that of another export.
+
+    Those with the largest differences come first.
+    """
     with derivation.duckdb.scratch() as connection:
-        groups = compared(connection, *_charges(derivation, export))
+        groups = compare_charges(connection, *_charges(derivation, export))
     return [group for group in groups if group.differs]
 
 
@@ -79,10 +83,13 @@ def _charges(derivation: FocusDerivation, export: str) -> tuple[Sql, Sql]:
     return parquet_relation(derivation.file.local()), parquet_relation(other.local())
 
 
-def compared(connection: duckdb.DuckDBPyConnection, first: Sql, second: Sql) -> Sequence[Group]:
-    """Return all groups of charges, those with the largest differences first.
+def compare_charges(
+    connection: duckdb.DuckDBPyConnection, first: Sql, second: Sql
+) -> Sequence[Group]:
+    """Return all groups of two exports' charges, those with the largest differences first.
 
-    `first` and `second` are what follows FROM to read the charges.
+    `first` and `second` are what follows FROM to read the charges of each. Equal groups are among
+    them.
     """
     sides = Sql(
         " UNION ALL ".join(
@@ -111,8 +118,7 @@ def compared(connection: duckdb.DuckDBPyConnection, first: Sql, second: Sql) -> 
 
 
 def _group(row: tuple[Any, ...]) -> Group:
-    account, service, category, currency, *rest = row
-    rows0, rows1, *costs, _ = rest
+    account, service, category, currency, rows0, rows1, *costs, _ = row
     billed0, billed1, effective0, effective1 = (cost or Decimal(0) for cost in costs)
     return Group(
         account,

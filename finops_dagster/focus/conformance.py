@@ -34,10 +34,10 @@ _LINE_ITEMS = "x_source_line_items"
 
 @dataclass(frozen=True)
 class BrokenRule:
-    """A rule with the number of charges that break it; all of them where it is on a whole column.
+    """A rule with the number of charges that break it; all charges if it is on a whole column.
 
-    `example` has the values of the rule's columns in one such charge, with its line items if the
-    charges say them. Of a rule on all charges together, it has two of the values.
+    `example` has the values of the rule's columns in one such charge, and its line items if the
+    charges have their ids. For a UniqueRule, it has the key and two of its values.
     """
 
     rule: Rule
@@ -45,15 +45,16 @@ class BrokenRule:
     example: Mapping[str, Any]
 
 
-def conforms(
+def find_broken_rules(
     connection: duckdb.DuckDBPyConnection,
     relation: Sql,
     specification: Specification | None = None,
 ) -> Sequence[BrokenRule]:
-    """Return the rules that charges break, disputed ones too, by id; FOCUS 1.2's by default.
+    """Return the rules of FOCUS that charges break, sorted by id; empty if they conform.
 
-    `relation` is what follows FROM to read the charges. Values of other types are read as FOCUS's
-    types. A rule on a column that is missing is not checked: its `present` is broken.
+    `relation` is what follows FROM to read the charges. The rules are those of FOCUS 1.2 without a
+    `specification`. Disputed ones are among them. A value of another type is cast to FOCUS's type.
+    If a column is missing, only its rule `present` is broken: no other rule on it is checked.
     """
     specification = specification or Specification.load()
     described = connection.execute(f"DESCRIBE FROM {relation}").fetchall()
@@ -120,18 +121,20 @@ class _Charges:
         return {}
 
     def _broken_unique(self, rule: UniqueRule) -> BrokenRule | None:
-        one, per = quoted(rule.one), quoted(rule.per)
+        key, value = quoted(rule.key_column), quoted(rule.value_column)
         row = self._first(
             Sql(
-                f"SELECT {per}, min({one}), max({one}), sum(count(*)) OVER ()::BIGINT "
-                f"FROM {self.readable} WHERE {per} IS NOT NULL GROUP BY {per} "
-                f"HAVING min({one}) IS NULL OR min({one}) <> max({one}) ORDER BY {per} LIMIT 1"
+                f"SELECT {key}, min({value}), max({value}), sum(count(*)) OVER ()::BIGINT "
+                f"FROM {self.readable} WHERE {key} IS NOT NULL GROUP BY {key} "
+                f"HAVING min({value}) IS NULL OR min({value}) <> max({value}) "
+                f"ORDER BY {key} LIMIT 1"
             )
         )
         if row is None:
             return None
-        key, *values, rows = row
-        return BrokenRule(rule, rows, {rule.per: key, rule.one: list(dict.fromkeys(values))})
+        first_key, *values, rows = row
+        example = {rule.key_column: first_key, rule.value_column: list(dict.fromkeys(values))}
+        return BrokenRule(rule, rows, example)
 
     def _example(self, rule: ChargeRule) -> dict[str, Any]:
         """Return the rule's columns in one charge that breaks it, as they were written."""

@@ -1,4 +1,4 @@
-"""Charges add up to their bill: the totals of both, and the entries of what differs."""
+"""Reconciles charges with their bill: the totals of both, and the entries of what differs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class RuleTotals:
-    """The charges that one rule made, in one currency; `sums` are of the costs, by column."""
+    """The charges of one rule in one currency; `sums` has the sum of each of COSTS by column."""
 
     rule: str
     currency: str
@@ -59,7 +59,10 @@ class RuleTotals:
 
 
 def totals_by_rule(connection: DuckDBPyConnection, charges: Sql) -> list[RuleTotals]:
-    """Return the number of charges and their costs, by rule and currency."""
+    """Return the number of charges and their costs, by rule and currency.
+
+    `charges` is what follows FROM to read them. A charge without a currency has the currency "".
+    """
     sums = Sql(", ".join(f"coalesce(sum({quoted(name)}), 0)" for name in COSTS))
     rows = connection.execute(
         f"SELECT x_rule, coalesce({quoted(CURRENCY)}, ''), count(*), {sums} "
@@ -71,10 +74,10 @@ def totals_by_rule(connection: DuckDBPyConnection, charges: Sql) -> list[RuleTot
     ]
 
 
-def month_totals(of_rules: Iterable[RuleTotals]) -> Totals:
+def month_totals(rule_totals: Iterable[RuleTotals]) -> Totals:
     """Return the totals of a month's charges; BilledCost is their headline cost."""
     rows, sums, costs = 0, defaultdict[str, Decimal](Decimal), defaultdict[str, Decimal](Decimal)
-    for totals in of_rules:
+    for totals in rule_totals:
         rows += totals.rows
         costs[totals.currency] = exact_sum([costs[totals.currency], totals.sums[COST]])
         for name, amount in totals.sums.items():
@@ -82,19 +85,20 @@ def month_totals(of_rules: Iterable[RuleTotals]) -> Totals:
     return Totals(rows, sums[COST], sums, costs)
 
 
-def add_up(
-    mapping: FocusMapping, of_kinds: Sequence[KindTotals], of_rules: Sequence[RuleTotals]
+def reconciled_entries(
+    mapping: FocusMapping, kind_totals: Sequence[KindTotals], rule_totals: Sequence[RuleTotals]
 ) -> list[Entry]:
-    """Return the entries of a month: what the charges of each kind leave out or move.
+    """Reconcile the charges of a month with its bill, and return the entries of the month.
 
-    Raises ReconciliationError for a kind whose costs differ although it moves none, for a line item
-    without its charge, and for kinds that should cancel and do not.
+    `kind_totals` are the totals of the bill's line items, `rule_totals` those of the charges.
+    Raises ReconciliationError if a kind that may not move costs has other costs in its charges, if
+    a line item has no charge, and if kinds that should cancel each other do not.
     """
     kinds = mapping.kinds_of_rules()
     charges: dict[tuple[str, str], list[RuleTotals]] = defaultdict(list)
-    for totals in of_rules:
+    for totals in rule_totals:
         charges[kinds[totals.rule].name, totals.currency].append(totals)
-    items = {(mapping.kinds[kind.kind].name, kind.currency): kind for kind in of_kinds}
+    items = {(mapping.kinds[kind.kind].name, kind.currency): kind for kind in kind_totals}
     entries = []
     for kind in mapping.kinds:
         for currency in sorted({c for name, c in {*items, *charges} if name == kind.name}):
@@ -136,11 +140,11 @@ def _require_cancelled(mapping: FocusMapping, entries: Iterable[Entry]) -> None:
     for entry in entries:
         if groups[entry.kind]:
             moved[groups[entry.kind], entry.currency].append(entry)
-    for (group, currency), of_group in moved.items():
-        for what in ("billed", "effective"):
-            rest = exact_sum(getattr(entry, what) for entry in of_group)
-            if rest:
+    for (group, currency), group_entries in moved.items():
+        for name in ("billed", "effective"):
+            difference = exact_sum(getattr(entry, name) for entry in group_entries)
+            if difference:
                 raise ReconciliationError(
-                    f"what {group} moves leaves {decimal_text(rest)} {currency} of the {what} "
-                    f"cost; {REPORT}"
+                    f"what {group} moves leaves {decimal_text(difference)} {currency} of the "
+                    f"{name} cost; {REPORT}"
                 )

@@ -16,19 +16,20 @@ _RESULT = re.compile(r"\s*(?:NULL|'([^']*)')\s*(?:WHEN\b.*)?", re.DOTALL)
 
 
 def enum_type(texts: Collection[str]) -> Sql:
-    """Return the ENUM type of texts. There must be one, as DuckDB has no ENUM without any."""
+    """Return the ENUM type of these texts, of which there must be at least one."""
     return Sql(f"ENUM ({', '.join(map(literal, sorted(texts)))})")
 
 
 def literal_texts(sql: str) -> set[str] | None:
-    """Return all texts that SQL can give: a literal, NULL, or a CASE that gives these alone.
+    """Return all texts that an SQL expression can evaluate to; None if they are not known.
 
-    None for any other SQL, also for a CASE in a CASE, and for literals that contain quotes.
+    They are known for a literal, NULL, and a CASE whose results are literals or NULL. They are not
+    known for a CASE in a CASE, and for literals that contain quotes.
     """
     results = [sql]
     if case := _CASE.fullmatch(sql):
         _, *results = re.split(r"\b(?:THEN|ELSE)\b", case[1])
-    found = [_RESULT.fullmatch(result) for result in results if "CASE" not in result]
-    if len(found) < len(results) or None in found:
+    matches = [_RESULT.fullmatch(result) for result in results if "CASE" not in result]
+    if len(matches) < len(results) or None in matches:
         return None
-    return {match[1] for match in found if match and match[1] is not None}
+    return {match[1] for match in matches if match and match[1] is not None}

@@ -1,4 +1,4 @@
-"""Which exports have charges, and the derivation of a month of one of them."""
+"""Finds the exports that have charges, and derives a month of one of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from finops_dagster.tables.database import DuckDB
 
 
 def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
-    """Return the exports whose bills an export's charges are derived from, by dataset.
+    """Return the names of the exports from whose bills an export's charges are derived, by dataset.
 
-    The export itself has the dataset "" if it is the only one. None if the export has no charges.
+    If it is only the export itself, the dataset is "". None if no format of the export has a
+    mapping.
     """
     formats = VENDORS[export.vendor].formats(export)
     has_mapping = any((export.vendor, name) in MAPPINGS for name in formats)
@@ -27,18 +28,19 @@ def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
 def no_charges_reason(
     export: ExportSettings, month: BillingMonth, exports: Iterable[ExportSettings]
 ) -> str | None:
-    """Return why a month of an export with charges has none, or None if it has some.
+    """Return why a month of an export cannot have charges by the settings; None if it can.
 
-    An export that completes its bill does not have the month, by its settings. `exports` are all.
+    It cannot if the export that completes its bill does not have the month. `exports` are all
+    exports of the settings.
     """
     names = (focus_exports(export) or {}).values()
-    for other in exports:
-        if other.name in names and month not in other.months():
-            bound = "starts" if str(month) < other.start_month else "ends"
-            limit = other.start_month if bound == "starts" else other.end_month
+    for source in exports:
+        if source.name in names and month not in source.months():
+            bound = "starts" if str(month) < source.start_month else "ends"
+            limit = source.start_month if bound == "starts" else source.end_month
             return (
-                f"{export.name} {month} has no charges, as {other.name}, which completes its bill, "
-                f"{bound} with {limit}; to have them, change its {bound[:-1]}_month"
+                f"{export.name} {month} has no charges, as {source.name}, which completes its "
+                f"bill, {bound} with {limit}; to have them, change its {bound[:-1]}_month"
             )
     return None
 

@@ -1,8 +1,8 @@
-"""What a mapping to FOCUS is: which charges a line item becomes, and the SQL of their columns.
+"""A mapping to FOCUS: which charges a line item becomes, and the SQL of their columns.
 
 A mapping is data: the columns that it reads, lookup tables, the kinds of line items with their
-charges, and an expression for each FOCUS column. `FocusQuery` makes SQL of it. SQL in a mapping is
-written in this code; nothing of a bill or of the settings is part of it.
+charges, and an expression for each FOCUS column. `FocusQuery` makes queries from it. All SQL of a
+mapping is written in this code; no text of a bill or of the settings becomes a part of it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ _MAP_ENTRY = re.compile(r"(\w+)\[(.+)\]")
 class Input:
     """A column of the bill, under the name by which expressions read it.
 
-    `spellings` are the names that it may have in the bill, `product[region]` for an entry of a map.
-    The first that is not NULL counts; the name itself is tried first. Where the bill has none, the
-    input is NULL. `build` instead makes SQL of all columns of the bill, and names those it reads.
+    `spellings` are further names that it may have in the bill; `product[region]` is an entry of a
+    map. The value is the first one that is not NULL, of the name itself and then of the spellings;
+    NULL if the bill has none of these columns. If `build` is set, it is called with the bill's
+    columns instead, and returns SQL for the cell and the columns that this reads.
     """
 
     name: str
@@ -67,9 +68,9 @@ class Input:
 
 @dataclass(frozen=True)
 class Expression:
-    """The SQL of a column of the charges, and why it is so, where that is not plain.
+    """The SQL of a column of the charges, with the reason for it if that is not obvious.
 
-    `type` is for columns that FOCUS does not define; those begin with `x_`.
+    `type` is set only for columns that FOCUS does not define, which begin with `x_`.
     """
 
     sql: str
@@ -79,10 +80,10 @@ class Expression:
 
 @dataclass(frozen=True)
 class Charge:
-    """A charge that a line item becomes. `rule` is its `x_rule`.
+    """A charge that a line item becomes; `rule` is the value of its column `x_rule`.
 
-    `columns` are the expressions that differ from the mapping's. A charge that is not the first of
-    its kind may have a condition, `when`.
+    `columns` has the SQL of columns that differs from the mapping's. `when` is the SQL condition
+    under which a line item becomes this charge; the first charge of a kind has none.
     """
 
     rule: str
@@ -92,11 +93,11 @@ class Charge:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of line items, told by a condition, with the charges that each becomes.
+    """A kind of line items, for which the SQL condition `when` holds, and the charges of each.
 
-    Costs of its charges may differ from the bill only if `moved` says why: the difference is then a
-    named entry of the month. Kinds with the same `cancels` move amounts among each other, whose sum
-    over the month is 0.
+    The costs of its charges may differ from the bill only if `moved` has the reason: the difference
+    is then an entry of the month. Kinds with the same `cancels`, a name, move amounts among each
+    other: the sum of their entries over the month is 0.
     """
 
     name: str
@@ -110,11 +111,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class Lookup:
-    """A table of a CSV file in `lookups/`, joined to the line items by its first columns.
+    """A CSV file in `lookups/`, which is joined to the line items by its first columns, the keys.
 
-    `keys` are the SQL of the key cells, one for each key column. Expressions, and the keys of the
-    lookups after this one, read the column `category` of the lookup `service` as
-    `service_category`; `service_is_known` is whether the table has the line item's key.
+    `keys` has the SQL of a line item's value for each key column. Expressions, and the keys of
+    later lookups, read the column `category` of the lookup `service` as `service_category`;
+    `service_is_known` is whether the table has the line item's key.
     """
 
     name: str
@@ -131,13 +132,14 @@ class Lookup:
 class FocusMapping:
     """How the line items of a format become charges.
 
-    `headline` and `amortized` are SQL of the amounts of a line item that the sums of BilledCost and
-    EffectiveCost must equal. The first kind whose condition holds counts; the last one takes all
-    others. `derived` are computed from the other columns of the charge. `extra_lines` is a SELECT
-    FROM bill that gives further line items, made of several. `line_items` is SQL for the list of
-    the vendor's ids of a line item; `line_number` counts the rows of the bill's file, and `dataset`
-    names the file if there are several. `steps` add columns to the line items after the lookups:
-    each reads those before it, so that the SQL of what many expressions read is written once.
+    `columns` has the expression of each column of a charge, `derived` those that read other columns
+    of the charge. A line item is of the first kind whose condition holds; the last kind has no
+    condition. `headline` and `amortized` are SQL for the amounts of a line item: their sums must
+    equal those of BilledCost and EffectiveCost. `steps` add columns to the line items after the
+    lookups, for SQL that many expressions read; each step reads the columns of those before it.
+    `extra_lines` is a SELECT FROM bill of further line items, which are computed from several ones.
+    `line_items` is SQL for the list of the vendor's ids of a line item; in it, `line_number` is the
+    number of the row in the bill's file, and `dataset` the file's dataset.
     """
 
     name: str
@@ -174,5 +176,5 @@ class FocusMapping:
         return f"{self.name} {digest.hexdigest()[:12]}"
 
     def kinds_of_rules(self) -> dict[str, Kind]:
-        """Return each rule's kind."""
+        """Return {rule: its kind} for the rules of all charges."""
         return {charge.rule: kind for kind in self.kinds for charge in kind.charges}

@@ -1,4 +1,4 @@
-"""A month's charges: derived from its bill in the lake, written beside it, and accounted for.
+"""Derives a month's charges from its bill in the lake, reconciles them, and writes them beside it.
 
 `<parquet_dir>/focus/<export>/billing_month=2024-01/<export>-2024-01.parquet`
 """
@@ -35,8 +35,8 @@ from finops_dagster.focus.entries import (
     CURRENCY,
     REPORT,
     Entry,
-    add_up,
     month_totals,
+    reconciled_entries,
     totals_by_rule,
 )
 from finops_dagster.focus.mapping import FocusMapping
@@ -66,9 +66,9 @@ class FocusMonth:
     """The record of a month's charges, as the footer of their file has it.
 
     `version` has the version id of the bill, the number of charges and the sums of their costs; its
-    headline cost is BilledCost. `mapping` is the version of the mapping, `sources` are the version
-    ids of all bills that the charges are of, by export. `unknown` are the keys that a lookup does
-    not have, with their line items, by lookup.
+    headline cost is BilledCost. `mapping` is the version of the mapping. `sources` has the version
+    ids of all bills from which the charges are derived, by export. `unknown` has, by lookup, the
+    keys that the lookup lacks with the numbers of their line items: at most 20 keys.
     """
 
     version: LoadedVersion
@@ -90,11 +90,11 @@ class FocusMonth:
 
     @property
     def load_version(self) -> str:
-        """The version id in a warehouse's ledger: of all bills and of the mapping."""
+        """The version id in a warehouse's ledger: those of all bills, and that of the mapping."""
         return " ".join([*self.sources.values(), self.mapping])
 
     def footer(self, export: str) -> dict[str, str]:
-        """Return the texts that `read` reads."""
+        """Return the footer texts of the file, which `read` reads."""
         return {
             "export": export,
             **footer_of(self.version),
@@ -106,7 +106,7 @@ class FocusMonth:
 
 
 def focus_lake(lake: Lake) -> Lake:
-    """Return the lake of the charges, which lies in the lake of the bills."""
+    """Return the lake of the charges, which is the folder `focus` of the lake of the bills."""
     return lake.below("focus")
 
 
@@ -153,9 +153,11 @@ class FocusDerivation:
         return versions
 
     def current(self) -> FocusMonth | None:
-        """Return the record of the month's file, if it is of the lake's bills and this mapping.
+        """Return the record of the month's file if the file is up to date; otherwise None.
 
-        None otherwise, and where the file's rows do not have the totals of its footer.
+        It is up to date if it was derived from the versions of the bills that the lake has, with
+        this mapping, and if its rows have the totals of its footer. In a store, the bytes of the
+        file are verified instead of its rows. Raises StageMissing if the lake lacks a bill.
         """
         record = FocusMonth.read(self.file)
         if record is None or self.difference(record) is not None:
@@ -172,9 +174,10 @@ class FocusDerivation:
         return record if totals.difference(record.version.totals) is None else None
 
     def difference(self, record: FocusMonth) -> str | None:
-        """Return how a record differs from the lake's bills or this mapping; None if it does not.
+        """Return why a record is out of date, as text for people; None if it is up to date.
 
-        Raises StageMissing if the lake lacks a bill.
+        It is compared with the versions of the bills in the lake, and with the mapping. Raises
+        StageMissing if the lake lacks a bill.
         """
         for export, version in self.sources().items():
             if record.sources.get(export) != version.manifest_id:
@@ -272,15 +275,15 @@ class FocusDerivation:
         Raises ReconciliationError if they do not add up to the bills.
         """
         bill = versions[self.export]
-        of_kinds = query.totals_by_kind()
-        self._require_whole_bill(versions, of_kinds)
+        kind_totals = query.totals_by_kind()
+        self._require_whole_bill(versions, kind_totals)
         charges = query.charges([*COSTS, CURRENCY])
-        of_rules = totals_by_rule(query.connection, Sql(f"({charges})"))
-        entries = add_up(self.mapping, of_kinds, of_rules)
+        rule_totals = totals_by_rule(query.connection, Sql(f"({charges})"))
+        entries = reconciled_entries(self.mapping, kind_totals, rule_totals)
         unknown = {name: dict(keys[:_MOST_UNKNOWN]) for name, keys in query.unknown_keys()}
         version = LoadedVersion(
             bill.manifest_id,
-            month_totals(of_rules),
+            month_totals(rule_totals),
             FOCUS_FORMAT,
             bill.files,
             bill.bytes,
@@ -290,20 +293,21 @@ class FocusDerivation:
         return FocusMonth(version, self.mapping.version, ids, entries, unknown)
 
     def _require_whole_bill(
-        self, versions: Mapping[str, LoadedVersion], of_kinds: Sequence[KindTotals]
+        self, versions: Mapping[str, LoadedVersion], kind_totals: Sequence[KindTotals]
     ) -> None:
         """Raise ReconciliationError unless the kinds have all rows of the bills, and their cost.
 
         The headline costs of a second bill are the amortized costs of the first one.
         """
-        first, *others = versions.values()
+        first, *completing = versions.values()
         recorded = Totals(sum(v.totals.rows for v in versions.values()), first.totals.cost)
-        counted = Totals(sum(k.rows for k in of_kinds), exact_sum(k.headline for k in of_kinds))
-        amortized = exact_sum(k.amortized for k in of_kinds)
-        if counted != recorded or any(other.totals.cost != amortized for other in others):
+        cost = exact_sum(kind.headline for kind in kind_totals)
+        counted = Totals(sum(kind.rows for kind in kind_totals), cost)
+        amortized = exact_sum(kind.amortized for kind in kind_totals)
+        if counted != recorded or any(bill.totals.cost != amortized for bill in completing):
             raise ReconciliationError(
                 f"the line items of {self.export} {self.month} have {counted} (amortized "
                 f"{decimal_text(amortized)}), but the lake has {recorded}"
-                + "".join(f" and {other.totals}" for other in others)
+                + "".join(f" and {bill.totals}" for bill in completing)
                 + f"; {REPORT}"
             )

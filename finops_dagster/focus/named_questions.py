@@ -1,4 +1,4 @@
-"""The questions about the charges that have a name: SQL over `focus`, a file for each."""
+"""Common questions about the charges by name: SQL over the view `focus`, a file for each."""
 
 from __future__ import annotations
 

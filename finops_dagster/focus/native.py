@@ -1,9 +1,10 @@
-"""What mappings of exports share that are FOCUS already: columns, repairs and their record.
+"""Mappings of exports that are FOCUS already: their columns, repairs, and the record of repairs.
 
-Each column of FOCUS is the export's own, under its name or an older one. A column that the version
-of the export lacks is derived where that is possible, and NULL otherwise. A `Repair` changes what a
-vendor is known to export wrongly: `x_source_changes` has its code and `x_source_values` the value
-that the vendor wrote, both by charge. What no repair can mend stays, for the checks to show.
+A column of FOCUS is read from the export, under its name or an older one. A column that the export
+lacks is derived if possible, and NULL otherwise. A `Repair` changes what a vendor is known to
+export wrongly. Each charge records its repairs: `x_source_changes` has their codes, and
+`x_source_values` the values that the vendor wrote. Mistakes without a repair stay, and the checks
+show them.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ OLDER_NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class NativeMapping:
-    """A mapping of an export that is FOCUS already.
+    """The parts of a mapping of an export that is FOCUS already; see `focus_mapping`.
 
-    `names` are further names of columns, beside `OLDER_NAMES`. `derived` are the SQL of columns
-    that the export may lack, and of the vendor's own columns that repairs change; the repairs are
-    tried in their order, and the first one counts. References are as in `Repair`. `builds` make
-    inputs that are more than one cell.
+    `names` has further names that a column of FOCUS may have in the export, beside `OLDER_NAMES`.
+    `derived` has the SQL of columns that the export may lack, and of the vendor's own columns that
+    repairs change, with references as in `Repair`. Of the `repairs` of a column, the first one
+    whose condition holds is made. `builds` has the `build` of inputs that are not one column.
     """
 
     name: str
@@ -61,7 +62,7 @@ class NativeMapping:
     line_items: str = "[CAST(line_number AS VARCHAR)]"
 
     def focus_mapping(self) -> FocusMapping:
-        """Return the mapping. Its rules are the names of its kinds."""
+        """Return the FocusMapping of these parts. The rules of its charges are names of kinds."""
         columns = {
             name: Expression(self.sql(f"{{{name}}}"), self._why(name), self._type(name))
             for name in self._names
@@ -88,7 +89,10 @@ class NativeMapping:
         )
 
     def sql(self, text: str) -> str:
-        """Return SQL whose references are the columns that the steps add, or the vendor's."""
+        """Return SQL with each reference, such as `{BilledCost}`, as the name of a column.
+
+        If the column is derived or repaired, it is the one that the steps add; else the vendor's.
+        """
 
         def column(match: re.Match[str]) -> str:
             return f"new_{match[1]}" if match[1] in self._texts else match[1]
@@ -114,7 +118,10 @@ class NativeMapping:
             yield {f"new_{column}": self._value(column) for column in levels[level]}
 
     def _level(self, column: str) -> int:
-        """Return how many columns in a row the column depends on. RecursionError for a circle."""
+        """Return the length of the chain of columns on which a column depends.
+
+        Raises RecursionError for a circle.
+        """
         references = {name for text in self._texts[column] for name in _REFERENCE.findall(text)}
         return max((self._level(name) + 1 for name in references & self._texts.keys()), default=0)
 
@@ -123,25 +130,25 @@ class NativeMapping:
         return f"CASE {cases} END"
 
     def _value(self, column: str) -> str:
-        own = self.sql(self._own(column))
+        unrepaired = self.sql(self._unrepaired(column))
         to_type = self._sql_type(column)
         cases = "".join(
             f" WHEN {number} THEN CAST({self.sql(repair.value or '')} AS {to_type})"
             for number, repair in enumerate(self._repairs(column))
         )
-        return f"CASE repair_{column}{cases} ELSE {own} END" if cases else own
+        return f"CASE repair_{column}{cases} ELSE {unrepaired} END" if cases else unrepaired
 
-    def _own(self, column: str) -> str:
+    def _unrepaired(self, column: str) -> str:
         """Return SQL for the value without repairs: NULL where FOCUS allows none."""
         expression = self._derived.get(column)
-        own = expression.sql if expression else column
+        value = expression.sql if expression else column
         condition = is_null(SPECIFICATION.column(column)) if column[:2] != "x_" else None
-        return f"CASE WHEN {condition} THEN NULL ELSE {own} END" if condition else own
+        return f"CASE WHEN {condition} THEN NULL ELSE {value} END" if condition else value
 
     @cached_property
     def _texts(self) -> dict[str, list[str]]:
         """The SQL of each column that is derived or repaired."""
-        texts = {name: [self._own(name)] for name in self._derived}
+        texts = {name: [self._unrepaired(name)] for name in self._derived}
         for column in self._by_column:
             for repair in self._repairs(column):
                 texts.setdefault(column, []).extend((repair.when, repair.value or ""))
@@ -217,5 +224,4 @@ class NativeMapping:
         return f"rtrim(rtrim({text}, '0'), '.')" if is_money else text
 
     def _sql_type(self, column: str) -> Sql:
-        own = self._type(column)
-        return own or Sql(SPECIFICATION.column(column).type.sql_type)
+        return self._type(column) or Sql(SPECIFICATION.column(column).type.sql_type)

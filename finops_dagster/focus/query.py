@@ -29,7 +29,10 @@ _MOST_ENUM_TEXTS = 4096
 
 @dataclass(frozen=True)
 class KindTotals:
-    """The line items of one kind in one currency; `kind` is its number in the mapping."""
+    """The totals of the line items of one kind in one currency.
+
+    `kind` is the position of the kind in the mapping's `kinds`, from 0.
+    """
 
     kind: int
     currency: str
@@ -40,12 +43,13 @@ class KindTotals:
 
 @dataclass(frozen=True)
 class FocusQuery:
-    """The queries of one month: `sources` are what follows FROM for its files, by dataset.
+    """The queries that derive the charges of one month. Call `prepare` before any other method.
 
-    A month of one file has the dataset "". Each relation has the rows' numbers in
-    `file_row_number`. `constants` are the values of the columns that all charges of the month
-    share, such as `x_export`. `texts` are all texts of columns that have few, by dataset. Call
-    `prepare` before a query runs.
+    `sources` has what follows FROM to read the month's bill, by dataset; a single bill has the
+    dataset "". Each has the numbers of its rows in `file_row_number`. `constants` has the SQL of
+    the columns with the same value in all charges of the month, such as `x_export`. `texts` has, by
+    dataset and column, all texts of columns that have only few, as `lake.distinct_texts` returns
+    them.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -79,21 +83,21 @@ class FocusQuery:
     def charges(self, names: Collection[str] | None = None) -> Sql:
         """Return the SELECT of the month's charges: the columns of FOCUS first, in its order.
 
-        With `names`, they have these columns and `x_rule` alone.
+        With `names`, they have only these columns and `x_rule`.
         """
         mapping = self.mapping
-        given = [*mapping.columns, *mapping.derived, *ADDED_TYPES]
+        mapped = [*mapping.columns, *mapping.derived, *ADDED_TYPES]
         if names is not None:
-            given = [name for name in given if name in (*names, "x_rule")]
+            mapped = [name for name in mapped if name in (*names, "x_rule")]
         vendors = self._vendor_columns if names is None else []
         derived = {
             name: self._typed(name, Sql(mapping.derived[name].sql))
-            for name in given
+            for name in mapped
             if name in mapping.derived
         }
-        lines = self._lines_by_charge(given, vendors)
-        defined = [c.name for c in self.specification.columns if c.name in given]
-        added = [name for name in given if name not in defined]
+        lines = self._lines_by_charge(mapped, vendors)
+        defined = [c.name for c in self.specification.columns if c.name in mapped]
+        added = [name for name in mapped if name not in defined]
         columns = ", ".join(
             f"{derived.get(name, quoted(name))} AS {quoted(name)}"
             for name in [*defined, *added, *vendors]
@@ -116,7 +120,10 @@ class FocusQuery:
         return [KindTotals(*row) for row in rows]
 
     def unknown_keys(self) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-        """Yield each lookup's name with the keys that it lacks, and the number of line items."""
+        """Yield each lookup's name, and pairs of a key that it lacks and its number of line items.
+
+        The key with the most line items is first.
+        """
         for lookup in self.mapping.lookups:
             table, names = _table(lookup), self._lookup_columns[lookup.name]
             cells = Sql(", ".join(f"{key} AS key{n}" for n, key in enumerate(lookup.keys)))
@@ -124,8 +131,10 @@ class FocusQuery:
             on = Sql(" AND ".join(f"{quoted(names[n])} = {key}" for n, key in enumerate(keys)))
             lines = Sql(f"({self._lines(lookup.keys, with_extra=False)})")
             # Line items repeat the cells of which a key is made: each key is made once.
-            words = _words(lookup.keys)
-            read = Sql(", ".join(quoted(name) for name in self._columns(lines) if name in words))
+            identifiers = _identifiers(lookup.keys)
+            read = Sql(
+                ", ".join(quoted(name) for name in self._columns(lines) if name in identifiers)
+            )
             lines = Sql(f"SELECT {read}, count(*) AS line_items FROM {lines} GROUP BY ALL")
             yield (
                 lookup.name,
@@ -154,10 +163,10 @@ class FocusQuery:
 
     def _bill(self, used: Iterable[str]) -> Sql:
         """Return the SELECT of the inputs of all datasets; built ones only if `used` names them."""
-        datasets = (self._dataset(name, _words(used)) for name in self.sources)
+        datasets = (self._dataset(name, _identifiers(used)) for name in self.sources)
         return Sql(" UNION ALL BY NAME ".join(datasets))
 
-    def _dataset(self, dataset: str, words: Collection[str]) -> Sql:
+    def _dataset(self, dataset: str, identifiers: Collection[str]) -> Sql:
         """Return the SELECT of a dataset's inputs, and of its other columns as `x_...`."""
         columns = self._bill_columns[dataset]
         cells, read, joins = list[str](), set[str](), list[Sql]()
@@ -165,7 +174,7 @@ class FocusQuery:
             cell, names = column.sql(columns)
             read.update(names)
             if column.build is not None and names:
-                if column.name not in words:
+                if column.name not in identifiers:
                     continue
                 joins.append(_combinations_join(column, dataset, names))
                 cell = Sql(f"{_combinations_table(column, dataset)}.cell")
@@ -227,21 +236,21 @@ class FocusQuery:
         Only those lookups, steps and built inputs are part of it that `used` names, which is SQL:
         they cost most of the time.
         """
-        words, added, joins = _words(used), list[Sql](), list[tuple[Sql, Sql]]()
+        identifiers, added, joins = _identifiers(used), list[Sql](), list[tuple[Sql, Sql]]()
         for step in reversed(self.mapping.steps):
-            cells = {name: sql for name, sql in step.items() if name in words}
-            words |= _words(cells.values())
+            cells = {name: sql for name, sql in step.items() if name in identifiers}
+            identifiers |= _identifiers(cells.values())
             added.insert(0, Sql("".join(f", {sql} AS {quoted(n)}" for n, sql in cells.items())))
         for lookup in reversed(self.mapping.lookups):
             names = self._lookup_columns[lookup.name]
-            if not words.isdisjoint([*names, f"{lookup.name}_is_known"]):
-                words |= _words(lookup.keys)
+            if not identifiers.isdisjoint([*names, f"{lookup.name}_is_known"]):
+                identifiers |= _identifiers(lookup.keys)
                 joins.insert(0, _join(lookup, names))
-        lines = self._bill(words)
+        lines = self._bill(identifiers)
         if with_extra and self.mapping.extra_lines is not None:
             lines = Sql(f"{lines} UNION ALL BY NAME FROM extra_lines")
-        for found, join in joins:
-            lines = Sql(f"SELECT line.*, {found} FROM ({lines}) line {join}")
+        for columns, join in joins:
+            lines = Sql(f"SELECT line.*, {columns} FROM ({lines}) line {join}")
         for cells_of_step in filter(None, added):
             lines = Sql(f"SELECT *{cells_of_step} FROM ({lines})")
         return lines
@@ -262,7 +271,9 @@ class FocusQuery:
         `names` are the columns that the mapping gives, `vendors` those of the bill.
         """
         mapping = self.mapping
-        derived_of = _words(mapping.derived[name].sql for name in names if name in mapping.derived)
+        derived_of = _identifiers(
+            mapping.derived[name].sql for name in names if name in mapping.derived
+        )
         cells = {
             name: self._typed(name, self._by_charge(name, Sql(expression.sql)))
             for name, expression in mapping.columns.items()
@@ -291,13 +302,13 @@ class FocusQuery:
         )
 
     def _by_charge(self, name: str, sql: Sql) -> Sql:
-        """Return the SQL of a column, whose expression may be another for some charges."""
-        others = {
+        """Return the SQL of a column, for which some charges have an expression of their own."""
+        overrides = {
             number: Sql(charge.columns[name])
             for number, charge in enumerate(self._charges)
             if name in charge.columns
         }
-        return _case(others, None if len(others) == len(self._charges) else sql)
+        return _case(overrides, None if len(overrides) == len(self._charges) else sql)
 
     @cached_property
     def _charges(self) -> list[Charge]:
@@ -316,19 +327,19 @@ class FocusQuery:
         if name in self._read_by_derived:
             return None
         expression = self.mapping.columns.get(name) or self.mapping.derived[name]
-        others = (charge.columns[name] for charge in self._charges if name in charge.columns)
+        overrides = (charge.columns[name] for charge in self._charges if name in charge.columns)
         texts = set[str]()
-        for sql in (expression.sql, *others):
-            found = literal_texts(sql)
-            if found is None:
+        for sql in (expression.sql, *overrides):
+            sql_texts = literal_texts(sql)
+            if sql_texts is None:
                 return None
-            texts |= found
+            texts |= sql_texts
         return texts
 
     @cached_property
     def _read_by_derived(self) -> set[str]:
-        """The words of all derived columns' SQL, which would have to read ENUMs."""
-        return _words(expression.sql for expression in self.mapping.derived.values())
+        """The identifiers in the SQL of derived columns: what these read must not be an ENUM."""
+        return _identifiers(expression.sql for expression in self.mapping.derived.values())
 
     @cached_property
     def _map_inputs(self) -> set[str]:
@@ -355,17 +366,17 @@ class FocusQuery:
     @cached_property
     def _vendor_columns(self) -> list[str]:
         """The columns of the bill that pass through, in the bill's order."""
-        own = {name.lower() for name in (*self.mapping.columns, *self.mapping.derived)}
+        mapped = {name.lower() for name in (*self.mapping.columns, *self.mapping.derived)}
         inputs = {column.name for column in self.mapping.inputs}
         return [
             name
             for name in self._columns(Sql("bill"))
-            if name.startswith("x_") and name.lower() not in own and name not in inputs
+            if name.startswith("x_") and name.lower() not in mapped and name not in inputs
         ]
 
 
 def vendor_name(column: str) -> str:
-    """Return the name that a vendor's own column has among the charges."""
+    """Return the name of a vendor's column among the charges, which begins with `x_`."""
     return column if column.startswith("x_") else f"x_{column}"
 
 
@@ -408,19 +419,19 @@ def _combinations_table(column: Input, dataset: str) -> Sql:
     return quoted(f"{column.name} of {dataset}")
 
 
-def _words(texts: Iterable[str]) -> set[str]:
-    """Return all words of SQL: among them are the names of the columns that it reads."""
-    return {word for text in texts for word in re.findall(r"\w+", text)}
+def _identifiers(texts: Iterable[str]) -> set[str]:
+    """Return all identifiers in SQL; among them are the columns that it reads."""
+    return {name for text in texts for name in re.findall(r"\w+", text)}
 
 
 def _join(lookup: Lookup, names: Sequence[str]) -> tuple[Sql, Sql]:
-    """Return the columns that a lookup finds, and the join with its table of columns `names`."""
+    """Return the columns that a lookup adds, and the join with its table of columns `names`."""
     table = _table(lookup)
     on = (
         f"{table}.{quoted(name)} = ({key})" for name, key in zip(names, lookup.keys, strict=False)
     )
-    found = f"{table}.*, {table}.{quoted(names[0])} IS NOT NULL AS {_is_known(lookup)}"
-    return Sql(found), Sql(f"LEFT JOIN {table} ON {' AND '.join(on)}")
+    columns = f"{table}.*, {table}.{quoted(names[0])} IS NOT NULL AS {_is_known(lookup)}"
+    return Sql(columns), Sql(f"LEFT JOIN {table} ON {' AND '.join(on)}")
 
 
 def _table(lookup: Lookup) -> Sql:

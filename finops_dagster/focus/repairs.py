@@ -1,4 +1,4 @@
-"""What exports that are FOCUS already lack or have wrong, whoever made them."""
+"""What FOCUS exports of any vendor lack or have wrong: derived columns and repairs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _OLDER_WORDS: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Repair:
-    """A change of a column, where the condition `when` holds. `code` names it.
+    """A repair of a column where the SQL condition `when` holds; `code` is its name.
 
-    In `when` and `value`, `BilledCost` is what the vendor wrote and `{BilledCost}` what the charge
-    has. Without a `value` the charge is marked and nothing changes.
+    `value` is SQL for the repaired value. In `when` and `value`, `BilledCost` is what the vendor
+    wrote, and `{BilledCost}` what the charge has. If `value` is None, the charge only gets the
+    code, and the value stays. `why` is the reason.
     """
 
     code: str
@@ -39,18 +40,18 @@ class Repair:
 
 
 def product(left: str, right: str) -> str:
-    """Return SQL for the product of two amounts, by doubles: DECIMALs would not have the room."""
+    """Return SQL for the product of two amounts, by doubles: a DECIMAL has too few digits."""
     return f"TRY_CAST(CAST({left} AS DOUBLE) * CAST({right} AS DOUBLE) AS {SqlType.MONEY})"
 
 
 def quotient(left: str, right: str) -> str:
-    """Return SQL for the quotient of two amounts, by doubles; NULL if the second one is 0."""
+    """Return SQL for the quotient of two amounts, as doubles; NULL if the second one is 0."""
     divisor = f"nullif(CAST({right} AS DOUBLE), 0)"
     return f"TRY_CAST(CAST({left} AS DOUBLE) / {divisor} AS {SqlType.MONEY})"
 
 
 def differs(left: str, right: str) -> str:
-    """Return SQL that is true if two amounts differ by more than FOCUS lets pass, 1e-9 of one."""
+    """Return SQL that is true if two amounts differ by more than 1e-9 of the first one."""
     a, b = (f"CAST({amount} AS DOUBLE)" for amount in (left, right))
     return f"(abs({a} - {b}) > 1e-9 * abs({a}))"
 
@@ -61,7 +62,7 @@ def is_missing(amount: str) -> str:
 
 
 def _spelling_repairs() -> Iterator[Repair]:
-    """Yield the repairs of values that FOCUS spells otherwise, and of those that it does not know.
+    """Yield the repairs of values that FOCUS spells differently, or has replaced by another one.
 
     Values are compared by their letters: `usage-based` is `Usage-Based`.
     """
@@ -87,7 +88,10 @@ def _letters(word: str) -> str:
 
 
 def price_of(cost: str) -> str:
-    """Return SQL for the price that makes a cost of the priced quantity; NULL if there is none."""
+    """Return SQL for the unit price: the cost divided by PricingQuantity.
+
+    NULL if that is negative or not possible, and for charges that are neither usage nor purchases.
+    """
     price = quotient(cost, "{PricingQuantity}")
     return (
         f"CASE WHEN {price} >= 0 AND {{ChargeCategory}} IN ('Usage', 'Purchase') THEN {price} END"
@@ -95,9 +99,9 @@ def price_of(cost: str) -> str:
 
 
 def is_of_category(category: str) -> str:
-    """Return SQL that is true if the vendor's subcategory is one of a category.
+    """Return SQL that is true if the vendor's ServiceSubcategory belongs to a ServiceCategory.
 
-    NULL if FOCUS does not have the category.
+    `category` is SQL. The result is NULL if FOCUS does not have the category.
     """
     column = SPECIFICATION.column("ServiceSubcategory")
     cases = " ".join(
@@ -108,29 +112,29 @@ def is_of_category(category: str) -> str:
 
 
 def price_details(details: str, names: Mapping[str, tuple[str, ...]] | None = None) -> str:
-    """Return SQL for SkuPriceDetails, in which other keys than those of FOCUS begin with x_.
+    """Return SQL for SkuPriceDetails: keys that FOCUS does not define get `x_` before them.
 
-    `names` are the vendor's names of FOCUS's keys.
+    `details` is SQL of the vendor's map. `names` has the vendor's names of keys that FOCUS defines.
     """
     keys = ", ".join(map(literal, SPECIFICATION.column("SkuPriceDetails").keys))
     is_named = f"(entry.key IN ({keys}) OR starts_with(entry.key, 'x_'))"
     entries = f"map_entries({details})"
-    own = f"list_filter({entries}, lambda entry: {is_named})"
-    others = (
+    unchanged = f"list_filter({entries}, lambda entry: {is_named})"
+    prefixed = (
         f"list_transform(list_filter({entries}, lambda entry: NOT {is_named}), "
         "lambda entry: {'key': 'x_' || entry.key, 'value': entry.value})"
     )
-    known = ", ".join(
+    renamed = ", ".join(
         f"{{'key': {literal(key)}, 'value': "
-        f"coalesce({', '.join(f'({details})[{literal(word)}]' for word in words)})}}"
-        for key, words in (names or {}).items()
+        f"coalesce({', '.join(f'({details})[{literal(name)}]' for name in vendor_names)})}}"
+        for key, vendor_names in (names or {}).items()
     )
-    maps = [f"map_from_entries({others})"]
-    if known:
+    maps = [f"map_from_entries({prefixed})"]
+    if renamed:
         maps.append(
-            f"map_from_entries(list_filter([{known}], lambda entry: entry.value IS NOT NULL))"
+            f"map_from_entries(list_filter([{renamed}], lambda entry: entry.value IS NOT NULL))"
         )
-    maps.append(f"map_from_entries({own})")
+    maps.append(f"map_from_entries({unchanged})")
     return f"CASE WHEN {details} IS NOT NULL THEN map_concat({', '.join(maps)}) END"
 
 
@@ -222,7 +226,10 @@ _IS_OF_COMMITMENT = (
 
 
 def is_null(column: FocusColumn) -> str | None:
-    """Return SQL that is true of charges that must have no value; None if there are none."""
+    """Return SQL that is true for charges without a value in this column, as FOCUS requires.
+
+    None if FOCUS has no such rule.
+    """
     return column.null_when and _COLUMN.sub(r"{\1}", column.null_when)
 
 

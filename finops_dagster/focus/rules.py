@@ -30,11 +30,11 @@ _PLACEHOLDERS = ("NULL", "N/A", "Not Applicable")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A rule of FOCUS: its id, and a sentence that says it.
+    """A rule of FOCUS with its id; `text` is the rule as a sentence.
 
-    `columns` are those that it reads: without one of them it is not checked. `model_ids` are the
-    rules of the foundation's model that it covers. A rule that is not `required` is a "should".
-    `disputed` says why a charge that is right may break it, or is None.
+    `columns` are those that it reads; if one is missing, the rule cannot be checked. `model_ids`
+    are the rules of the FOCUS foundation's model that it covers. FOCUS says "should" of a rule that
+    is not `required`. `disputed` is the reason why a right charge may break it, or None.
     """
 
     id: str
@@ -73,10 +73,10 @@ class ChargeRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class UniqueRule(Rule):
-    """A rule on all charges together: each value of `per` has exactly one of `one`."""
+    """A rule on all charges together: all charges of a key have the same value, and not NULL."""
 
-    one: str
-    per: str
+    key_column: str
+    value_column: str
 
 
 def rules_of(specification: Specification) -> tuple[Rule, ...]:
@@ -107,7 +107,7 @@ def rules_of(specification: Specification) -> tuple[Rule, ...]:
 
 
 def as_written(column: str) -> Sql:
-    """Return the column's values before they were read as FOCUS's type, as an SQL identifier."""
+    """Return the name, in SQL, of the column's values before they were cast to FOCUS's type."""
     return quoted(f"{column} as written")
 
 
@@ -145,9 +145,9 @@ def _value_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
     if column.values_by_category:
         groups = column.values_by_category.items()
         categories = {value: category for category, values in groups for value in values}
-        other = Sql(f"{_map(categories)}[{name}] IS DISTINCT FROM ServiceCategory")
-        unknown = Sql(f"ServiceCategory IS NOT NULL AND {name} IS NOT NULL AND {other}")
-        yield "category", "is one of its ServiceCategory", unknown
+        differs = Sql(f"{_map(categories)}[{name}] IS DISTINCT FROM ServiceCategory")
+        breaks = Sql(f"ServiceCategory IS NOT NULL AND {name} IS NOT NULL AND {differs}")
+        yield "category", "is one of its ServiceCategory", breaks
     if column.keys:
         defined = _in_parentheses(column.keys)
         yield (
@@ -205,9 +205,15 @@ def _null_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
 
 def _columns_rule(rule: ColumnsRule) -> Rule:
     if rule.holds is None:
-        assert rule.one is not None and rule.per is not None
-        columns = (rule.per, rule.one)
-        return UniqueRule(id=rule.id, text=rule.text, columns=columns, one=rule.one, per=rule.per)
+        key, value = rule.key_column, rule.value_column
+        assert key is not None and value is not None
+        return UniqueRule(
+            id=rule.id,
+            text=rule.text,
+            columns=(key, value),
+            key_column=key,
+            value_column=value,
+        )
     return ChargeRule(
         id=rule.id,
         text=rule.text,

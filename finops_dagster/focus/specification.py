@@ -36,9 +36,9 @@ class ColumnType(StrEnum):
 
 
 class Level(StrEnum):
-    """Whether a dataset needs a column: always, where the provider has such a thing, or better so.
+    """Whether a dataset must have a column: always, under a condition, or as a recommendation.
 
-    The table has all of them.
+    The tables of this project have the columns of all levels.
     """
 
     MANDATORY = "mandatory"
@@ -101,25 +101,25 @@ class FocusColumn:
 class ColumnsRule:
     """A rule over several columns, with a sentence that says it.
 
-    It has either `holds`, SQL that is true or NULL of each charge that keeps the rule; or `one` and
-    `per`, two columns of which each value of the second has exactly one of the first. `disputed`
-    says why a charge that is right may break the rule.
+    It has either `holds`, SQL that is true or NULL of each charge that keeps the rule; or
+    `key_column` and `value_column`: all charges of a key have the same value. `disputed` is the
+    reason why a right charge may break the rule.
     """
 
     id: str
     text: str
     holds: str | None = None
-    one: str | None = None
-    per: str | None = None
+    key_column: str | None = None
+    value_column: str | None = None
     disputed: str | None = None
 
 
 @dataclass(frozen=True)
 class Specification:
-    """A version of FOCUS. `columns` are in its order, which is that of their names.
+    """A version of FOCUS. `columns` are sorted by name, as in FOCUS.
 
-    `recommendations` are the ids of rules that are a "should". `model_rules` has, by our id, the
-    ids of the rules in the foundation's model that a rule checks.
+    `recommendations` are the ids of rules of which FOCUS says "should". `model_rules` has, by the
+    id of a rule here, the ids of the rules in the FOCUS foundation's model that it checks.
     """
 
     version: str
@@ -131,7 +131,10 @@ class Specification:
     @classmethod
     @cache
     def load(cls, version: str = "1.2") -> Self:
-        """Return a version that this release knows."""
+        """Return the specification of a version that has a file `focus-<version>.toml` here.
+
+        Raises FileNotFoundError for another version.
+        """
         return cls.read(Path(__file__).with_name(f"focus-{version}.toml"))
 
     @classmethod

@@ -13,8 +13,8 @@ from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.errors import count_text, first_line
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.focus.comparison import counterparts, differences
-from finops_dagster.focus.conformance import conforms
+from finops_dagster.focus.comparison import comparable_exports, differing_groups
+from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.entries import COST, CURRENCY, EFFECTIVE_COST
 from finops_dagster.focus.exports import focus_derivation, focus_exports, no_charges_reason
 from finops_dagster.focus.month import (
@@ -151,7 +151,7 @@ def _conformance(derivation: FocusDerivation) -> Metadata:
     The costs by service category are part of it.
     """
     with derivation.duckdb.scratch() as connection:
-        broken = conforms(connection, parquet_relation(derivation.file.local()))
+        broken = find_broken_rules(connection, parquet_relation(derivation.file.local()))
         picture = _cost_by_category(connection, derivation.file.local())
     count = sum(not rule.rule.disputed for rule in broken)
     listed = {_BROKEN_RULES: rules_table(broken)} if broken else {}
@@ -190,7 +190,7 @@ def _comparison(
     Empty if no other export has them. What the last run compared is not compared again.
     """
     try:
-        others = dict(counterparts(derivation, exports))
+        others = dict(comparable_exports(derivation, exports))
         if not others:
             return {}
         versions = [f"{name} {other.load_version}" for name, other in others.items()]
@@ -200,7 +200,7 @@ def _comparison(
         found = {key: value.value for key, value in previous.items()}
         if (found.get(_COMPARED_WITH), found.get("mapping")) == (compared_with, record.mapping):
             return {**previous}
-        groups = {name: differences(derivation, name) for name in others}
+        groups = {name: differing_groups(derivation, name) for name in others}
     except duckdb.Error as error:
         # The other charges are no part of this month, which stays right without them.
         return {_COMPARED_WITH: f"nothing, as charges cannot be read: {first_line(error)}"}

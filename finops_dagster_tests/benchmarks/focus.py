@@ -27,7 +27,7 @@ from pathlib import Path
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.aws_cur import AWS_CUR
-from finops_dagster.focus.conformance import conforms
+from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.month import FocusDerivation
 from finops_dagster.lake import FolderLake, parquet_relation
 from finops_dagster.tables.database import DuckDB
@@ -40,7 +40,7 @@ with derivation.replacing_month("benchmark"):
     pass
 derived = time.monotonic()
 with duckdb.scratch() as connection:
-    conforms(connection, parquet_relation(derivation.file.local()))
+    find_broken_rules(connection, parquet_relation(derivation.file.local()))
 print(derived - started, time.monotonic() - derived)
 """
 

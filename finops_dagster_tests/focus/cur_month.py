@@ -16,7 +16,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.aws_cur import AWS_CUR
-from finops_dagster.focus.conformance import conforms
+from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
 from finops_dagster.lake import FolderLake, footer_of, replacing_file
 from finops_dagster.sources.aws.cur1 import AwsCur1
@@ -73,7 +73,7 @@ class CurMonth:
     def broken_rules(self) -> set[str]:
         """Return the ids of FOCUS's rules that the charges break."""
         with duckdb.connect() as connection:
-            return {broken.rule.id for broken in conforms(connection, self.relation)}
+            return {broken.rule.id for broken in find_broken_rules(connection, self.relation)}
 
     @property
     def relation(self) -> Sql:

@@ -17,7 +17,7 @@ from finops_dagster.billing.columns import Sql, SqlType, quoted
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.focus.conformance import conforms
+from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.mappings import mapping_of
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
 from finops_dagster.lake import FolderLake, footer_of, parquet_relation, replacing_file
@@ -87,7 +87,7 @@ class NativeMonth:
     def broken_rules(self) -> dict[str, int]:
         """Return the rules of FOCUS that charges break, but for disputed ones, with the charges."""
         with duckdb.connect() as connection:
-            broken = conforms(connection, self.relation)
+            broken = find_broken_rules(connection, self.relation)
         return {rule.rule.id: rule.rows for rule in broken if not rule.rule.disputed}
 
     @cached_property

@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.columns import Sql
-from finops_dagster.focus.conformance import BrokenRule, conforms
+from finops_dagster.focus.conformance import BrokenRule, find_broken_rules
 from finops_dagster.focus.rules import ChargeRule, rules_of
 from finops_dagster.focus.specification import Specification
 from finops_dagster_tests.focus.broken_charges import BrokenCharge, broken_charges
@@ -27,7 +27,7 @@ def broken_rules(charges: Iterable[Charge] = ()) -> Sequence[BrokenRule]:
     """Return our rules that charges break beside the good ones."""
     with duckdb.connect() as connection:
         table = charges_table(connection, [*good_charges().values(), *charges])
-        return conforms(connection, Sql(table))
+        return find_broken_rules(connection, Sql(table))
 
 
 def test_good_charges() -> None:

@@ -20,7 +20,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.focus.azure_usage import AZURE_USAGE
-from finops_dagster.focus.conformance import conforms
+from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.mapping import Lookup
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import FocusDerivation, FocusMonth
@@ -86,7 +86,7 @@ class TwoBills:
         return duckdb.execute(f"SELECT {columns} FROM {self.relation} ORDER BY ALL").fetchall()
 
     def broken_rules(self) -> list[str]:
-        return [broken.rule.id for broken in conforms(duckdb.connect(), self.relation)]
+        return [broken.rule.id for broken in find_broken_rules(duckdb.connect(), self.relation)]
 
 
 def _select(row: Row) -> Sql:

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.columns import Sql
-from finops_dagster.focus.conformance import BrokenRule, conforms
+from finops_dagster.focus.conformance import BrokenRule, find_broken_rules
 from finops_dagster.focus.rules import CustomColumnsRule, Rule, rules_of
 from finops_dagster.focus.specification import Specification
 
@@ -123,7 +123,7 @@ def write(connection: duckdb.DuckDBPyConnection, *charges: Charge) -> Sql:
 
 
 def broken(connection: duckdb.DuckDBPyConnection, *charges: Charge) -> dict[str, BrokenRule]:
-    found = conforms(connection, write(connection, *charges))
+    found = find_broken_rules(connection, write(connection, *charges))
     return {rule.rule.id: rule for rule in found}
 
 
@@ -223,7 +223,7 @@ def test_a_column_that_is_missing_breaks_one_rule(
     connection: duckdb.DuckDBPyConnection, column: str
 ) -> None:
     charges = write(connection, *GOOD)
-    found = conforms(connection, Sql(f"(SELECT * EXCLUDE {column} FROM {charges})"))
+    found = find_broken_rules(connection, Sql(f"(SELECT * EXCLUDE {column} FROM {charges})"))
     assert [(rule.rule.id, rule.rows) for rule in found] == [(f"{column}.present", len(GOOD))]
 
 
@@ -232,7 +232,7 @@ def test_names_are_spelled_as_focus_spells_them(connection: duckdb.DuckDBPyConne
     # DuckDB takes names that differ in case for one.
     connection.execute("ALTER TABLE charges RENAME Tags TO renamed")
     connection.execute("ALTER TABLE charges RENAME renamed TO tags")
-    found = conforms(connection, charges)
+    found = find_broken_rules(connection, charges)
     assert [rule.rule.id for rule in found] == ["CustomColumns.prefix", "Tags.present"]
     assert found[0].example == {"tags": "MAP(VARCHAR, VARCHAR)"}
 
@@ -246,7 +246,7 @@ def test_values_of_another_type_are_read_all_the_same(
 ) -> None:
     charges = write(connection, *GOOD)
     cast = Sql(f"(SELECT * REPLACE ({column}::{sql_type} AS {column}) FROM {charges})")
-    found = conforms(connection, cast)
+    found = find_broken_rules(connection, cast)
     assert [(rule.rule.id, dict(rule.example)) for rule in found] == [
         (f"{column}.type", {column: sql_type})
     ]
@@ -256,7 +256,9 @@ def test_a_value_that_cannot_be_read_is_shown_as_it_was_written(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     charges = write(connection, *GOOD)
-    found = conforms(connection, Sql(f"(SELECT * REPLACE ('1,5' AS ListCost) FROM {charges})"))
+    found = find_broken_rules(
+        connection, Sql(f"(SELECT * REPLACE ('1,5' AS ListCost) FROM {charges})")
+    )
     assert {rule.rule.id: rule.example.get("ListCost") for rule in found} == {
         "ListCost.format": "1,5",
         "ListCost.not_null": "1,5",
@@ -267,7 +269,9 @@ def test_a_value_that_cannot_be_read_is_shown_as_it_was_written(
 def test_costs_that_are_no_numbers_are_found(connection: duckdb.DuckDBPyConnection) -> None:
     charges = write(connection, *GOOD)
     floats = Sql(f"(SELECT * REPLACE ('nan'::DOUBLE AS ConsumedQuantity) FROM {charges})")
-    assert "ConsumedQuantity.format" in [rule.rule.id for rule in conforms(connection, floats)]
+    assert "ConsumedQuantity.format" in [
+        rule.rule.id for rule in find_broken_rules(connection, floats)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +289,9 @@ def test_tags_are_objects_of_scalars(
     connection: duckdb.DuckDBPyConnection, tags: str, is_right: bool
 ) -> None:
     charges = write(connection, USAGE)
-    found = conforms(connection, Sql(f"(SELECT * REPLACE ({tags} AS Tags) FROM {charges})"))
+    found = find_broken_rules(
+        connection, Sql(f"(SELECT * REPLACE ({tags} AS Tags) FROM {charges})")
+    )
     assert (found == []) == is_right
     assert {rule.rule.id for rule in found} <= {"Tags.format", "Tags.type"}
 
@@ -342,7 +348,7 @@ def test_a_newer_version_needs_no_code(connection: duckdb.DuckDBPyConnection) ->
     assert "ServiceProviderName" in rules["BilledCost.third_party"].columns
     custom = rules["CustomColumns.prefix"]
     assert isinstance(custom, CustomColumnsRule) and "HostProviderName" in custom.columns
-    found = conforms(connection, write(connection, *GOOD), NEWER)
+    found = find_broken_rules(connection, write(connection, *GOOD), NEWER)
     assert {rule.rule.id for rule in found} == {
         "CustomColumns.prefix",
         *(
