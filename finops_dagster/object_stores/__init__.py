@@ -1,4 +1,4 @@
-"""Object stores: one file for each kind, chosen by the scheme of the export's source."""
+"""Object stores: one file for each kind, which the scheme of the export's source selects."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class StoreUnavailable(Exception):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object as the store has it now; `location` is its full address, for messages."""
+    """The description of an object by its store; `location` is its full address, for messages.
+
+    `size` is in bytes, and `last_modified` has a zone.
+    """
 
     key: str
     location: str
@@ -43,22 +46,26 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """A store to list and read. Methods that read it raise StoreError or StoreUnavailable."""
+    """A store whose objects can be listed and read.
+
+    A folder is given as a key without a slash at its end; the empty text is the whole store.
+    Methods that send requests raise StoreError or StoreUnavailable.
+    """
 
     def location(self, key: str) -> str:
         """Return the full address of a key, for messages."""
         ...
 
     def folders(self, folder: str) -> set[str]:
-        """Return the names of the folders directly in a folder, none where it does not exist."""
+        """Return the names of the folders directly in a folder; none if it does not exist."""
         ...
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects directly in a folder, sorted by key; none where it does not exist."""
+        """Return the objects directly in a folder, sorted by key; none if it does not exist."""
         ...
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects in a folder and in all folders below it, sorted by key."""
+        """Return the objects in a folder and all folders below it, sorted by key; empty if none."""
         ...
 
     def head(self, key: str) -> ObjectInfo:
@@ -73,55 +80,58 @@ class ObjectStore(Protocol):
         ...
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """Yield the object's bytes. Raises ObjectChanged unless it has the ETag of `info`.
+        """Yield the bytes of the object that `info` describes, in order.
 
-        The error may come after the last byte.
+        Raises ObjectChanged if it no longer has the ETag of `info`; perhaps only after the last
+        byte, so use no bytes before the end.
         """
         ...
 
 
 class WritableStore(ObjectStore, Protocol):
-    """A store to write as well. Methods raise StoreError or StoreUnavailable."""
+    """A store whose objects can also be written and deleted."""
 
     def upload(self, path: Path, key: str) -> ObjectInfo:
-        """Upload a file, and compare the checksum that the store then has with the file's.
+        """Upload a file, and compare its checksum with that of the stored object.
 
-        An object with this key is replaced, also by damaged bytes: use a new key for each upload.
-        Memory is bounded. Raises StoreError with both checksums if they differ.
+        An object with this key is replaced, even if the upload damages the bytes: use a new key for
+        each upload. Files of any size need little memory. Raises StoreError, with both checksums,
+        if they differ.
         """
         ...
 
     def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
-        """Write a small object if it has this ETag, or with None if there is none; return its ETag.
+        """Write a small object if the stored one has the ETag `etag`; return the new ETag.
 
-        Of several writers that give the same ETag, one succeeds, and all others raise
-        ObjectChanged. The contents of writers must differ: a writer that finds its own content
-        takes it for its own write, whose answer was lost.
+        With None, write it only if there is no object with this key. Of several writers with the
+        same `etag`, one succeeds, and all others raise ObjectChanged. Each writer's content must be
+        unique: a writer that finds its own content stored takes it for its own write, whose answer
+        was lost.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Delete an object, unless it is missing."""
+        """Delete an object; do nothing if there is none."""
         ...
 
     def filesystem(self) -> tuple[FileSystem, str]:
-        """Return pyarrow's file system for queries, and the path in it that precedes `/key`.
+        """Return pyarrow's file system of the store, and the path in it that precedes `/key`.
 
-        Its credentials may end after an hour: ask again for each query.
+        Its credentials may expire after an hour: call this for each query.
         """
         ...
 
 
 class ObjectStores:
-    """The stores of all exports: one client for each of them, created at first use."""
+    """Opens the stores of exports, and keeps one client for each store."""
 
     def __init__(self) -> None:
         self._opened: dict[StoreSettings, tuple[ObjectStore, str]] = {}
 
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
-        """Return the store of an export and the prefix in it, without a slash at its end.
+        """Return the store of an export and the prefix of its keys, without a slash at its end.
 
-        Does not connect. Raises StoreError for a client or credentials that are missing.
+        Does not connect. Raises StoreError if a client package or the credentials are missing.
         """
         if settings not in self._opened:
             self._opened[settings] = open_store(settings)
@@ -129,9 +139,9 @@ class ObjectStores:
 
 
 def open_store(settings: StoreSettings) -> tuple[WritableStore, str]:
-    """Return the store of some settings, to write as well, and the prefix in it.
+    """Return a new client of the store at `settings.source`, and the prefix of its keys.
 
-    Does not connect. Raises StoreError for a client or credentials that are missing.
+    Does not connect. Raises StoreError if a client package or the credentials are missing.
     """
     root, prefix = split_source(settings.source)
     if root == "file://":

@@ -1,4 +1,4 @@
-"""Sessions of AWS: boto3's own credentials, or those of a role."""
+"""Sessions of AWS: with the credentials that boto3 finds, or with those of a role."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from botocore.credentials import (
 def aws_session(
     region: str | None, profile: str | None, role_arn: str | None, external_id: str | None
 ) -> boto3.Session:
-    """Return a session of boto3's credentials or the profile's; with `role_arn`, of that role.
+    """Return a session with the profile's credentials; without a profile, those that boto3 finds.
 
-    The role is assumed when the session's first request needs it.
+    With `role_arn`, the session has the credentials of that role, which is assumed at the first
+    request, with `external_id` if it is set.
     """
     session = boto3.Session(profile_name=profile, region_name=region)
     if not role_arn:

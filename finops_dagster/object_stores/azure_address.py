@@ -1,4 +1,4 @@
-"""The addresses of Azure Blob Storage that people paste, and what they name."""
+"""Parses the addresses of Azure Blob Storage that people paste."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SAS = re.compile(r"[?&](se|sig|sp|sv)=", re.I)
 
 @dataclass(frozen=True)
 class AzureAddress:
-    """A container and a prefix in it.
+    """A container and a prefix of keys in it.
 
-    `endpoint` and `account` are empty in `az://container/prefix`: the environment has them.
+    `endpoint` and `account` are empty for `az://container/prefix`: the environment names them.
     """
 
     endpoint: str

@@ -52,7 +52,7 @@ _SIGNATURE = re.compile(r"(?i)\b(sig=)[^&\s'\"]+")
 
 
 class AzureBlobStore(WritableStore):
-    """One container, with credentials from the environment."""
+    """A store in one container, with credentials from the environment."""
 
     def __init__(self, address: AzureAddress) -> None:
         _keep_signatures_out_of_logs()
@@ -167,7 +167,7 @@ class AzureBlobStore(WritableStore):
             self._container.delete_blob(key)
 
     def filesystem(self) -> tuple[FileSystem, str]:
-        """Use the client's credentials; with Entra ID, pyarrow looks for them itself."""
+        """Return a file system with the client's credentials; pyarrow finds those of Entra ID."""
         return filesystem(self._endpoint, self._credential), self._container.container_name
 
     def _info(self, key: str, blob: BlobProperties) -> ObjectInfo:

@@ -1,4 +1,4 @@
-"""The credentials of Azure Blob Storage, which are in the environment."""
+"""Finds the credentials of Azure Blob Storage in the environment."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _LOGIN_HOSTS = {
 
 
 def endpoint_and_credential(address: AzureAddress) -> tuple[str, Any]:
-    """Return the account's endpoint, and the environment's credential: None for anonymous access.
+    """Return the account's endpoint, and the credential from the environment.
 
-    Raises StoreError if the environment has none for this account.
+    The credential is None for anonymous access, which a variable allows. Without any variable, it
+    is that of Entra ID. Raises StoreError if the variables do not fit the address.
     """
     if text := _variable(_CONNECTION_STRING):
         return _connection_string(text, address)
@@ -71,7 +72,7 @@ def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
         ) from None
     if address.account and service.account_name not in (None, address.account):
         raise StoreError(
-            f"{address.root}: {_CONNECTION_STRING} is of another account, {service.account_name}: "
+            f"{address.root}: {_CONNECTION_STRING} is for another account, {service.account_name}: "
             "unset it and use Entra ID, which reads several accounts"
         )
     endpoint, _, token = service.url.partition("?")
@@ -82,7 +83,7 @@ def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
 def filesystem(endpoint: str, credential: Any) -> FileSystem:
     """Return pyarrow's file system of an account, whose paths begin with a container.
 
-    Raises StoreError for anonymous access, which pyarrow has not.
+    Raises StoreError for anonymous access, which pyarrow does not support.
     """
     from pyarrow.fs import AzureFileSystem
 
@@ -110,7 +111,7 @@ def filesystem(endpoint: str, credential: Any) -> FileSystem:
 
 
 class _EntraCredential:
-    """Tokens of Entra ID. Errors are the store's: after errors of its own, the client retries."""
+    """Gets tokens of Entra ID. Its errors are those of the store, after which no client retries."""
 
     def __init__(self, endpoint: str) -> None:
         from azure.identity import DefaultAzureCredential

@@ -38,7 +38,7 @@ _SECONDS_OF_RETRIES = 120
 
 
 class GcsStore(WritableStore):
-    """One bucket, with the machine's credentials. The ETag of an object is its generation."""
+    """A store in one bucket, with the machine's credentials; an object's generation is its ETag."""
 
     def __init__(self, bucket: str) -> None:
         self._bucket_name = bucket
@@ -149,7 +149,7 @@ class GcsStore(WritableStore):
             self._bucket.blob(key).delete(retry=self._retry)
 
     def filesystem(self) -> tuple[FileSystem, str]:
-        """Use the client's endpoint, and a token, which ends after an hour."""
+        """Return a file system with a token that expires after an hour."""
         from pyarrow.fs import GcsFileSystem
 
         if host := os.environ.get(_EMULATOR):

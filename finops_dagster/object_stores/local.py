@@ -31,14 +31,15 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 _CHUNK_BYTES = 1024 * 1024
-# Locks and unfinished files, which are no objects. They do not end in .parquet, as queries use `*`.
+# The names of locks and unfinished files, which are not objects. They do not end in .parquet, since
+# queries read *.parquet.
 _HIDDEN_PREFIX = ".finops-"
-# The finest that all usual file systems keep.
+# The finest time that all usual file systems keep.
 _CLOCK_TICK_NS = 1000
 
 
 class LocalStore(WritableStore):
-    """A store of the files below `folder`; an ETag is made of size and time of change."""
+    """A store of the files below `folder`; an ETag consists of size and time of change."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
@@ -106,26 +107,27 @@ class LocalStore(WritableStore):
     def upload(self, path: Path, key: str) -> ObjectInfo:
         """Copy the file, compare the checksums, and rename the copy."""
         target, checksum = Path(self.location(key)), crc32(file_chunks(path))
-        with _new_file(target) as new:
-            shutil.copyfile(path, new)
-            compare_checksums(str(target), "CRC32", checksum, crc32(file_chunks(new)))
-            new.replace(target)
+        with _new_file(target) as part:
+            shutil.copyfile(path, part)
+            compare_checksums(str(target), "CRC32", checksum, crc32(file_chunks(part)))
+            part.replace(target)
         return self.head(key)
 
     def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
-        """Write the object under a lock, which all processes of this machine keep."""
+        """Write the object under a lock that all processes of this machine use."""
         path = Path(self.location(key))
-        with _new_file(path) as new, FileLock(path.with_name(f"{_HIDDEN_PREFIX}{path.name}.lock")):
-            found = path.stat() if path.exists() else None
-            if (found and self._info(key, found).etag) != etag:
+        lock = FileLock(path.with_name(f"{_HIDDEN_PREFIX}{path.name}.lock"))
+        with _new_file(path) as part, lock:
+            status = path.stat() if path.exists() else None
+            if (status and self._info(key, status).etag) != etag:
                 return settle_replace(self, key, content, etag)
-            new.write_bytes(content)
-            if found:
+            part.write_bytes(content)
+            if status:
                 # Two writes at the same tick of the clock would have the same ETag.
-                written = max(new.stat().st_mtime_ns, found.st_mtime_ns + _CLOCK_TICK_NS)
-                os.utime(new, ns=(written, written))
-            info = self._info(key, new.stat())
-            new.replace(path)
+                written = max(part.stat().st_mtime_ns, status.st_mtime_ns + _CLOCK_TICK_NS)
+                os.utime(part, ns=(written, written))
+            info = self._info(key, part.stat())
+            part.replace(path)
         return info.etag
 
     def delete(self, key: str) -> None:
@@ -141,14 +143,14 @@ class LocalStore(WritableStore):
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
-    """Yield the path of a new file, to be renamed to `path`; it is deleted if it is not."""
-    new = path.with_name(f"{_HIDDEN_PREFIX}{path.name}-{uuid.uuid4().hex}.new")
+    """Give the block a path for a file that it renames to `path`; else the file is deleted."""
+    part = path.with_name(f"{_HIDDEN_PREFIX}{path.name}-{uuid.uuid4().hex}.new")
     with _translated_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            yield new
+            yield part
         finally:
-            new.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ _CONFIG = Config(
 
 
 class S3Store(WritableStore):
-    """One bucket or access point, with boto3's credentials or those of the settings' role."""
+    """A store in one bucket or access point, with boto3's credentials or those of a role."""
 
     def __init__(self, bucket: str, settings: StoreSettings) -> None:
         self._bucket = bucket
@@ -180,7 +180,7 @@ class S3Store(WritableStore):
             self._client.delete_object(**self._bucket_args, Key=key)
 
     def filesystem(self) -> tuple[FileSystem, str]:
-        """Use the client's endpoint, region and credentials, which may end after an hour."""
+        """Return a file system with the client's credentials, which may expire after an hour."""
         from pyarrow.fs import S3FileSystem
 
         with self._translated_errors(""):

@@ -65,10 +65,10 @@ def is_azure(source: str) -> bool:
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Return the root of a source and the prefix in it: `s3://bucket` and `exports/cur`.
+    """Split a source into the address of its store and the prefix in it.
 
-    Those of a folder are `file://` and its path. Raises ValueError if the source is not the
-    address of a store.
+    Such as `s3://bucket` and `exports/cur`; a folder is `file://` and its path. Raises ValueError
+    if the source is not the address of a store.
     """
     scheme, _, rest = source.partition("://")
     if is_azure(source):
@@ -91,9 +91,9 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def join_source(root: str, prefix: str) -> str:
-    """Return the source of this root and prefix, as `split_source` splits it.
+    """Return the source that `split_source` splits into this root and prefix.
 
-    The prefix of a folder is given without its first slash.
+    The prefix of a folder is its path without the first slash.
     """
     if is_azure(root):
         prefix = prefix.replace("%", "%25").replace("?", "%3F")

@@ -1,4 +1,4 @@
-"""What all stores do when they write: checksums, and the outcome of a conditional write."""
+"""Shared by all stores that write: checksums, and the outcome of a conditional write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def file_chunks(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file."""
+    """Yield the bytes of a file in chunks of 1 MiB."""
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
@@ -43,7 +43,10 @@ def md5(chunks: Iterable[bytes]) -> bytes:
 
 
 def compare_checksums(location: str, kind: str, file: str, stored: str) -> None:
-    """Raise StoreError if the checksum of an uploaded file differs from that of its object."""
+    """Raise StoreError if the checksums of a file and of its uploaded object differ.
+
+    `location` is that of the object, and `kind` the name of the checksum, such as `CRC32`.
+    """
     if file != stored:
         raise StoreError(
             f"{location} was damaged while it was uploaded: its {kind} is {stored}, and that of "
@@ -52,23 +55,24 @@ def compare_checksums(location: str, kind: str, file: str, stored: str) -> None:
 
 
 def settle_replace(store: ObjectStore, key: str, content: bytes, etag: str | None) -> str:
-    """Return the ETag of an object whose conditional write was refused, if it was written before.
+    """Find the outcome of a conditional write that the store refused; return the object's ETag.
 
-    Clients send a request again if its answer was lost; the second is then refused for what the
-    first wrote. Raises ObjectChanged if another writer was first, and StoreUnavailable if the
-    object is as it was: the store refuses while another write of it is going on.
+    If the object has this content, it was written before: clients send a request again if its
+    answer was lost, and the store refuses the second one. Raises ObjectChanged if another writer
+    was first. Raises StoreUnavailable if the object still has `etag`: a store also refuses a write
+    while another one is in progress.
     """
     try:
-        found = store.read(key)
+        stored = store.read(key)
     except ObjectMissing:
-        found = None
-    if found and found[0] == content:
-        return found[1].etag
+        stored = None
+    if stored and stored[0] == content:
+        return stored[1].etag
     location = store.location(key)
-    if (found[1].etag if found else None) == etag:
+    if (stored[1].etag if stored else None) == etag:
         raise StoreUnavailable(
             f"{location} is being written by another run: run the month again later"
         )
     raise ObjectChanged(
-        f"{location} was {'written' if found else 'deleted'} by another run; run the month again"
+        f"{location} was {'written' if stored else 'deleted'} by another run; run the month again"
     )
