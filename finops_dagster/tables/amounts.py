@@ -1,4 +1,4 @@
-"""Exact amounts from text, and their sums: the arithmetic of the count, in pyarrow."""
+"""Parses exact amounts from text, and adds them up: the arithmetic of the count, in pyarrow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MONEY = pa.decimal128(38, 18)
 """pyarrow's type of amounts, DECIMAL(38,18)."""
 _WIDE = pa.decimal256(76, 18)
 LIMIT = Decimal(10) ** 20
-"""The least number, without its sign, that MONEY cannot hold."""
+"""The smallest positive number that MONEY cannot hold."""
 _LAST_DECIMAL = Decimal("1e-18")
 _MOST_DIGITS = 1_000_000
 # The same grammar as in tables/casts.py.
@@ -31,7 +31,7 @@ class NotExact(Exception):
 def exact_total(amounts: pa.Array) -> Decimal:
     """Return the exact sum of amounts of the type MONEY; NULLs add nothing.
 
-    Raises NotExact for an amount that is not less than LIMIT, without its sign.
+    Raises NotExact if the absolute value of an amount is LIMIT or more.
     """
     # pyarrow's CSV reader accepts such amounts, and its sums of 128 bits overflow silently.
     ends = pc.min_max(amounts).as_py()
@@ -47,10 +47,11 @@ def exact_total(amounts: pa.Array) -> Decimal:
 
 
 def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Array | None]:
-    """Return texts as amounts, and a mask of those that were rounded to 18 decimals, half to even.
+    """Return texts as amounts, and a mask that is true where an amount was rounded.
 
-    A NULL stays NULL. The mask may be None if nothing was rounded. Raises NotExact for a text that
-    is no number or too large, and without `round_money` for one of more than 18 decimals.
+    A NULL stays NULL. With `round_money`, numbers are rounded to 18 decimals, half to even. The
+    mask may be None if nothing was rounded. Raises NotExact for a text that is not a number or too
+    large, and without `round_money` for more than 18 decimals.
     """
     # pyarrow reads more digits than a decimal has as another number, without an error.
     if (pc.max(pc.binary_length(texts)).as_py() or 0) <= MONEY.precision:

@@ -1,4 +1,4 @@
-"""The vendor's files of one kind, and the SQL that casts cells to the billing table's types."""
+"""The vendor's files of one kind, and the SQL that casts their cells to the table's types."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ColumnMapping:
     counted_as: str
     """The column's name in the counted sums.
 
-    It differs from `name` if two headers prefer one name: `name` then ends in a hash.
+    It differs from `name` if two headers would have the same name: `name` then ends in a hash.
     """
     is_money: bool
     """Whether the column is a money column; other numbers are quantities."""
@@ -101,13 +101,13 @@ class BillFiles(ABC):
 
     @abstractmethod
     def row_location(self, record: int) -> str:
-        """Return the place of the data record with this number, from 1, such as `line 3`.
+        """Return where the data row with this number, from 1, is in the file, such as `line 3`.
 
-        There must be one file only.
+        There must be only one file.
         """
 
     def column_sql(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
-        """Return the SQL that casts a column's cells exactly; it fails for a cell that cannot be.
+        """Return the SQL that casts a column's cells to a type; the query fails at an inexact one.
 
         With `rounded`, a number of more than 18 decimals is rounded, half to even, and does not
         fail. A double becomes the shortest decimal that reads back as the same double: 29.27, not

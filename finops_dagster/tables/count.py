@@ -1,7 +1,7 @@
-"""The totals of the vendor's files, counted with pyarrow.
+"""Counts the totals of the vendor's files with pyarrow.
 
-DuckDB loads the same files, with another parser and other casts. A fault of either reader makes the
-totals differ, and such a month is not loaded.
+DuckDB loads the same files, with another parser and other casts. If either reader makes a mistake,
+the totals differ, and the month is not loaded.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _add(amounts: dict[str, Decimal], more: Mapping[str, Decimal]) -> None:
 
 @dataclass
 class FileReader:
-    """Counts the totals of one file; `bytes_read` is the progress."""
+    """Counts the totals of one file; `bytes_read` grows meanwhile, to show the progress."""
 
     file: BillFiles
     bill_format: Format
@@ -121,8 +121,8 @@ class FileReader:
 
     @property
     def _positions(self) -> list[int]:
-        others = (self.currency_position, self.period_position)
-        return [*self.money_names, *(position for position in others if position is not None)]
+        optional = (self.currency_position, self.period_position)
+        return [*self.money_names, *(position for position in optional if position is not None)]
 
     def csv_batches(self, file: CsvFiles, as_numbers: bool, has_long_rows: bool) -> Iterator[Batch]:
         """Yield the counted columns of a CSV file, with amounts as numbers or as text.
@@ -238,7 +238,7 @@ class FileReader:
         return amounts.take(distinct.indices), rounded or 0
 
     def sums_by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
-        """Return the sum of the amounts by currency; an unknown currency is the empty text."""
+        """Return the sum of the amounts by currency; without a currency, it is the empty text."""
         if self.currency_position is None:
             return {"": exact_total(amounts)} if len(amounts) > amounts.null_count else {}
         names = batch[self.currency_position]
@@ -248,11 +248,11 @@ class FileReader:
             self._words_to_nulls(names.dictionary.cast(pa.string()), self.currency_position), ""
         )
         if names.null_count == 0 and len(set(currencies.to_pylist())) == 1:  # as in most batches
-            known = len(amounts) > amounts.null_count
-            return {currencies[0].as_py(): exact_total(amounts)} if known else {}
+            has_amounts = len(amounts) > amounts.null_count
+            return {currencies[0].as_py(): exact_total(amounts)} if has_amounts else {}
         names = pc.fill_null(currencies.take(names.indices), "")
-        known = pc.is_valid(amounts)
-        names, amounts = names.filter(known), amounts.filter(known)
+        is_amount = pc.is_valid(amounts)
+        names, amounts = names.filter(is_amount), amounts.filter(is_amount)
         return {
             name: exact_total(amounts.filter(pc.equal(names, name)))
             for name in names.unique().to_pylist()
@@ -262,8 +262,8 @@ class FileReader:
         if position == 0 and isinstance(self.file, CsvFiles):
             # Some writers put a second byte order mark before the first row.
             texts = pc.utf8_ltrim(texts, BOM)
-        words = pa.array(["", *self.bill_format.null_words], pa.string())
-        return pc.if_else(pc.is_in(texts, words), pa.scalar(None, pa.string()), texts)
+        nulls = pa.array(["", *self.bill_format.null_words], pa.string())
+        return pc.if_else(pc.is_in(texts, nulls), pa.scalar(None, pa.string()), texts)
 
 
 def count_month(
@@ -277,8 +277,9 @@ def count_month(
     """Return the totals of the files, and the number of headline costs that were rounded.
 
     The sums are by preferred column name, which has no hash. `columns` are the manifest's. Doubles
-    are rounded, and with `round_money` every amount of more than 18 decimals. Raises FileInvalid
-    and CellInvalid, which name file, line and column: DuckDB scans a bad file once more for them.
+    are rounded, and with `round_money` every amount of more than 18 decimals. `limits` gives the
+    number of threads. Raises FileInvalid and CellInvalid, which name file, line and column: DuckDB
+    scans a bad file once more to find them.
     """
     readers = list(_readers(files, bill_format, columns, round_money=round_money))
     paths = [path for group in files for path in group.paths]

@@ -54,7 +54,7 @@ class CsvFiles(BillFiles):
         )
 
     def row_location(self, record: int) -> str:
-        """Return the line on which the record begins. Quoted line ends make it later."""
+        """Return the line on which the record begins; line ends in quotes count."""
         with open_text(self.paths[0], self.gzipped) as text, suppress(csv.Error):
             reader = csv.reader(text)
             for number, _ in enumerate(reader, 1):
@@ -69,9 +69,10 @@ class CsvFiles(BillFiles):
 
 
 def csv_file(path: Path, null_words: tuple[str, ...] = ()) -> CsvFiles | None:
-    """Return the file with its header; None for a file without bytes, also inside its gzip.
+    """Read the header of a CSV file, and return the file; None if the file is empty.
 
-    Vendors empty the surplus files of an older version. Raises FileInvalid.
+    A gzip file of no bytes is empty too: vendors empty the surplus files of an older version.
+    Raises FileInvalid if the header cannot be read.
     """
     with path.open("rb") as file:
         gzipped = file.read(2) == GZIP_MAGIC
@@ -82,13 +83,14 @@ def csv_file(path: Path, null_words: tuple[str, ...] = ()) -> CsvFiles | None:
 
 
 def time_format_of(file: CsvFiles, headers: Sequence[str], formats: Sequence[str]) -> str | None:
-    """Return which of the strptime `formats` the first cell in these columns has.
+    """Return the one of the strptime `formats` that fits the first cell with a value.
 
-    None if it has none of them, and so should be ISO 8601, or if no cell has a value.
+    Only the columns `headers` are read. None if no format fits, so that the time must be ISO 8601,
+    or if no cell has a value.
     """
     positions = [file.positions[header] for header in headers]
     empty = {"", *file.null_words}
-    # Errors are left to DuckDB, which tells the line.
+    # DuckDB reports errors of the file later, with their lines.
     with (
         open_text(file.paths[0], file.gzipped) as text,
         suppress(csv.Error, EOFError, gzip.BadGzipFile, zlib.error),

@@ -1,4 +1,4 @@
-"""DuckDB connections: their limits, the wait for a locked file, and their errors."""
+"""Opens DuckDB connections: their limits, the wait for a locked file, and their errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from finops_dagster.tables import ledger
 Option = str | bool | int | float | list[str]
 """The value of a DuckDB configuration option."""
 
-# DuckDB's errors have no codes: parts of their texts tell them apart.
+# DuckDB's errors have no codes: they are recognized by parts of their texts.
 _DAMAGED = ("Corrupt database file", "not a valid DuckDB database file")
 _LONGEST_PAUSE_SECONDS = 2
 _NEWER = "created with a newer version of DuckDB"
@@ -52,9 +52,9 @@ class Limits(Protocol):
 class DuckDB:
     """Opens DuckDB connections within the limits of the settings.
 
-    What does not fit into `memory_limit` is written to `temp_dir`; without one, beside the database
-    file, or for a database in memory to the working directory. Without `threads`, all cores are
-    used.
+    Data that does not fit into `memory_limit` is written to `temp_dir`. Without `temp_dir`, it is
+    written beside the database file or, for a database in memory, to the working directory. Without
+    `threads`, all cores are used.
     """
 
     memory_limit: str = "2GB"
@@ -85,11 +85,11 @@ class DuckDB:
     ) -> Iterator[DuckDBPyConnection]:
         """Open a database file for the block, and create it if it is missing.
 
-        DuckDB lets one process write a file, or several read it; this one waits for the others up
-        to `lock_wait_seconds`, with warnings. A process that is killed leaves no lock. `config` are
-        options of DuckDB, which override the limits. Raises BillError, also for a missing file if
-        `read_only`, and for damage that the block meets; other errors of the block stay as they
-        are.
+        DuckDB lets one process write a file, or several read it. If another process has it open,
+        this one waits up to `lock_wait_seconds`, with warnings. A process that is killed leaves no
+        lock. `config` are options of DuckDB, which override the limits. Raises BillError if the
+        file cannot be opened, if it is missing and `read_only`, and if the block finds it damaged;
+        other errors of the block are raised unchanged.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.temp_dir is not None:
@@ -147,11 +147,10 @@ class BillingDatabase:
     def connect(
         self, export: str, month: BillingMonth, *, repair: bool = False
     ) -> Iterator[DuckDBPyConnection]:
-        """Open the month's database file for the block; the file and its ledger may be new.
+        """Open the month's database file for the block; create the file and its ledger if missing.
 
-        Tables of the ledger that are missing are created. With `repair`, a damaged one is renamed,
-        and an empty one takes its place; without, it raises LedgerDamaged. Raises BillError as
-        `DuckDB.open`.
+        Raises LedgerDamaged if a table of the ledger is damaged; with `repair`, it is renamed
+        instead, and an empty one is created. Raises BillError as `DuckDB.open`.
         """
         path = self.path(export, month)
         # To keep the order of a file's rows would take memory, and no order is promised.
@@ -164,10 +163,10 @@ class BillingDatabase:
 
 @contextmanager
 def logging_query_progress(connection: DuckDBPyConnection, verb: str, rows: int) -> Iterator[None]:
-    """Log every few seconds how many of the `rows` the block's statement has done.
+    """Log every few seconds how many of `rows` rows the block's statement has processed.
 
-    `verb` is in the past tense, as for `logging_progress`. The connection keeps the settings that
-    this needs.
+    `verb` is in the past tense, such as `loaded`. The connection keeps DuckDB's progress settings,
+    which this switches on.
     """
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")

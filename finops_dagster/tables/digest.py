@@ -91,7 +91,7 @@ def column_type(arrow: pa.DataType) -> str:
 
 
 def compared_columns(types: Mapping[str, str], kind: DigestKind) -> dict[str, str]:
-    """Return those of the columns that have a digest of this kind; `types` are by column."""
+    """Return those of the columns that have a digest of this kind, with their types."""
     if kind != DigestKind.SUMS:
         return dict(types)
     return {name: sql_type for name, sql_type in types.items() if sql_type == SqlType.MONEY}
@@ -170,11 +170,11 @@ def _total(cell: Sql, sql_type: str, kind: DigestKind) -> Sql:
 
 
 def md5_text(cell: Sql, sql_type: str) -> Sql:
-    """Return DuckDB's SQL for the text of a value, whose UTF-8 is hashed. Not for maps.
+    """Return DuckDB's SQL for the text of a value of which the MD5 is taken; not for maps.
 
-    The text of an amount has 18 decimals, a day is 2024-01-31, a time is its microseconds since
-    1970, and a text is itself. A map has one text for each entry with a value, which other code
-    joins: key, `BETWEEN_KEY_AND_VALUE`, and the value's text.
+    The text of an amount has 18 decimals, a day is `2024-01-31`, a time is the number of
+    microseconds since 1970, and a text is itself. The callers build the text of each entry of a
+    map: its key, the character `BETWEEN_KEY_AND_VALUE`, and the text of its value.
     """
     if sql_type == SqlType.TIME:
         return Sql(f"CAST(epoch_us({cell}) AS VARCHAR)")

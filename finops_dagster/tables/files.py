@@ -1,4 +1,4 @@
-"""The vendor's files of a month: their kinds and types, and DuckDB's errors about them."""
+"""Finds the kinds and types of a month's files, and translates DuckDB's errors about them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def read_files(
 ) -> list[BillFiles]:
     """Return the files, grouped by kind, headers and types. Raises FileInvalid.
 
-    Only headers and schemas are read. The first bytes of a file decide its kind, as its name may be
-    wrong. Empty files are left out: vendors empty the surplus ones of an older version. Of a file
-    in `selected_months`, only the rows of that month are read.
+    Only headers and schemas are read here. The first bytes of a file decide its kind, as its name
+    may be wrong. Empty files are left out: vendors empty the surplus ones of an older version. A
+    file in `selected_months` gets a filter for the rows of that month.
     """
     groups: dict[BillFiles, list[Path]] = defaultdict(list)
     for path in paths:
@@ -82,9 +82,10 @@ def billing_period_header(file: BillFiles, bill_format: Format) -> str:
 def header_types(
     files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column]
 ) -> dict[str, SqlType]:
-    """Return the type that the version gives each header of the files and of the manifest.
+    """Return {header: type} for each header of the files and of the manifest, in this version.
 
-    The format decides, with the type in the manifest's `columns`; else the files; else text.
+    The format decides, with the type in the manifest's `columns`. If it does not, the type is that
+    of the files; text if they have none.
     """
     declared = {bill_format.column(column.header): column.type for column in columns}
     headers = dict.fromkeys(header for group in files for header in group.headers)
@@ -108,9 +109,9 @@ def translated_error(
     files: Sequence[BillFiles],
     mappings: Sequence[ColumnMapping],
 ) -> Exception:
-    """Return the error to raise for DuckDB's error of a scan: with file, line, column and value.
+    """Return the error to raise for DuckDB's error of a scan, with file, line, column and value.
 
-    Scans the files again to find them. Returns `error` itself where none explains it.
+    Scans the files again to find them. Returns `error` itself if they do not explain it.
     """
     malformed = malformed_row_error(error)
     if malformed is not None:

@@ -217,7 +217,7 @@ def loads(
 
 
 def loaded_files(connection: duckdb.DuckDBPyConnection, export: str) -> dict[BillingMonth, Content]:
-    """Return the files of each month's loaded version; of no month whose load recorded none."""
+    """Return the files of each month's loaded version; without months whose load recorded none."""
     rows = connection.execute(
         "SELECT billing_month, files FROM finops_state.manifests "
         "WHERE export = ? AND state = 'loaded' AND files IS NOT NULL",
@@ -248,7 +248,7 @@ def month_costs(
 
 
 def load_seconds(connection: duckdb.DuckDBPyConnection, export: str) -> dict[BillingMonth, float]:
-    """Return how long the last load of each month of an export took."""
+    """Return the seconds that the last load of each month of an export took."""
     rows = connection.execute(
         "SELECT billing_month, arg_max(seconds, committed_at) FROM finops_state.runs "
         "WHERE export = ? GROUP BY billing_month",
@@ -260,7 +260,7 @@ def load_seconds(connection: duckdb.DuckDBPyConnection, export: str) -> dict[Bil
 def newest_load(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth, state: str = "loaded"
 ) -> Load | None:
-    """Return the month's newest load in this state, `loaded` or `superseded`; None without one.
+    """Return the month's newest load in this state, `loaded` or `superseded`; None if none is.
 
     Only the ledger is read. `verified_load` of tables/load.py also measures the table.
     """
@@ -276,7 +276,7 @@ def _key(load: Load) -> dict[str, Any]:
 def insert_rows(
     connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Insert rows, at least one and all with the same columns, into a table of the ledger."""
+    """Insert rows, which must have the same columns, into a table of the ledger; at least one."""
     # As JSON: DuckDB binds a mapping as a STRUCT, whose names must not differ in case alone.
     columns = _definitions({name: _LAYOUT[table][name] for name in rows[0]})
     for start in range(0, len(rows), _BATCH):
@@ -293,9 +293,9 @@ def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: floa
     Its state becomes `loaded`, its `loaded_at` now, and it gets the month's next number. It is also
     recorded in `runs`.
     """
-    now = datetime.now(UTC).replace(tzinfo=None)
-    restore_loads(connection, [replace(load, state="loaded", loaded_at=now, number=None)])
-    row = {**load.row(), **_key(load), "committed_at": now, "seconds": seconds}
+    loaded_at = datetime.now(UTC).replace(tzinfo=None)
+    restore_loads(connection, [replace(load, state="loaded", loaded_at=loaded_at, number=None)])
+    row = {**load.row(), **_key(load), "committed_at": loaded_at, "seconds": seconds}
     insert_rows(connection, "runs", [{name: row[name] for name in _LAYOUT["runs"]}])
 
 
@@ -359,7 +359,8 @@ def complete_load(
 ) -> None:
     """Set the content of a recorded load, or the checksum of its Parquet file; None keeps it.
 
-    Old releases recorded no content, and a copied bucket gives the same files other ETags.
+    The content may be set later: earlier releases recorded none, and a copied bucket has other
+    ETags for the same files.
     """
     connection.execute(
         "UPDATE finops_state.manifests SET files = coalesce($files, files), "
@@ -388,9 +389,10 @@ def delete_superseded_loads(
 
 
 def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[str, str] | None:
-    """Return export and format of a load in the table that is not of this load's export and format.
+    """Return the export and format of another load of the same table that does not fit this one.
 
-    None if there is none. One of another export is returned before one of another format.
+    It is of another export or of another format; another export is returned first. None if there is
+    no such load.
     """
     row: tuple[str, str] | None = connection.execute(
         "SELECT export, format FROM finops_state.manifests WHERE lower(table_name) = lower($table) "

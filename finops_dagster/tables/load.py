@@ -1,4 +1,4 @@
-"""Load a month into the billing table, in one DuckDB transaction."""
+"""Loads a month into the billing table, in one DuckDB transaction."""
 
 from __future__ import annotations
 
@@ -189,8 +189,8 @@ class MonthLoader:
         """Return a mapping for every header of the version. Raises BillError."""
         bill_format, load = self.bill_format, self.load
         types = header_types(files, bill_format, columns)
-        known = {**lake_names, **ledger.names_by_header(self.connection, load.table)}
-        names = name_columns(types, known, bill_format)
+        recorded_names = {**lake_names, **ledger.names_by_header(self.connection, load.table)}
+        names = name_columns(types, recorded_names, bill_format)
         costs = [header for header in names if bill_format.column(header) == bill_format.cost]
         if len(costs) > 1:
             raise BillError(
@@ -255,14 +255,16 @@ class MonthLoader:
     def _change_columns(self, mappings: Sequence[ColumnMapping]) -> list[str]:
         """Create the table or add new columns, cast columns to text, and return the warnings."""
         table, stored_types, month = quoted(self.load.table), self._stored_types, self.load.month
-        new = {m.name: Sql(m.table_type) for m in mappings if m.name.lower() not in stored_types}
+        new_types = {
+            m.name: Sql(m.table_type) for m in mappings if m.name.lower() not in stored_types
+        }
         if not stored_types:
-            columns = "".join(f", {quoted(name)} {sql_type}" for name, sql_type in new.items())
+            columns = "".join(f", {quoted(name)} {type_}" for name, type_ in new_types.items())
             self.connection.execute(
                 f"CREATE TABLE {table} (billing_month DATE, manifest_id VARCHAR{columns})"
             )
         else:
-            add_columns(self.connection, self.load.table, new)
+            add_columns(self.connection, self.load.table, new_types)
         warnings = []
         for mapping in {mapping.name: mapping for mapping in mappings}.values():
             name, version_type = mapping.name, mapping.version_type
@@ -317,8 +319,8 @@ def verified_load(
 ) -> Load | None:
     """Return the month's load in the ledger, with the totals measured in the table.
 
-    None where there is no load, or the measured totals differ from the recorded ones. `formats`
-    are by name.
+    None if there is no load, or if the measured totals differ from the recorded ones. `formats` are
+    by name.
     """
     load = ledger.newest_load(connection, export, month)
     totals = load and verified_totals(connection, load, formats[load.format])
@@ -328,10 +330,10 @@ def verified_load(
 def verified_totals(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format
 ) -> Totals | None:
-    """Return the totals measured in the table; None where they differ from the load's.
+    """Return the totals measured in the table; None if they differ from those of the load.
 
-    Also None where there is no table, or rows are misdated. Which version the rows are of is not
-    compared.
+    Also None if there is no table, or if rows are misdated: their billing period is another month.
+    The version ids of the rows are not compared.
     """
     if "manifest_id" not in table_columns(connection, load.table):
         return None
@@ -349,10 +351,11 @@ def measure_month(
     bill_format: Format,
     sum_columns: Iterable[str] | None,
 ) -> MeasuredTotals:
-    """Return the totals of the rows under a `billing_month`, and how many of them are misdated.
+    """Return the totals of a month's rows, and how many of them are misdated.
 
-    `relation` has the billing table's columns. Sums are measured of the `sum_columns` that it has;
-    None leaves the sums unknown.
+    `relation` is what follows FROM to read a table or file with the billing table's columns; the
+    rows with the month as their `billing_month` are measured. Sums are measured of those
+    `sum_columns` that it has; with None, the totals have no sums.
     """
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
 
@@ -394,7 +397,7 @@ def measure_month(
 
 
 def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return {column: type} in the table's order; empty where there is no table."""
+    """Return {column: type} in the table's order; empty if there is no table."""
     # To describe the table is far faster than duckdb_columns(), which lists the whole database.
     # Of a missing one that would be an error, which ends the caller's transaction.
     exists = connection.execute(
@@ -411,20 +414,20 @@ def add_columns(
     connection: duckdb.DuckDBPyConnection, table: str, types: Mapping[str, Sql]
 ) -> None:
     """Add columns to a table, by name with their types; more than 500 by copying the table."""
-    old, wider = quoted(table), quoted(f"{table}__wider")
+    name_sql, copy_sql = quoted(table), quoted(f"{table}__wider")
     if len(types) <= _MOST_ADDED_ONE_BY_ONE:
         for name, sql_type in types.items():
-            connection.execute(f"ALTER TABLE {old} ADD COLUMN {quoted(name)} {sql_type}")
+            connection.execute(f"ALTER TABLE {name_sql} ADD COLUMN {quoted(name)} {sql_type}")
         return
     nulls = ", ".join(f"NULL::{sql_type} AS {quoted(name)}" for name, sql_type in types.items())
-    connection.execute(f"CREATE TABLE {wider} AS SELECT *, {nulls} FROM {old}")
-    connection.execute(f"DROP TABLE {old}")
-    connection.execute(f"ALTER TABLE {wider} RENAME TO {old}")
+    connection.execute(f"CREATE TABLE {copy_sql} AS SELECT *, {nulls} FROM {name_sql}")
+    connection.execute(f"DROP TABLE {name_sql}")
+    connection.execute(f"ALTER TABLE {copy_sql} RENAME TO {name_sql}")
 
 
 @contextmanager
 def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Run the block in a transaction: commit at its end, roll back where it raises."""
+    """Run the block in a transaction: commit after it, or roll back if it raises."""
     connection.execute("BEGIN TRANSACTION")
     try:
         yield

@@ -41,7 +41,7 @@ class MonthReport:
     month_costs: list[tuple[BillingMonth, dict[str, Decimal]]]
     """The headline costs of the export's last 13 months up to this one, oldest first."""
     is_final: bool | None
-    """Whether the month is final; None if the table's columns do not tell."""
+    """Whether the month is final; None if the table has no columns that say so."""
 
 
 def month_report(

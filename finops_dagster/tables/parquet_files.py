@@ -44,7 +44,7 @@ class ParquetFiles(BillFiles):
 
 
 def parquet_file(path: Path, null_words: tuple[str, ...] = ()) -> ParquetFiles:
-    """Return the file with its headers and types; no rows are read.
+    """Read the schema of a Parquet file, and return the file; no rows are read.
 
     `null_words` are those of BillFiles. Raises FileInvalid if the file cannot be read, if a name
     occurs twice, or for a type that DuckDB does not read exactly, which `make_exact` rewrites.

@@ -55,10 +55,10 @@ FROM numbered GROUP BY 1, 2, 3, is_listed
 def keep_replaced_costs(
     connection: duckdb.DuckDBPyConnection, rows: Sql, bill_format: Format
 ) -> None:
-    """Keep the costs by service and account of rows that a load is going to replace.
+    """Keep the costs by service and account of rows before a load replaces them.
 
-    `rows` is what follows FROM to read them. The costs are kept for `record_restatement`, until the
-    connection is closed.
+    `rows` is what follows FROM to read the rows. The costs are in a temporary table of the
+    connection, for `record_restatement`.
     """
     costs = _costs(connection, rows, bill_format)
     # A temporary table hides a table of its name: an export hardly has this one.
@@ -72,22 +72,22 @@ def record_restatement(
     replaced_id: str,
     bill_format: Format,
 ) -> Restatement | None:
-    """Record what a load changed, in the transaction that replaced the rows, and return it.
+    """Record what a load changed, and return it. Call it in the load's transaction.
 
-    `rows` is what follows FROM to read the load's rows, and `replaced_id` the version whose costs
-    `keep_replaced_costs` has kept. None, and nothing is recorded, if that is the load's version too
-    and neither a cost nor a number of rows changed.
+    `rows` is what follows FROM to read the load's rows, and `replaced_id` is the version id of the
+    rows whose costs `keep_replaced_costs` has kept. None, and nothing is recorded, if the same
+    version was loaded again without any change of a cost or a number of rows.
     """
     costs = _costs(connection, rows, bill_format)
-    found = connection.execute(
+    change_rows = connection.execute(
         _CHANGES.format(costs=costs), {"max_changes": MAX_CHANGES, "other": OTHER}
     ).fetchall()
-    changes = sorted_changes(CostChange(*row) for row in found)
+    changes = sorted_changes(CostChange(*row) for row in change_rows)
     if load.manifest_id == replaced_id and all(change.is_other for change in changes):
         return None
     number = newest_number(connection, load.export, load.month) + 1
-    now = datetime.now(UTC).replace(tzinfo=None)
-    restatement = Restatement(number, load.manifest_id, replaced_id, now, load.run_id, changes)
+    time = datetime.now(UTC).replace(tzinfo=None)
+    restatement = Restatement(number, load.manifest_id, replaced_id, time, load.run_id, changes)
     _write(connection, load.export, load.month, [restatement])
     return restatement
 
@@ -155,9 +155,9 @@ def restore_restatements(
     month: BillingMonth,
     restored: Iterable[Restatement],
 ) -> int:
-    """Record restatements that the ledger lacks, and return how many it lacked.
+    """Record restatements of which the ledger has no equal one, and return how many there were.
 
-    A recorded one of the same number is replaced.
+    A recorded one with the same number is replaced.
     """
     recorded = restatements(connection, export, month)
     missing = [restatement for restatement in restored if restatement not in recorded]
@@ -171,9 +171,9 @@ def add_restatements(
     month: BillingMonth,
     added: Iterable[Restatement],
 ) -> int:
-    """Record restatements whose numbers the ledger lacks, and return how many it lacked.
+    """Record restatements whose numbers the ledger lacks, and return how many there were.
 
-    A recorded one of the same number is kept.
+    A recorded one with the same number stays as it is.
     """
     recorded = connection.execute(
         f"SELECT DISTINCT restatement_number FROM finops_state.restatements WHERE {_IS_MONTH}",

@@ -1,4 +1,4 @@
-"""The numbers of a month that are rounded to 18 decimals: how many, and by how much."""
+"""Counts the numbers of a month that are rounded to 18 decimals, and by how much."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def count_cells_to_round(
     files: Sequence[BillFiles],
     mappings: Sequence[ColumnMapping],
 ) -> tuple[RoundedColumn, ...]:
-    """Return the columns with numbers that are rounded to 18 decimals, and how many each has.
+    """Return the columns with numbers that a load rounds to 18 decimals, and their counts.
 
-    Each number in a map counts. The `amount` of a money column is the exact sum of the changes.
-    Only files with columns whose mapping `is_rounded`, or that have doubles, are scanned. The
+    Each number in a map counts. The `amount` of a money column is the exact sum of the changes by
+    rounding. Only files with doubles, or with columns whose mapping `is_rounded`, are scanned. The
     connection needs the macros of `prepare_casts`.
     """
     rounded: dict[str, RoundedColumn] = {}
