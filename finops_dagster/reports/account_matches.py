@@ -1,4 +1,4 @@
-"""Which accounts of the bill the accounts file has, and which of its lines the bill has."""
+"""Compares the accounts of the bill with the lines of the accounts file."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ FROM account_spellings JOIN days ON account = spelling AND day BETWEEN first_day
 
 @dataclass(frozen=True)
 class BilledAccount:
-    """An account of the bill in one currency: what it is called, and its cost of the last month.
+    """An account of the bill in one currency, with its cost in the newest month of the bill.
 
-    `listed` is whether the file has a line of the account itself that is valid now.
+    `listed` is whether the accounts file has a line for the account itself that was valid at its
+    newest charge.
     """
 
     account_id: str
@@ -58,19 +59,22 @@ class BilledAccount:
 
 
 def last_month(connection: DuckDBPyConnection) -> date:
-    """Return the newest month that has charges. `focus` must exist."""
+    """Return the first day of the newest month that has charges. Needs the relation `focus`."""
     ((month,),) = connection.execute("SELECT max(x_billing_month) FROM focus").fetchall()
     assert isinstance(month, date)
     return month
 
 
 def billed_accounts(connection: DuckDBPyConnection) -> list[BilledAccount]:
-    """Return the accounts of all charges, those that are not in the file first, then by cost."""
+    """Return the accounts of all charges: those that are not listed first, the largest cost first.
+
+    Needs the relation `focus_named`.
+    """
     return [BilledAccount(*row) for row in connection.execute(_ACCOUNTS).fetchall()]
 
 
 def unmatched_lines(connection: DuckDBPyConnection, accounts: AccountsFile) -> dict[int, str]:
-    """Return why no charge has a line of the file, by the numbers of these lines."""
+    """Return {line number: reason} of the lines of the accounts file that no charge matches."""
     matched = set(connection.execute(_MATCHED_LINES).fetchall())
     lost_zeros = accounts.with_lost_zeros(id_ for (id_,) in connection.execute(_IDS).fetchall())
 

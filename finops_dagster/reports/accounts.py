@@ -27,7 +27,7 @@ _SPELLINGS = {
     "valid_to": ("validto",),
 }
 _COLUMNS = {spelling: column for column, all_ in _SPELLINGS.items() for spelling in all_}
-# `focus_named` has a column of its own of this name.
+# A column of the file must not have this name: `focus_named` already has AccountListed.
 _LISTED = "listed"
 _AWS_DIGITS = 12
 _AZURE_PATH = "/subscriptions/"
@@ -61,12 +61,15 @@ class AccountLine:
 
     @property
     def key(self) -> str:
-        """The id as ids are compared: without case, and without the path that Azure puts before."""
+        """The id for comparisons: in lower case, and without `/subscriptions/`, Azure's path."""
         return self.account_id.lower().removeprefix(_AZURE_PATH)
 
     @property
     def spellings(self) -> set[str]:
-        """The ids of charges that this line is about: charges have Azure's ids in lower case."""
+        """The ids of accounts in charges that this line matches.
+
+        Charges have Azure's ids in lower case, with their path.
+        """
         return {self.account_id, self.key, f"{_AZURE_PATH}{self.key}"}
 
 
@@ -78,9 +81,10 @@ class AccountsFile:
     lines: tuple[AccountLine, ...] = ()
 
     def with_lost_zeros(self, bill_ids: Iterable[str | None]) -> dict[int, str]:
-        """Return the id in the bill of each line whose id has lost its leading zeros.
+        """Return {line number: id in the bill} of the lines whose ids have lost leading zeros.
 
-        The keys are numbers of lines. A spreadsheet that takes ids for numbers drops the zeros.
+        A spreadsheet that takes ids for numbers drops the zeros. `bill_ids` are the ids of all
+        accounts of the bill.
         """
         ids = set(filter(None, bill_ids))
         stripped = {id_.lstrip("0"): id_ for id_ in ids if id_.isdigit() and id_.startswith("0")}
@@ -91,7 +95,10 @@ class AccountsFile:
         }
 
     def shorter_ids(self) -> list[AccountLine]:
-        """Return the lines whose id has fewer digits than those of AWS, if there are such ids."""
+        """Return the lines whose ids may be those of AWS without their leading zeros.
+
+        They have fewer than 12 digits, and another line has an id of 12 digits.
+        """
         digits = [line for line in self.lines if line.account_id.isdigit()]
         if not any(len(line.account_id) == _AWS_DIGITS for line in digits):
             return []
@@ -99,15 +106,19 @@ class AccountsFile:
 
 
 def heading_key(heading: str) -> str:
-    """Return the column that a heading means, or the heading without case, blanks and signs."""
+    """Return the name of the column that a heading of the file means, such as `cost_centre`.
+
+    For any other heading, its letters and digits in lower case.
+    """
     spelling = re.sub(r"[\W_]", "", heading.lower())
     return _COLUMNS.get(spelling, spelling or heading)
 
 
 def read_accounts(file: Path | None) -> AccountsFile:
-    """Read the accounts file; None reads as a file without lines.
+    """Read the accounts file; without a file, return an AccountsFile without lines.
 
-    Raises BillError, with the file and the line, where it cannot be read or contradicts itself.
+    Raises BillError, which names file and line, if it cannot be read, or if two of its lines are
+    for the same account and the same day.
     """
     if file is None:
         return AccountsFile()
@@ -125,7 +136,7 @@ def _place(file: Path, number: int) -> str:
 
 
 def accounts_text(file: Path) -> str:
-    """Return the text of the accounts file. Raises BillError where it cannot be read."""
+    """Return the text of the accounts file. Raises BillError if it cannot be read."""
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -16,18 +16,19 @@ _FIRST_LINE = "account_id,name,owner,environment,cost_centre,valid_from,valid_to
 def add_accounts(file: Path, accounts: Iterable[Mapping[str, str]]) -> None:
     """Add a line for each account to the end of the file, which is created if it is missing.
 
-    The keys of an account are columns, or headings of the file as `heading_key` returns them; what
-    the file has no column for is left out. The file that exists can be read by `read_accounts`.
+    An account is a mapping from column names, as `heading_key` returns them, to cells. Cells for
+    which the file has no column are left out. If the file exists, it must be one that
+    `read_accounts` can read.
     """
-    old = file.read_bytes() if file.exists() else f"{_FIRST_LINE}\n".encode()
+    content = file.read_bytes() if file.exists() else f"{_FIRST_LINE}\n".encode()
     text = accounts_text(file) if file.exists() else _FIRST_LINE
     rows = csv.reader(StringIO(text, newline=""))
     headings = next(row for row in rows if any(map(str.strip, row)))
-    line_end = "\r\n" if b"\r\n" in old else "\n"
+    line_end = "\r\n" if b"\r\n" in content else "\n"
     added = StringIO(newline="")
     writer = csv.writer(added, lineterminator=line_end)
     for account in accounts:
         writer.writerow([account.get(heading_key(heading.strip()), "") for heading in headings])
-    between = b"" if old.endswith((b"\n", b"\r")) else line_end.encode()
+    between = b"" if content.endswith((b"\n", b"\r")) else line_end.encode()
     with new_file(file) as part:
-        part.write_bytes(old + between + added.getvalue().encode())
+        part.write_bytes(content + between + added.getvalue().encode())

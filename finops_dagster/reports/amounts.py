@@ -1,4 +1,4 @@
-"""The tables of amounts of a report, from the sums of the charges and the positions of their lines.
+"""Fills a report's tables of amounts, from the sums of the charges and the positions of lines.
 
 Nothing is rounded, and currencies are never added up.
 """
@@ -135,7 +135,7 @@ SELECT count(*) FROM placed_resources WHERE month = $month AND (billed <> 0 OR e
 
 
 def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Document) -> None:
-    """Fill the document's tables of amounts, which are decimals; rows without amounts are left out.
+    """Fill the document's TABLES with amounts as decimals; rows without amounts are left out.
 
     Needs the tables of `read_charges`, `read_resources`, `read_tag_keys` and `add_lines`.
     `first_day` is that of the document's first month.
@@ -174,9 +174,10 @@ def _table(
 
 
 def scaled(document: Document) -> Document:
-    """Return a document with whole numbers in place of decimals, by the smallest scale that fits.
+    """Return a copy of a document with its decimals as whole numbers, multiplied by 10^`scale`.
 
-    Those above 2^53 are text.
+    The key `scale` gets the smallest scale with which all of them are whole. Numbers above 2^53
+    become text.
     """
     divisor = gcd(10**_DECIMALS, *map(_units, _decimals(document)))
     zeros = next(n for n in range(_DECIMALS, -1, -1) if divisor % 10**n == 0)

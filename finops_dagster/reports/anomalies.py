@@ -38,10 +38,10 @@ _FINDERS = (
 
 @dataclass(frozen=True)
 class Anomaly:
-    """An anomaly of a service of an account; without a service, of the whole account.
+    """An anomaly of a service of an account; if `service` is None, of the whole account.
 
-    `cost` is that of the days, `expected` its estimate from earlier days. Of a change that stays,
-    the days are the first week. `detail` is the region that costs moved to.
+    `cost` is the cost of its days, and `expected` the estimate of it from earlier days. If the
+    change lasts, its days are the first week. `detail` is the region to which costs moved.
     """
 
     kind: Kind
@@ -63,7 +63,7 @@ class Anomaly:
 
     @property
     def difference(self) -> Decimal:
-        """What the days cost more than estimated; negative if less."""
+        """By how much the cost of the days is above its estimate; negative if it is below."""
         return self.cost - self.expected
 
     @property
@@ -103,7 +103,7 @@ _PREDICATES = {
 def read_anomalies(
     connection: DuckDBPyConnection, last: BillingMonth | None = None
 ) -> list[Anomaly]:
-    """Return the anomalies of the thirteen months until the last, as `find_anomalies` does.
+    """Return the anomalies of the thirteen months up to `last`, in the order of `find_anomalies`.
 
     `last` is the newest month by default. Needs the relation `focus_named`.
     """
@@ -111,7 +111,10 @@ def read_anomalies(
 
 
 def find_anomalies(costs: DailyCosts | None) -> list[Anomaly]:
-    """Return the anomalies, the newest first, and the largest first of those of a day."""
+    """Return the anomalies: those that begin last first, and of a day the largest first.
+
+    None returns an empty list.
+    """
     if costs is None or not costs.series:
         return []
     # A day that is not known is neither above nor below anything.
@@ -142,20 +145,20 @@ def _independent(
     """Yield the findings that do not follow from one before, of the same series."""
     earlier: dict[Series, list[Finding]] = defaultdict(list)
     for series, finding in findings:
-        if not any(_follows(finding, other) for one in series for other in earlier[one]):
-            for one in series:
-                earlier[one].append(finding)
+        if not any(_follows(finding, cause) for row in series for cause in earlier[row]):
+            for row in series:
+                earlier[row].append(finding)
             yield series, finding
 
 
-def _follows(finding: Finding, other: Finding) -> bool:
+def _follows(finding: Finding, cause: Finding) -> bool:
     """Return whether a finding may be an effect of another one of its series."""
     effect = 3 * MONTH if finding.kind is Kind.SLOW_LEAK else MONTH
-    return other.first - WEEK <= finding.last and finding.first <= other.last + effect
+    return cause.first - WEEK <= finding.last and finding.first <= cause.last + effect
 
 
-def _anomaly(costs: DailyCosts, found: tuple[tuple[Series, ...], Finding]) -> Anomaly:
-    (series, *_), finding = found
+def _anomaly(costs: DailyCosts, pair: tuple[tuple[Series, ...], Finding]) -> Anomaly:
+    (series, *_), finding = pair
     return Anomaly(
         finding.kind,
         costs.day(finding.first),

@@ -1,6 +1,6 @@
-"""The figures of a report, computed from the charges in the lake: one document for page and files.
+"""Computes the figures of a report from the charges in the lake: one document for page and files.
 
-The sums of the document's amounts are those of the charges, to the last digit.
+The sums of the document's amounts equal those of the charges, to the last digit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from finops_dagster.reports.lines import add_lines
 from finops_dagster.reports.relations import create_relations, read_error
 from finops_dagster.reports.restated import add_restatements
 from finops_dagster.reports.sums import read_charges, read_resources, read_tag_keys
-from finops_dagster.reports.versions import MonthFiles, add_versions, require_whole_months
+from finops_dagster.reports.versions import MonthFiles, add_versions, require_recorded_totals
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 
@@ -43,10 +43,11 @@ _CURRENCIES = "SELECT currency FROM usage_sums GROUP BY ALL ORDER BY sum(charges
 
 @dataclass(frozen=True)
 class Scope:
-    """What a report is about: months up to `last`, which it shows first, and one of its currencies.
+    """The months of a report, up to `last`, and the month and currency that it shows first.
 
-    Without `last`, the months up to the newest, and the newest whole month is shown first. Without
-    `currency`, that of most charges.
+    The first month shown is `last`. Without `last`, the months end with the newest, and the first
+    one shown is the newest complete month. Without `currency`, it is that of the most charges.
+    `months` is the number of months.
     """
 
     last: BillingMonth | None = None
@@ -56,7 +57,10 @@ class Scope:
 
 @dataclass(frozen=True)
 class Report:
-    """A document, and what it shows a part of: the budgets of all months, and all anomalies."""
+    """A report: its document, and the budgets and anomalies, also those that it leaves out.
+
+    The document has only those in its months and currencies, and at most 200 anomalies.
+    """
 
     document: Document
     budgets: Sequence[BudgetMonth] = ()
@@ -65,7 +69,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Bill:
-    """The charges of exports in the lake, for a report with the title `project`."""
+    """Computes reports from the charges of exports in a lake; `project` is their title."""
 
     project: str
     lake: Lake
@@ -79,10 +83,10 @@ class Bill:
         return self.report(scope).document
 
     def report(self, scope: Scope) -> Report:
-        """Return the report of the months in scope; one without months where there are none.
+        """Return the report of the months in scope; without charges, it has no months.
 
-        Raises BillError if there is no such month or currency, and if a file cannot be read or
-        does not have the totals of its record; also for an accounts file that cannot be used.
+        Raises BillError if there is no such month or currency, if a file cannot be read or does not
+        have the totals of its footer, and if the accounts file cannot be used.
         """
         files = MonthFiles.of(self.lake, self.exports, scope.last, scope.months)
         document = empty_document()
@@ -91,7 +95,7 @@ class Bill:
         if not files.charges:
             return Report(document)
         document["months"] = list(map(str, files.months))
-        document["month"] = files.months.index(scope.last or files.newest_whole_month)
+        document["month"] = files.months.index(scope.last or files.newest_complete_month)
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
@@ -99,14 +103,14 @@ class Bill:
                 create_relations(connection, self.lake, self.exports, self.accounts)
                 by_day = files.relation(connection, files.months[-_MONTHS_BY_DAY:])
                 read_charges(connection, files.relation(connection), by_day)
-                require_whole_months(connection, files)
+                require_recorded_totals(connection, files)
                 # Found with numpy in a thread, while DuckDB reads the resources.
                 with ThreadPoolExecutor(1) as thread:
-                    found = thread.submit(find_anomalies, _daily_costs(connection, files))
+                    search = thread.submit(find_anomalies, _daily_costs(connection, files))
                     _fill(connection, files, document, scope.currency)
                     budgets = budget_months(connection, self.budgets)
                     add_budgets(files, budgets, document)
-                    anomalies = found.result()
+                    anomalies = search.result()
                 add_anomalies(connection, files, anomalies, document)
             except duckdb.Error as error:
                 raise read_error(error) from error

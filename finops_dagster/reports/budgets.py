@@ -1,4 +1,4 @@
-"""Budgets: an amount a month for a part of the bill, and what was spent of it."""
+"""Budgets: a monthly amount for a part of the bill, and how much of it was spent."""
 
 from __future__ import annotations
 
@@ -57,13 +57,14 @@ def _unique(budgets: tuple[BudgetSettings, ...]) -> tuple[BudgetSettings, ...]:
 
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Text, ...], BeforeValidator(_as_list), Field(min_length=1)]
-"""One name or several, of which any may match; `(none)` is what has no name."""
+"""One name or several, of which any may match; `(none)` matches charges without a name."""
 
 
 class BudgetSettings(SettingsTable):
-    """An amount of one currency a month, for the charges that match all filters.
+    """A budget: an amount of one currency for each month, and filters of the charges.
 
-    Names are compared without case. `account` is an id or a name.
+    The budget is for the charges that match all filters. Names are compared without case. `account`
+    is an id or a name. `cost` is which cost of the charges is added up.
     """
 
     name: Text
@@ -101,12 +102,12 @@ Budgets = Annotated[tuple[BudgetSettings, ...], AfterValidator(_unique)]
 
 @dataclass(frozen=True)
 class BudgetMonth:
-    """What was spent of a budget in a month, exactly.
+    """A budget in a month, with the exact amount that was `spent` of it.
 
-    `days_passed` is the number of days that the bill has of a month in progress, of the provider
-    that has the fewest; None once the month is over. `forecast` is what the month costs if each day
-    costs as much as those before the newest, which may not be whole yet; None without such a day.
-    The month `is_open` between its end and the day by which vendors have closed it.
+    `days_passed` is the number of days of the current month that the bill has, of the provider with
+    the fewest days; None once the month is over. `forecast` is the cost of the whole month if the
+    remaining days cost as much as the days before the newest one, which may be incomplete; None if
+    there is no such day. `is_open` is true from the end of the month until vendors close its bill.
     """
 
     budget: BudgetSettings
@@ -135,7 +136,11 @@ class BudgetMonth:
 
     @property
     def state(self) -> str:
-        """What became of the budget, or how it stands as long as its month is open."""
+        """The state of the budget.
+
+        One of `exceeded`, `within budget` and `open`; in the current month also `forecast to
+        exceed` and `in progress`.
+        """
         if self.is_exceeded:
             return "exceeded"
         if self.days_passed is None:
@@ -145,7 +150,7 @@ class BudgetMonth:
 
     @property
     def sentence(self) -> str:
-        """How the budget stands, in one sentence."""
+        """The state of the budget as a sentence for people."""
         budget, currency = self.budget, self.budget.currency
         text = (
             f"Budget {budget.name}: {self.spent:,.2f} of {budget.amount:,.2f} {currency} "
@@ -163,7 +168,8 @@ def budget_months(
 ) -> list[BudgetMonth]:
     """Return each budget in each month of the bill, the newest month first.
 
-    Needs the relation `focus_named`. `today`, in UTC, tells which months are over.
+    Needs the relation `focus_named`. Months before that of `today` are over; by default, it is the
+    current day in UTC.
     """
     if not budgets:
         return []
@@ -196,10 +202,10 @@ def budget_months(
 
 @dataclass(frozen=True)
 class _Part:
-    """The charges of a month that arrive together: of an export, a provider and a currency.
+    """The charges of a month that vendors deliver together: of an export, provider and currency.
 
-    `last_day` is the last one with usage; None without usage. `spent` of a budget is None if no
-    charge matches it, `spent_before` if none of the days before the last day does.
+    `last_day` is the number of the last day with usage; None without usage. `spent` is the cost of
+    a budget's charges, None if no charge matches; `spent_before` is that before the last day.
     """
 
     last_day: int | None
@@ -208,11 +214,11 @@ class _Part:
 
     @property
     def has_whole_day(self) -> bool:
-        """Whether the charges have a day that vendors have sent whole: one before the last."""
+        """Whether the charges have a complete day: one before the last day."""
         return self.last_day is not None and self.last_day > 1
 
     def forecast(self, days: int) -> Decimal:
-        """Return what a month of so many days costs; without a whole day, what was spent so far."""
+        """Return the forecast for a month of `days` days; `spent` if no day is complete."""
         spent = self.spent or Decimal(0)
         if self.last_day is None or not self.has_whole_day:
             return spent
@@ -294,9 +300,9 @@ def _matches(budget: BudgetSettings) -> Sql:
 
 def _matches_name(key: str, names: Sequence[str]) -> Sql:
     """Return the condition that a charge has one of the names."""
-    wanted = Sql(", ").join(literal(name.lower()) for name in names)
+    name_list = Sql(", ").join(literal(name.lower()) for name in names)
     alternatives = Sql(" OR ").join(
-        Sql(f"coalesce(nullif(lower({text}), ''), {literal(_NONE)}) IN ({wanted})")
+        Sql(f"coalesce(nullif(lower({text}), ''), {literal(_NONE)}) IN ({name_list})")
         for text in _texts(key)
     )
     return Sql(f"({alternatives})")

@@ -1,4 +1,4 @@
-"""Budgets and anomalies in the months of a report."""
+"""Fills the budgets and anomalies of a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SERVICE_POSITIONS = "SELECT provider, service, min(position) FROM service_lines
 
 
 def add_budgets(files: MonthFiles, budgets: Sequence[BudgetMonth], document: Document) -> None:
-    """Fill the document's budgets in its months; amounts are decimals."""
+    """Fill the document's `budgets` with those of its months; amounts are decimals."""
     for of_month in budgets:
         budget = of_month.budget
         if of_month.month in files.months and budget.currency in document["currencies"]:
@@ -39,9 +39,9 @@ def add_anomalies(
     anomalies: Sequence[Anomaly],
     document: Document,
 ) -> None:
-    """Fill the document's anomalies, the newest first; amounts are decimals.
+    """Fill the document's `anomalies` with the newest 200 of its months; amounts are decimals.
 
-    Needs the tables of positions.
+    Needs the tables `account_lines` and `service_lines`.
     """
     positions = [
         {(provider, name): position for provider, name, position in rows}
@@ -51,8 +51,8 @@ def add_anomalies(
         )
     ]
     accounts, services = positions
-    found = [anomaly for anomaly in anomalies if anomaly.month in files.months]
-    for anomaly in found[:MOST_ANOMALIES]:
+    of_months = [anomaly for anomaly in anomalies if anomaly.month in files.months]
+    for anomaly in of_months[:MOST_ANOMALIES]:
         if anomaly.currency in document["currencies"]:
             document["anomalies"].append(
                 {

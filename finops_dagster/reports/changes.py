@@ -1,4 +1,4 @@
-"""Changes of another kind than a higher usage: what begins, ends, moves, or has another price."""
+"""Finds changes other than higher usage: what begins, ends, moves, or has another price."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _DAYS_OF_A_CHANGE = 3  # it is measured over
 
 
 def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
-    """Yield the first week of accounts that had no cost of a service for eight weeks before."""
+    """Yield a finding for the first week of each account without costs in the eight weeks before.
+
+    `least` is that of `least_differences`.
+    """
     accounts = defaultdict(list)
     for row, series in enumerate(costs.series):
         accounts[series.currency, series.provider, series.account].append(row)
@@ -37,7 +40,7 @@ def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
 
 
 def new_services(history: History) -> Iterator[Finding]:
-    """Yield the first week of services that had no cost for eight weeks before."""
+    """Yield a finding for the first week of each service without costs for eight weeks before."""
     for row, first in _beginnings(history.costs.cost):
         yield from _first_week(history.costs, Kind.NEW_SERVICE, [row], first, history.least)
 
@@ -52,24 +55,24 @@ def _first_week(
 
 
 def _beginnings(cost: Array) -> Iterator[tuple[int, int]]:
-    """Yield row and day where a row has a cost, after eight weeks without; four must be known."""
-    known = ~np.isnan(cost)
-    positive = np.where(known, cost > 0, np.nan)
-    quiet = (rolling_mean(positive, 2 * MONTH) == 0) & (rolling_mean(known, 2 * MONTH) >= 0.5)
+    """Yield row and day of each cost after eight weeks without one, half of which are known."""
+    is_known = ~np.isnan(cost)
+    positive = np.where(is_known, cost > 0, np.nan)
+    quiet = (rolling_mean(positive, 2 * MONTH) == 0) & (rolling_mean(is_known, 2 * MONTH) >= 0.5)
     quiet[:, : MONTH - 1] = False
     for row, day in np.argwhere(quiet[:, :-1] & (cost[:, 1:] > 0)):
         yield int(row), int(day) + 1
 
 
 def vanished_services(history: History) -> Iterator[Finding]:
-    """Yield the first week without services that had costs on nearly every day."""
+    """Yield a finding for the first week without a service that had costs on nearly every day."""
     cost = history.costs.cost
     for row, first in _ends(cost > 0, cost <= 0):
         yield from history.finding(Kind.VANISHED_SERVICE, row, history.week_from(first))
 
 
 def credits_ended(history: History) -> Iterator[Finding]:
-    """Yield the first week without credits that were given on nearly every day."""
+    """Yield a finding for the first week without credits that a service got on nearly every day."""
     credited = history.costs.credits
     usual = rolling_mean(credited, MONTH)
     for row, first in _ends(credited > 0, (credited <= 0) & ~np.isnan(history.costs.cost)):
@@ -78,20 +81,21 @@ def credits_ended(history: History) -> Iterator[Finding]:
         yield from history.finding(Kind.CREDIT_ENDED, row, days, expected)
 
 
-def _ends(positive: Flags, gone: Flags) -> Iterator[tuple[int, int]]:
-    """Yield row and day where a row is gone for three days that was there on nearly every one."""
+def _ends(positive: Flags, absent: Flags) -> Iterator[tuple[int, int]]:
+    """Yield row and first day of three absent days, after four weeks of mostly positive days."""
     steady = rolling_mean(positive, MONTH) > 0.9
     ends = steady[:, MONTH - 1 : -3] & positive[:, MONTH - 1 : -3]
     for days in (1, 2, 3):
-        ends &= gone[:, MONTH - 1 + days : gone.shape[1] - 3 + days]
+        ends &= absent[:, MONTH - 1 + days : absent.shape[1] - 3 + days]
     for row, day in np.argwhere(ends):
         yield int(row), int(day) + MONTH
 
 
 def price_changes(history: History) -> Iterator[Finding]:
-    """Yield services whose cost rose more than that of the same usage at earlier prices.
+    """Yield a finding for each service whose cost rose because its prices did.
 
-    Where commitments covered a part of the cost before, the commitment ended.
+    That is: its cost rose more than the cost of the same usage at the prices of the month before.
+    If a commitment covered a part of the cost before, the kind is that the commitment ended.
     """
     days = _DAYS_OF_A_CHANGE
     prices = np.log(history.costs.cost / history.costs.repriced)
@@ -105,14 +109,17 @@ def price_changes(history: History) -> Iterator[Finding]:
         week = history.week_from(first)
         rise = np.nanmax(price[row, first : first + days]) - usual[row, first]
         kind = Kind.PRICE_CHANGE
-        if commitment_ended(history, row, first):
+        if has_commitment_ended(history, row, first):
             kind = Kind.COMMITMENT_ENDED
         expected = history.costs.cost[row, week] / np.exp(rise)
         yield from history.finding(kind, row, week, expected)
 
 
-def commitment_ended(history: History, row: int, first: int) -> bool:
-    """Return whether commitments covered a part of the cost, but much less from that day on."""
+def has_commitment_ended(history: History, row: int, first: int) -> bool:
+    """Return whether commitments covered at least a tenth of a row's cost until the day `first`.
+
+    From that day on, they must cover less than half of what they covered before.
+    """
     covered = history.costs.committed[row]
     before = known_mean(covered[max(first - MONTH, 0) : first - _DAYS_OF_A_CHANGE + 1])
     after = known_mean(covered[first : first + _DAYS_OF_A_CHANGE])
@@ -121,7 +128,7 @@ def commitment_ended(history: History, row: int, first: int) -> bool:
 
 
 def regions_moved(history: History) -> Iterator[Finding]:
-    """Yield services of which a region has a larger share, while all of it costs the same."""
+    """Yield a finding for each service with a region whose share has grown at the same total."""
     if not history.costs.regions:
         return
     owners = np.array([row for row, _ in history.costs.regions])
@@ -137,12 +144,12 @@ def regions_moved(history: History) -> Iterator[Finding]:
     total = rolling_median(history.costs.cost, WEEK)
     usual_total = shifted(rolling_median(total, MONTH, 2 * WEEK), WEEK)
     flags &= np.abs(np.log(total / usual_total))[owners] < np.log(_EQUAL)
-    for number, seen, _ in runs(flags, gap=WEEK):
+    for number, day, _ in runs(flags, gap=WEEK):
         row, region = history.costs.regions[number]
         # The median of a week is that of its fourth day.
-        week = history.week_from(seen - WEEK // 2)
+        week = history.week_from(day - WEEK // 2)
         cost = history.costs.region_costs[number, week]
-        moved = cost - usual[number, seen] * history.costs.cost[row, week]
+        moved = cost - usual[number, day] * history.costs.cost[row, week]
         if np.nansum(moved) >= history.least[row, week.start]:
             total_cost, last = float(np.nansum(cost)), week.stop - 1
             expected = total_cost - float(np.nansum(moved))

@@ -1,4 +1,4 @@
-"""The charges of all exports as reports read them: with every column that they need."""
+"""Queries of the charges of all exports, with every column that reports need."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FROM {relation} UNION ALL BY NAME SELECT
 WHERE false
 """)
 CHARGES = _CHARGES.format(relation="focus_named")
-"""A query of the charges in `focus_named`, which a lake without charges does not have."""
+"""A query of the charges in `focus_named`; there is no such relation in a lake without charges."""
 CHARGES_WITHOUT_NAMES = _CHARGES.format(relation="focus")
-"""A query of the same charges that is faster: accounts have no names."""
+"""A faster query of the same charges, without the names and owners of accounts."""
 
 
 def months_of_charges(connection: DuckDBPyConnection) -> list[BillingMonth]:

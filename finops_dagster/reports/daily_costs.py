@@ -15,7 +15,7 @@ Days = npt.NDArray[np.int_]
 
 @dataclass(frozen=True)
 class Series:
-    """What a row of daily costs is of: a service of an account, in one currency."""
+    """A service of an account in one currency: a row of DailyCosts."""
 
     currency: str
     provider: str
@@ -28,11 +28,11 @@ class Series:
 class DailyCosts:
     """The effective cost of usage by service, account and day.
 
-    The arrays have a row for each series and a column for each day. `cost` is NaN on days that are
-    not loaded, or not complete yet. `repriced` is the cost of the same usage at the prices of the
-    month before: what changes it changes the quantity too. `committed` is the part of the cost that
-    commitments covered, and `credits` is what was credited, as a positive amount. `region_costs`
-    has a row for each of `regions`, which are pairs of the number of a series and a region.
+    The arrays have a row for each series and a column for each day, from `first_day`. `cost` is NaN
+    on days that are not loaded, or not complete yet. `repriced` is the cost of the same usage at
+    the prices of the month before. `committed` is the part of the cost that commitments covered,
+    and `credits` is what was credited, as a positive amount. `region_costs` has a row for each of
+    `regions`, which are pairs of the number of a series and the name of a region.
     """
 
     first_day: date
@@ -50,13 +50,13 @@ class DailyCosts:
         return int(self.cost.shape[1])
 
     def day(self, number: int) -> date:
-        """Return the day of a column."""
+        """Return the day of the column with this number, from 0."""
         return self.first_day + timedelta(days=number)
 
     def of_rows(self, rows: Sequence[int]) -> DailyCosts:
-        """Return the daily costs of some of the series, in this order."""
-        places = {row: place for place, row in enumerate(rows)}
-        regions = [n for n, (row, _) in enumerate(self.regions) if row in places]
+        """Return the daily costs of some series, by their numbers, in this order."""
+        new_rows = {row: new_row for new_row, row in enumerate(rows)}
+        regions = [n for n, (row, _) in enumerate(self.regions) if row in new_rows]
         return DailyCosts(
             self.first_day,
             [self.series[row] for row in rows],
@@ -64,6 +64,6 @@ class DailyCosts:
             self.repriced[rows],
             self.committed[rows],
             self.credits[rows],
-            [(places[self.regions[n][0]], self.regions[n][1]) for n in regions],
+            [(new_rows[self.regions[n][0]], self.regions[n][1]) for n in regions],
             self.region_costs[regions],
         )

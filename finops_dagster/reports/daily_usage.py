@@ -141,11 +141,11 @@ def read_daily_costs(
     last: BillingMonth | None = None,
     service_usage: Sql | None = None,
 ) -> DailyCosts | None:
-    """Return the daily costs of thirteen months, from the relation `focus_named`.
+    """Return the daily costs of thirteen months up to `last`; by default, up to the newest month.
 
-    `last` is the last month, by default the newest. `service_usage` is a query of the cost of usage
-    by month, export, currency, provider, account and service, where it is known already. None if
-    there is no usage in these months.
+    Needs the relations `focus` and `focus_named`. `service_usage` is a query of the cost of usage
+    by month, export, currency, provider, account and service, for callers that have already
+    computed it. None if there are no charges.
     """
     newest = newest_month(connection)
     if newest is None:
@@ -215,14 +215,14 @@ def _leave_out_unknown_days(connection: DuckDBPyConnection, costs: DailyCosts) -
         loaded.setdefault(export, {})[BillingMonth.of(month)] = last_day
     months = [BillingMonth.of(costs.day(number)) for number in range(costs.day_count)]
     for export in {export for (export,) in exports}:
-        rows = np.array([other == export for (other,) in exports])
+        rows = np.array([name == export for (name,) in exports])
         last_days = loaded.get(export, {})
-        known = np.array([month in last_days for month in months])
+        is_loaded = np.array([month in last_days for month in months])
         if last_days:
             total = costs.cost[rows].sum(axis=0)
             newest = max(last_days)
-            known[_complete_days(costs, total, newest, last_days[newest]) :] = False
-        costs.cost[np.ix_(rows, ~known)] = np.nan
+            is_loaded[_complete_days(costs, total, newest, last_days[newest]) :] = False
+        costs.cost[np.ix_(rows, ~is_loaded)] = np.nan
 
 
 def _complete_days(

@@ -1,4 +1,4 @@
-"""The estimate of what each day costs: medians of the days before it, by weekday.
+"""Estimates the cost of each day: medians of the days before it, by weekday.
 
 All arrays have a row for each series and a column for each day. What is said of a day depends on
 that day and on earlier ones only, so that it stays when later days are loaded.
@@ -32,9 +32,9 @@ _RECURRING_VARIES = 1.3
 
 @dataclass(frozen=True)
 class EstimatedCosts:
-    """The estimate of each day, and how far its cost is from it.
+    """The estimated cost of each day, and how far the cost is from it.
 
-    `level` is the cost of a day whatever its weekday, `weekdays` the factor of its weekday.
+    The estimate is `level` * `weekdays`: the usual cost of a day, and the factor of its weekday.
     `deviation` is the logarithm of cost / estimate, and `scale` its usual size.
     """
 
@@ -96,10 +96,10 @@ def robust_scale(values: Array, days: int, least: float) -> Array:
 
 
 def without_recurring(cost: Array, expected: EstimatedCosts, same_days: Sequence[Days]) -> Array:
-    """Return the cost without what was as far above its estimate on the same day of a month before.
+    """Return the cost without rises that recur: those of the same day of an earlier month.
 
-    Each of `same_days` has for each day the number of the day to compare with, or -1; the days
-    beside it are compared too.
+    Each of `same_days` has, for each day, the number of the same day of an earlier month, or -1. A
+    rise there is subtracted from the cost of the day; the days beside it count too.
     """
     usual = expected.level * expected.weekdays
     above = np.where(expected.deviation > 3 * expected.scale, cost - usual, 0)

@@ -1,4 +1,4 @@
-"""A report as a file: a page, a workbook, JSON, or a folder of CSV files."""
+"""Writes a report as a file: a page, a workbook, JSON, or a folder of CSV files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from finops_dagster.reports.sheets import write_csv, write_xlsx
 
 
 def write_report(document: Document, path: Path, output_format: str) -> None:
-    """Write the report to `path`, which is a folder for `csv`; else `html`, `json` or `xlsx`.
+    """Write the report to `path`, in the format `html`, `json`, `xlsx` or `csv`.
 
-    A file is replaced once the new one is complete. Raises BillError as `write_xlsx`.
+    For `csv`, `path` is a folder. Any other file is replaced once the new one is complete. Raises
+    BillError as `write_xlsx`.
     """
     if output_format == "csv":
         write_csv(document, path)

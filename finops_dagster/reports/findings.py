@@ -1,4 +1,4 @@
-"""What is found in daily costs: anomalies of a kind, with their cost and its estimate."""
+"""Findings: anomalies in daily costs, with their kind, their cost and its estimate."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """An anomaly in series, from `first` to `last`: a week at most of a change that stays.
+    """An anomaly in the series `rows`, from the day `first` to the day `last`, by their numbers.
 
-    `cost` and `expected`, its estimate, are the sums of the days. `detail` is the region
-    that costs moved to.
+    If the change lasts, the days are its first week at most. `cost` is the sum of the days, and
+    `expected` that of their estimates. `detail` is the region to which costs moved.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class History:
-    """Daily costs, their estimates, and the least difference of each day for an anomaly."""
+    """Daily costs with their estimates; `least` is that of `least_differences`."""
 
     costs: DailyCosts
     expected: EstimatedCosts
@@ -75,35 +75,35 @@ class History:
 
     @property
     def learnt(self) -> Flags:
-        """The days before which enough days of the series are known."""
+        """Whether enough days of a series are known up to each day to find anomalies."""
         return np.cumsum(~np.isnan(self.costs.cost), axis=1) > LEARNING_DAYS
 
     def week_from(self, first: int) -> slice:
-        """Return the days of the week that begins with a day, as far as there are any."""
+        """Return the seven days from the day `first`; fewer at the end of the array."""
         return slice(first, min(first + WEEK, self.costs.day_count))
 
     def expected_from(self, row: int, days: slice) -> Array:
-        """Return the estimate of days as it was before the first of them."""
+        """Return the estimates of days, by the level before the first of them."""
         level = np.nan_to_num(self.expected.level[row, days.start])
         return np.asarray(level * self.expected.weekdays[row, days])
 
     def finding(
         self, kind: Kind, row: int, days: slice, expected: Array | None = None
     ) -> Iterator[Finding]:
-        """Yield the finding if its difference is large enough.
+        """Yield a finding of a row and days, if their cost differs enough from its estimate.
 
-        Without `expected`, the estimate is that of the days before.
+        `expected` is the estimate of each day; by default, that of `expected_from`.
         """
         cost = self.costs.cost[row, days]
         usual = self.expected_from(row, days) if expected is None else expected
-        known = ~np.isnan(cost)
-        total, usual_total = float(cost[known].sum()), float(usual[known].sum())
+        is_known = ~np.isnan(cost)
+        total, usual_total = float(cost[is_known].sum()), float(usual[is_known].sum())
         if abs(total - usual_total) >= self.least[row, days.start]:
             yield Finding(kind, (row,), days.start, days.stop - 1, total, usual_total)
 
 
 def least_differences(costs: DailyCosts) -> Array:
-    """Return for each series and day the difference from which on it may be an anomaly."""
+    """Return, for each series and day, the smallest difference of an anomaly, in its currency."""
     currencies = np.array([series.currency for series in costs.series])
     least = np.full(costs.cost.shape, _LEAST_DIFFERENCE)
     for currency in set(currencies.tolist()):
@@ -125,6 +125,6 @@ def runs(flags: Flags, gap: int) -> Iterator[tuple[int, int, int]]:
 
 
 def known_mean(values: Array) -> float:
-    """Return the mean of the known values; 0 if there is none."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else 0.0
+    """Return the mean of the values that are not NaN; 0 if there is none."""
+    numbers = values[~np.isnan(values)]
+    return float(numbers.mean()) if len(numbers) else 0.0

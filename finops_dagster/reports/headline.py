@@ -12,9 +12,9 @@ from finops_dagster.reports.document import Document, exact_amount
 
 @dataclass(frozen=True)
 class Headline:
-    """The month shown first: its state, its exact costs, and its billed cost of the month before.
+    """The key figures of the month that a report shows first, with exact costs.
 
-    `previous` is None if the report does not have the month before.
+    `previous` is the billed cost of the month before; None if the report does not have that month.
     """
 
     month: str

@@ -69,9 +69,9 @@ Values = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Group:
-    """A group of `cost_sums`: its keys, its own line, and the line that it shares if it is small.
+    """A group of `cost_sums`: the values of its keys, and those of its line.
 
-    Groups may have the same line. `shared` are the values that such a line keeps.
+    Groups may have the same line. `shared` are the values of the line that small groups share.
     """
 
     keys: Values
@@ -81,16 +81,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Lines:
-    """The lines of a list: those of the largest groups, and then the others with their number."""
+    """The lines of a list: `single` ones of the largest groups, then `shared` ones of all others.
 
-    own: Sequence[Values]
+    A shared line has its values, and the number of lines that it stands for.
+    """
+
+    single: Sequence[Values]
     shared: Sequence[tuple[Values, int]]
     positions: Sequence[int]
     """The position of each group's line, in the order of the groups."""
 
     @classmethod
     def of(cls, groups: Sequence[Group], most: int) -> Lines:
-        """Return the lines of groups that are sorted by size; `most` have a line of their own."""
+        """Return the lines of groups, the largest first; at most `most` large ones are single."""
         lines = list(dict.fromkeys(group.line for group in groups))
         small_lines: dict[Values, list[Values]] = {}  # by what the line that they share keeps
         shared_of = {group.line: group.shared for group in groups}
@@ -98,23 +101,24 @@ class Lines:
             small_lines.setdefault(shared_of[line], []).append(line)
         # A small line that no other would share keeps its name.
         unshared = {small[0] for small in small_lines.values() if len(small) == 1}
-        own = [*lines[:most], *(line for line in lines[most:] if line in unshared)]
+        single = [*lines[:most], *(line for line in lines[most:] if line in unshared)]
         shared = [(values, len(small)) for values, small in small_lines.items() if len(small) > 1]
-        position = {line: number for number, line in enumerate(own)}
-        for number, (values, _) in enumerate(shared, len(own)):
+        position = {line: number for number, line in enumerate(single)}
+        for number, (values, _) in enumerate(shared, len(single)):
             position |= dict.fromkeys(small_lines[values], number)
-        return cls(own, shared, [position[group.line] for group in groups])
+        return cls(single, shared, [position[group.line] for group in groups])
 
     @property
     def left_out(self) -> int:
-        """The number of lines that share one with others."""
+        """The number of lines for which shared ones stand."""
         return sum(count for _, count in self.shared)
 
 
 def add_lines(connection: DuckDBPyConnection, document: Document) -> None:
-    """Fill the document's lists of accounts, services and regions, and all that these refer to.
+    """Fill the document's lists of accounts, services and regions, and those to which they refer.
 
-    Creates the tables of positions. Needs those of `read_charges`, and `account_spellings`.
+    Creates the tables `account_lines`, `service_lines` and `region_lines`. Needs those of
+    `read_charges`, and `account_spellings`.
     """
     accounts, services, regions = _accounts(connection), _services(connection), _regions(connection)
     document["left_out"] |= {
@@ -153,13 +157,13 @@ def add_lines(connection: DuckDBPyConnection, document: Document) -> None:
 
 def _names(lines: Lines, position: int) -> list[str]:
     """Return the different values at a position of all lines, sorted, without None."""
-    values = {line[position] for line in (*lines.own, *(shared for shared, _ in lines.shared))}
+    values = {line[position] for line in (*lines.single, *(shared for shared, _ in lines.shared))}
     return sorted(values - {None})
 
 
 def _rows(lines: Lines, width: int) -> Iterator[Values]:
     """Yield the values of each line; one that groups share has its number as its last value."""
-    yield from lines.own
+    yield from lines.single
     for values, count in lines.shared:
         yield (*values, *[None] * (width - len(values) - 1), f"Other ({count:,})")
 
@@ -177,8 +181,8 @@ def _accounts(connection: DuckDBPyConnection) -> Lines:
         groups.append(Group(group, (*shared, environment, group[1], name), shared))
     fitting = sum(total <= MOST_BYTES for total in accumulate(map(byte_counts.__getitem__, ranked)))
     lines = Lines.of(groups, min(MOST_ACCOUNTS, fitting))
-    if len(lines.own) + len(lines.shared) > 2 * MOST_ACCOUNTS:
-        # Most accounts have an owner of their own, so that to keep owners apart leaves out nothing.
+    if len(lines.single) + len(lines.shared) > 2 * MOST_ACCOUNTS:
+        # Nearly every account has another owner: lines by owner would not save any line.
         groups = [replace(group, shared=(group.keys[0], None, None, False)) for group in groups]
         lines = Lines.of(groups, min(MOST_ACCOUNTS, fitting))
     _create_positions(connection, "account_lines", keys, groups, lines)

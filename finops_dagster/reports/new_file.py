@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Writes a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from finops_dagster.billing.errors import BillError
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a path beside the file to write to, and put it in the file's place after the block.
+    """Give the block a path to write to, and replace the file at `path` by it after the block.
 
-    The new file has the mode of the old one. On any error, also in the block, the old file stays.
-    Raises BillError if the folder is missing, and OSError.
+    The new file gets the mode of the old one. After any error, also in the block, the old file
+    stays. Raises BillError if the folder is missing, and OSError if the file cannot be replaced.
     """
     # A link stays, and the file that it leads to is replaced.
     target = path.resolve()

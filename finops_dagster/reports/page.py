@@ -1,4 +1,4 @@
-"""Make the page of the bill: one HTML file that needs nothing else and makes no request."""
+"""Builds the page of the bill: one HTML file that needs no other file and makes no request."""
 
 import base64
 import gzip
@@ -55,8 +55,8 @@ def _fixed_parts() -> dict[str, str]:
         f"/*\n{_file(licence).decode()}*/\n{_file(library).decode()}"
         for library, licence in LIBRARIES.items()
     )
-    own = "\n".join(_file(name).decode() for name in SCRIPTS)
-    script = f'(() => {{\n"use strict";\n{own}}})();\n'
+    scripts = "\n".join(_file(name).decode() for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{scripts}}})();\n'
     loader = _file("start.js").decode()
     return {
         "style": style.replace("FONT", f"data:font/woff2;base64,{font}"),

@@ -1,6 +1,6 @@
-"""The relations of a query: each export's table, and the charges of all exports with their names.
+"""Creates the relations of queries: each export's table, and the charges of all exports.
 
-They are views over the Parquet files, so that nothing is loaded, in a DuckDB in memory.
+They are views over the Parquet files, in a DuckDB in memory, so nothing is loaded.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def open_relations(
     exports: Sequence[ExportSettings],
     accounts: AccountsSettings,
 ) -> Iterator[tuple[DuckDBPyConnection, list[str]]]:
-    """Open a DuckDB in memory for the block, with the relations, and yield it and their names.
+    """Open a DuckDB in memory for the block, with the relations of `create_relations`.
 
-    Raises BillError as `create_relations`, and that of `read_error` for an error of DuckDB in the
-    block.
+    The block gets the connection and the names of the relations. Raises BillError as
+    `create_relations`, and also in place of an error of DuckDB in the block, as `read_error`.
     """
     with database.scratch() as connection:
         # DuckDB shows times in the zone of the machine; the answer should be the same everywhere.
@@ -68,9 +68,9 @@ def open_relations(
 
 
 def read_error(error: duckdb.Error) -> BillError:
-    """Return an error of the code's own query over the lake, with what to do.
+    """Return the error for an error of DuckDB in a query of this project, with advice.
 
-    The SQL is right: if memory and disk are not the cause, a Parquet file is damaged.
+    Such a query is right: if memory and disk are not the cause, a Parquet file is damaged.
     """
     if isinstance(error, duckdb.OutOfMemoryException):
         return BillError(
@@ -94,10 +94,10 @@ def create_relations(
     - `<table>` of each export that has a month: the vendor's rows
     - `focus`: the charges of all exports, if there are any
     - `accounts`: the lines of the accounts file; empty without one
-    - `focus_named`: `focus` with what the file says of each charge's account
+    - `focus_named`: `focus` with the line of the accounts file for each charge's account
 
-    Raises BillError where the accounts file cannot be used, and duckdb.Error where a Parquet file
-    cannot be read.
+    Raises BillError if the accounts file cannot be used, and duckdb.Error if a Parquet file cannot
+    be read.
     """
     names, charges = list[str](), list[Sql]()
     for export in exports:

@@ -1,4 +1,4 @@
-"""What the restatements of the months changed, in the services and accounts of a report."""
+"""Fills the restatements of a report: what they changed, by service and account."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _PROVIDERS = "SELECT export, max(provider) FROM usage_sums GROUP BY ALL"
 
 
 def add_restatements(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
-    """Fill the document's restatements, the newest first, from the footers of the bills.
+    """Fill the document's `restatements`, the newest first, from the footers of the bills.
 
-    Each lists its largest changes; all others are one, without service and account. A service that
-    no charge of the report has is added to the document's services. Amounts are decimals.
+    Each has its largest changes; all other changes are added up in one, without service and
+    account. A service that no charge of the report has is added to the document's services. Amounts
+    are decimals. Needs the tables of `add_lines` and `read_charges`.
     """
     newest = sorted(
         ((charges, restated) for charges in files.charges for restated in charges.restatements),

@@ -1,4 +1,4 @@
-"""Services that cost more than is estimated: for some days, or from then on."""
+"""Finds services that cost more than estimated, for some days or from a day on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import numpy as np
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.reports.changes import commitment_ended
+from finops_dagster.reports.changes import has_commitment_ended
 from finops_dagster.reports.daily_costs import Array, DailyCosts, Days
 from finops_dagster.reports.estimated_costs import (
     MONTH,
@@ -27,7 +27,7 @@ _RESTING = 0.05  # times the level: what a service costs on a day of rest
 
 
 def rises(history: History) -> Iterator[Finding]:
-    """Yield spikes, weekend work, steps and ramps."""
+    """Yield the findings of the kinds SPIKE, WEEKEND_WORK, STEP, RAMP and COMMITMENT_ENDED."""
     flags = _high_days(history) & history.learnt
     # A service that rests on many days has a usual cost on none.
     busiest = shifted(rolling_max(history.costs.cost, 3 * MONTH), 1)
@@ -111,7 +111,7 @@ def _rise(history: History, row: int, first: int, last: int) -> Iterator[Finding
     elif length > WEEK and _is_rising(ratio[:length]):
         yield from history.finding(Kind.RAMP, row, slice(first, last + 1))
     else:
-        kind = Kind.COMMITMENT_ENDED if commitment_ended(history, row, first) else Kind.STEP
+        kind = Kind.COMMITMENT_ENDED if has_commitment_ended(history, row, first) else Kind.STEP
         yield from history.finding(kind, row, history.week_from(first))
 
 
@@ -133,7 +133,10 @@ def _is_weekend(history: History, row: int, first: int, last: int) -> bool:
 
 
 def slow_leaks(history: History) -> Iterator[Finding]:
-    """Yield services whose cost grew in each of the last four fortnights, and by much in all."""
+    """Yield a finding for each service whose cost grew in each of the last four fortnights.
+
+    The growth over all of them must be large. Its kind is SLOW_LEAK.
+    """
     part = 2 * WEEK
     levels = [shifted(history.expected.level, part * parts) for parts in range(1, 5)]
     growth = np.stack(

@@ -1,4 +1,7 @@
-"""Statistics of each day and the days before it, over arrays with a column for each day."""
+"""Rolling statistics of arrays with a column for each day; values that are not known are NaN.
+
+Each result is of a window: the day itself and the days before it, `days` in all.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from finops_dagster.reports.daily_costs import Array
 
 
 def shifted(values: Array, days: int) -> Array:
-    """Return for each day the value of `days` before, or after if negative; NaN outside."""
+    """Return for each day the value `days` days before, or after if negative; NaN outside."""
     result = np.full_like(values, np.nan)
     if days > 0:
         result[:, days:] = values[:, :-days]
@@ -20,9 +23,9 @@ def shifted(values: Array, days: int) -> Array:
 
 
 def rolling_mean(values: Array | npt.NDArray[np.bool_], days: int) -> Array:
-    """Return the mean of the known values; NaN if none is known."""
-    known = ~np.isnan(values)
-    return np.asarray(_sum(np.where(known, values, 0), days) / _sum(known, days))
+    """Return the mean of the known values of each window; NaN if none is known."""
+    is_known = ~np.isnan(values)
+    return np.asarray(_sum(np.where(is_known, values, 0), days) / _sum(is_known, days))
 
 
 def _sum(values: Array | npt.NDArray[np.bool_], days: int) -> Array:
@@ -32,17 +35,17 @@ def _sum(values: Array | npt.NDArray[np.bool_], days: int) -> Array:
 
 
 def rolling_max(values: Array, days: int) -> Array:
-    """Return the highest of the known values."""
+    """Return the highest of the known values of each window; NaN if none is known."""
     return np.asarray(np.fmax.reduce(_windows(values, days), axis=-1))
 
 
 def rolling_second_lowest(values: Array, days: int) -> Array:
-    """Return the second lowest of the values; NaN if fewer than two are known."""
+    """Return the second lowest value of each window; NaN if fewer than two are known."""
     return np.asarray(np.sort(_windows(values, days), axis=-1)[..., 1])
 
 
 def rolling_median(values: Array, days: int, least: int = 1) -> Array:
-    """Return the median of the known values; NaN if fewer than `least` are known."""
+    """Return the median of the known values of each window; NaN if fewer than `least` are known."""
     return median(_windows(values, days), least)
 
 
@@ -56,7 +59,7 @@ def median(values: Array, least: int = 1) -> Array:
     # numpy's own, with NaN, takes twenty times as long.
     ordered = np.sort(values, axis=-1)  # NaN is last
     length = values.shape[-1]
-    known = length - np.isnan(values).sum(axis=-1)
-    middle = np.stack([np.maximum(known - 1, 0) // 2, np.minimum(known // 2, length - 1)], axis=-1)
+    count = length - np.isnan(values).sum(axis=-1)
+    middle = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, length - 1)], axis=-1)
     result = np.take_along_axis(ordered, middle, axis=-1).mean(axis=-1)
-    return np.where(known < least, np.nan, result)
+    return np.where(count < least, np.nan, result)

@@ -1,4 +1,4 @@
-"""The tables of a report as sheets: what the page shows, for spreadsheets and other programs."""
+"""Writes the tables of a report as sheets, for spreadsheets and other programs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MONEY = {*AMOUNTS, "before", "after", "amount", "spent", "cost", "expected"}
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table with a name. A column of amounts has exact decimals, or None, in all rows."""
+    """A table with a name. All cells of a column of amounts are exact decimals or None."""
 
     name: str
     columns: Sequence[str]
@@ -136,7 +136,7 @@ def _csv_cell(cell: Cell) -> str | int | None:
 
 
 def _sheet(document: Document, name: str, columns: Sequence[str], rows: Iterable[Row]) -> Sheet:
-    """Return a sheet in which the positions in lists are replaced by what stands there."""
+    """Return a sheet in which positions in the document's lists are replaced by their entries."""
     names = [name for column in columns for name in _COLUMNS_OF.get(column, [column])]
     named = (_named(document, {column: row[column] for column in columns}) for row in rows)
     return Sheet(name, names, [[row[name] for name in names] for row in named])

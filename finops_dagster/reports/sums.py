@@ -1,7 +1,7 @@
-"""Sums of the charges by what a report shows, in temporary tables of a scratch database.
+"""Sums of the charges for a report, in temporary tables of a database in memory.
 
-The files are read once for each of three groupings by their own columns, which is fast. All that a
-report says of the charges is computed from these groups. The resources of few months are apart.
+The files are read once for each of three groupings by columns of the charges, which is fast. All
+other sums are computed from these groups, except those of resources and tag keys.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def _sum(column: str, condition: Sql) -> Sql:
 
 
 def read_charges(connection: DuckDBPyConnection, charges: Sql, charges_by_day: Sql) -> None:
-    """Create `cost_sums` and `usage_sums` from what follows FROM to read charges.
+    """Create the tables `cost_sums` and `usage_sums`.
 
-    `cost_sums` has the billed and the effective cost of each account four times: by service and
-    category, by region, by kind and, for the charges of `charges_by_day`, by day; the other columns
-    of such a row are NULL. `usage` is the effective cost of a service's usage, NULL where it has
-    none. `usage_sums` has the costs of usage by account and commitment. Needs the
-    table of `create_account_spellings`.
+    `charges` and `charges_by_day` are what follows FROM to read charges. `cost_sums` has the billed
+    and the effective cost of each account four times: by service and category, by region, by kind
+    and, only for `charges_by_day`, by day; in each row, the columns of the other three are NULL.
+    `usage` is the effective cost of a service's usage; NULL if it has none. `usage_sums` has the
+    costs of usage by account and commitment. Needs the table of `create_account_spellings`.
     """
     usage = Sql(f"sum(EffectiveCost) FILTER ({_IS_USAGE}) AS usage")
     _group(connection, "by_service", charges, Sql(f"ServiceName, ServiceCategory, {usage}"))
@@ -127,10 +127,11 @@ def _create_usage_sums(connection: DuckDBPyConnection) -> None:
 
 
 def read_resources(connection: DuckDBPyConnection, charges: Sql) -> None:
-    """Create `resource_sums`: the costs of each resource by month.
+    """Create the table `resource_sums`: the costs of each resource by month.
 
-    Accounts and services are the positions of their lines. `untagged` is the effective cost of
-    usage without a tag. Needs the tables of positions.
+    `charges` is what follows FROM to read charges. Accounts and services are the positions of their
+    lines in the report. `untagged` is the effective cost of usage without a tag. Needs the tables
+    of `add_lines`.
     """
     is_untagged = Sql(f"{_IS_USAGE} AND NOT {_IS_TAGGED}")
     connection.execute(f"""
@@ -152,11 +153,11 @@ def read_resources(connection: DuckDBPyConnection, charges: Sql) -> None:
 
 
 def read_tag_keys(connection: DuckDBPyConnection, charges: Sql) -> None:
-    """Create `tag_key_sums`: the effective cost of usage with each tag key.
+    """Create the table `tag_key_sums`: the effective cost of usage with each tag key.
 
     `charges` is what follows FROM to read charges. As in `usage_sums`, usage without a resource and
-    the vendors' own tags do not count. Accounts are the positions of their lines. Needs the table
-    of their positions.
+    the vendors' own tags do not count. Accounts are the positions of their lines in the report.
+    Needs the tables of `add_lines`.
     """
     usage = Sql(f"EffectiveCost) FILTER ({_IS_USAGE} AND ResourceId IS NOT NULL")
     _group(connection, "by_tags", charges, Sql(f"map_keys(Tags) AS keys, sum({usage}) AS tagged"))

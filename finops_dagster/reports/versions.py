@@ -1,4 +1,4 @@
-"""The months of a report: their files, the versions that the charges are of, and their states."""
+"""The months of a report: the files of charges, their versions, and the states of the months."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FROM measured JOIN by_dimension USING (export, month) GROUP BY ALL
 
 @dataclass(frozen=True)
 class MonthOfCharges:
-    """The charges of a month of an export, and the bill that they are of."""
+    """The charges of a month of an export, and the bill from which they are derived."""
 
     export: ExportSettings
     month: BillingMonth
@@ -59,7 +59,10 @@ class MonthOfCharges:
 
     @cached_property
     def bill(self) -> Load | None:
-        """The load of the bill that is in the lake; None if it is missing or of another version."""
+        """The load of the month's bill in the lake.
+
+        None if it is missing, or of another version than that from which the charges are derived.
+        """
         name, table = self.export.name, self.export.table_name
         load = load_from_footer(self._bill_file, name, self.month, table)
         is_same = load and load.manifest_id == self.record.sources.get(self.export.name)
@@ -77,7 +80,7 @@ class MonthOfCharges:
         return restatements_of_footer(texts or {})
 
     def is_final(self, connection: DuckDBPyConnection) -> bool | None:
-        """Return whether the month is final; None if its bill does not tell."""
+        """Return whether the month is final; None if the bill does not say, or is missing."""
         if self.bill is None:
             return None
         bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill.format)
@@ -95,9 +98,10 @@ class MonthOfCharges:
         return restatement.restated_at.date() >= self.month.closing_day
 
     def state(self, *, is_final: bool | None) -> str:
-        """Return the state of the month, of which `is_final` has said whether it is final.
+        """Return the state of the month: IN_PROGRESS, OPEN, RESTATED or FINAL.
 
-        A month with a late restatement is restated, whether it is final or not.
+        `is_final` is what the method `is_final` returns. A month with a late restatement is
+        RESTATED, also if it is final.
         """
         if self.month >= BillingMonth.current():
             return IN_PROGRESS
@@ -125,7 +129,7 @@ class MonthOfCharges:
 
 @dataclass(frozen=True)
 class MonthFiles:
-    """The files of charges of a report: of all its exports, in consecutive months."""
+    """The charges of a report: `months` are consecutive, `charges` those of each export in them."""
 
     lake: Lake
     months: Sequence[BillingMonth]
@@ -146,8 +150,10 @@ class MonthFiles:
         ]
         available = sorted({month for month, *_ in files})
         if last and last not in available:
-            known = f"{available[0]} to {available[-1]}" if available else "none"
-            raise BillError(f"no export has charges of {last}; the months with charges: {known}")
+            months_text = f"{available[0]} to {available[-1]}" if available else "none"
+            raise BillError(
+                f"no export has charges of {last}; the months with charges: {months_text}"
+            )
         end = last or max(available, default=None)
         months = [] if end is None else _months_up_to(end, available[0], count)
         charges = [
@@ -160,28 +166,28 @@ class MonthFiles:
     def relation(
         self, connection: DuckDBPyConnection, months: Iterable[BillingMonth] | None = None
     ) -> Sql:
-        """Return what follows FROM to read the charges of these months, or of all."""
+        """Return what follows FROM to read the charges of these months; by default, of all."""
         chosen = set(self.months if months is None else months)
         files = [charges.file for charges in self.charges if charges.month in chosen]
         return focus_lake(self.lake).relation(connection, files)
 
     @property
-    def newest_whole_month(self) -> BillingMonth:
-        """The newest completed month that every export with the month before also has.
+    def newest_complete_month(self) -> BillingMonth:
+        """The newest month that is over, and that no export lacks which has the month before.
 
-        The newest month, if there is no such month.
+        If there is no such month, the newest one.
         """
         months = defaultdict[str, set[BillingMonth]](set)
         for charges in self.charges:
             months[charges.export.name].add(charges.month)
-        whole = (
+        complete = (
             month
             for month in reversed(self.months)
             if month < BillingMonth.current()
             and any(month in of_export for of_export in months.values())
             and all(month in m or month.previous not in m for m in months.values())
         )
-        return next(whole, self.months[-1])
+        return next(complete, self.months[-1])
 
 
 def _months_up_to(last: BillingMonth, earliest: BillingMonth, count: int) -> list[BillingMonth]:
@@ -201,10 +207,10 @@ def _month_of_charges(
     return MonthOfCharges(export, month, file, record, lake)
 
 
-def require_whole_months(connection: DuckDBPyConnection, files: MonthFiles) -> None:
-    """Raise BillError unless the sums of the charges are those of their records.
+def require_recorded_totals(connection: DuckDBPyConnection, files: MonthFiles) -> None:
+    """Raise BillError unless the sums of the charges equal those of their files' footers.
 
-    A load may have replaced a file since its record was read. Needs the tables of `read_charges`.
+    A load may have replaced a file since its footer was read. Needs the tables of `read_charges`.
     """
     measured = {
         (export, month): tuple(totals)
@@ -224,7 +230,7 @@ def require_whole_months(connection: DuckDBPyConnection, files: MonthFiles) -> N
 
 
 def add_versions(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
-    """Fill the document's versions, and the states of its months."""
+    """Fill the document's `versions`, and the states of its months in `month_states`."""
     states = defaultdict[int, list[str]](list)
     for charges in files.charges:
         month, is_final = files.months.index(charges.month), charges.is_final(connection)
