@@ -54,7 +54,7 @@ class StoreClient:
     def _folder(self) -> Path:
         self._scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(mkdtemp(dir=self._scratch)).resolve()
-        # Not with this object: whoever has a path may have nothing else of the lake.
+        # At the end of the process, not of this object: callers may keep only the path of a copy.
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         return folder
 

@@ -146,7 +146,7 @@ class BaseDialect(ABC):
         return self.native_type(data_type)
 
     def placeholder(self, number: int) -> Sql:
-        """Return the placeholder of the value with this number, from 1, in `query`."""
+        """Return the placeholder in the SQL of `query` for its value number `number`, from 1."""
         return Sql(f"${int(number)}")
 
     def date_literal(self, day: date) -> Sql:

@@ -74,7 +74,7 @@ class MonthFile:
 
     @property
     def path(self) -> Path:
-        """The path of a file on this machine with the month's bytes."""
+        """The path of the file on this machine; see `LakeFile.local`."""
         return self.file.local()
 
     @property
@@ -94,7 +94,7 @@ class MonthFile:
 
     @property
     def money_columns(self) -> list[str]:
-        """The measured money columns: the headline cost, and those whose sums the footer has."""
+        """The money columns to measure: the headline cost, and those whose sums the footer has."""
         names = dict.fromkeys(
             [*([self.cost_column] if self.cost_column else []), *(self.footer.totals.sums or {})]
         )
@@ -129,9 +129,10 @@ class MonthFile:
 
     @contextmanager
     def converted(self, target_types: Mapping[str, str]) -> Iterator[MonthFile]:
-        """Write a temporary copy with the columns in their target types, and give it to the block.
+        """Give the block a copy of the file with its columns cast to `target_types`, by name.
 
-        The block gets `self` if no type differs. Raises BillError if the file cannot be read.
+        The copy is deleted after the block. The block gets `self` if no column needs a cast. Raises
+        BillError if the file cannot be read.
         """
         if not self.list_columns and all(
             target_types.get(name, file_type) == file_type
@@ -148,6 +149,6 @@ class MonthFile:
 
 
 def as_utc(value: Any) -> datetime:
-    """Return a time, or the text of one, with the zone UTC; without a zone it is taken as UTC."""
+    """Return a time, or the text of a time, converted to UTC; without a zone, it is in UTC."""
     timestamp = datetime.fromisoformat(str(value))
     return timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

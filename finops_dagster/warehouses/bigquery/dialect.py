@@ -35,7 +35,7 @@ from finops_dagster.warehouses.schema_change import SchemaChange
 
 # BigQuery's limit counts the fields that have values, so that a map is two.
 _MAX_COLUMNS = 10_000
-# After these errors BigQuery may or may not have done what was asked; a retry is safe.
+# After these errors, BigQuery may have executed the request or not; a retry is safe.
 _TRANSIENT = (
     google.ServerError,
     google.TooManyRequests,

@@ -90,8 +90,8 @@ class DuckDBDialect(Dialect):
         return Sql(f"({file.select_sql(change.target_types)})")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        new = {name: self.column_types[data_type].native for name, data_type in columns.items()}
-        add_columns(self._connection, table, new)
+        types = {name: self.column_types[data_type].native for name, data_type in columns.items()}
+        add_columns(self._connection, table, types)
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests of all columns of the table, by DuckDB's own hash.

@@ -194,7 +194,7 @@ class PostgreSQLDialect(Dialect):
         return tuple(new_tags[-tags_to_move:])
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
-        """Return the data type of a stored column; may query the values of a jsonb column."""
+        """Return the data type of a stored column; for jsonb, its values may be queried."""
         stored_type = super().stored_type(table, name, file_type)
         # jsonb is the type of a map of texts and of a map of amounts. If the file has text for it,
         # only the stored values tell which it is.
@@ -423,8 +423,10 @@ class PostgreSQLDialect(Dialect):
         super().create_view(view, query)
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        new = ", ".join(Sql(f"ADD COLUMN {new}") for new in self.column_definitions(columns))
-        self.query(f"ALTER TABLE {self.table_sql(table)} {new}")
+        clauses = ", ".join(
+            Sql(f"ADD COLUMN {column}") for column in self.column_definitions(columns)
+        )
+        self.query(f"ALTER TABLE {self.table_sql(table)} {clauses}")
 
     def _take_advisory_lock(self, key: str) -> None:
         """Wait without a timeout for this key's lock, and hold it until the transaction ends."""

@@ -84,10 +84,10 @@ def database_url(settings: SqlSettings) -> sa.URL:
             "URL, or to a table with host and database (for sqlalchemy also drivername), or set "
             f"{prefix} in the environment"
         )
-    known = ("drivername", "username", "password", "host", "port", "database", "query")
-    query = {key: str(value) for key, value in parts.items() if key not in known}
+    url_parts = ("drivername", "username", "password", "host", "port", "database")
+    query = {key: str(v) for key, v in parts.items() if key not in (*url_parts, "query")}
     query = {**dict(parts.get("query") or {}), **query}
-    address = {key: parts[key] for key in known[:-1] if key in parts}
+    address = {key: parts[key] for key in url_parts if key in parts}
     if "port" in address:
         try:
             address["port"] = int(address["port"])

@@ -228,8 +228,8 @@ class SqlDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Insert the month into the incoming table of this load, and return its name.
 
-        Raises BillError if a column of it differs from the file: in the number of values, or in the
-        least and greatest ones of `ordered_types`.
+        Raises BillError if a column of that table differs from the file in the number of its
+        values, or, for `ordered_types`, in the smallest or the largest value.
         """
         incoming = _incoming_table(self.job_id)
         target_types = {name: change.target_types[name] for name in file.data_types}
