@@ -549,7 +549,7 @@ def _write(name: str, header: str, rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def main() -> None:
-    """Write the tables."""
+    """Write the CSV files of these lookup tables beside this file."""
     _write("services", "code name", ((code, name) for code, name, *_ in _services()))
     _write("categories", "name category subcategory", (row[1:] for row in _services()))
     _write("regions", "id name", (tuple(r.split(" ", 1)) for r in _REGIONS.strip().splitlines()))
