@@ -31,8 +31,7 @@ from pydantic_settings import SettingsError as EnvironmentUnreadable
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
-from finops_dagster.lake import Lake, LakeAddress, open_lake
-from finops_dagster.object_stores.settings import S3Settings
+from finops_dagster.lake import Lake, LakeAddress, LakeSettings, open_lake
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.budgets import Budgets
 from finops_dagster.run_sizes import RunSize, check_run_sizes
@@ -84,7 +83,7 @@ class StorageSettings(SettingsTable):
 
     staging_dir: LocalPath = Path("data/staging")
     parquet_dir: LakeAddress = Path("data/parquet")
-    lake: S3Settings = S3Settings()
+    lake: LakeSettings = LakeSettings()
     # Deflate's highest ratio is 1,032. CSV bills reach 10 to 30, the most repetitive about 100. The
     # largest bill on public record is 30 GB a month.
     max_inflation: PositiveInt = 300
@@ -96,8 +95,11 @@ class StorageSettings(SettingsTable):
 
     @model_validator(mode="after")
     def _check_lake(self) -> Self:
-        if isinstance(self.parquet_dir, Path) and any(vars(self.lake).values()):
-            raise ValueError("lake: is for a lake in S3, but parquet_dir is a folder; remove it")
+        if isinstance(self.parquet_dir, Path) and any(self.lake.of_store.values()):
+            keys = ", ".join(key for key, value in self.lake.of_store.items() if value)
+            raise ValueError(
+                f"lake: {keys} is for a lake in S3, but parquet_dir is a folder; remove it"
+            )
         self.open_lake()
         return self
 

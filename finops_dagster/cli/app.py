@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
@@ -222,6 +223,14 @@ def query(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="File to write, such as x.csv.")
     ] = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="YYYY-MM-DD",
+            formats=["%Y-%m-%d"],
+            help="Read the versions that the months had at the end of that day, in UTC.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Query the Parquet files of all exports.
@@ -232,6 +241,7 @@ def query(
     $ finops query "SELECT count(*) FROM aws_billing_data"
     $ finops query --named top-services
     $ finops query --file month.sql --out month.parquet
+    $ finops query --as-of 2026-03-03 "SELECT sum(BilledCost) FROM focus"
     """
     from finops_dagster.cli import query as queries
 
@@ -246,7 +256,8 @@ def query(
     elif sql is None or sql == "-":
         sql = queries.read_sql("-" if file is None else str(file))
     try:
-        queries.run_query(Options.of(context).settings(), sql, chosen, out)
+        day = None if as_of is None else as_of.date()
+        queries.run_query(Options.of(context).settings(), sql, chosen, out, day)
     except queries.QueryInvalid as error:
         for line in (str(error), *error.sql_lines):
             print_error(line)

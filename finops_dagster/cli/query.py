@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,14 +81,16 @@ def question_sql(name: str) -> str:
     return questions[name].sql
 
 
-def run_query(settings: Settings, sql: str, output_format: Format, out: Path | None) -> None:
+def run_query(
+    settings: Settings, sql: str, output_format: Format, out: Path | None, as_of: date | None
+) -> None:
     """Run one SELECT, and print its rows, or write them to the file `out`.
 
     A table has at most 200 rows; standard error says what it leaves out. Every other format has all
     rows, exactly; only JSON keeps the result in memory, within DuckDB's limit. Raises QueryInvalid
     if DuckDB refuses the query, and BillError for anything else that is wrong with it.
     """
-    with relations_of(settings) as (connection, names):
+    with relations_of(settings, as_of) as (connection, names):
         try:
             # Other statements could write files, such as COPY and ATTACH.
             statements = connection.extract_statements(sql)

@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from datetime import date
 
 from duckdb import DuckDBPyConnection
 
+from finops_dagster.billing.errors import BillError
+from finops_dagster.focus.month import focus_lake
+from finops_dagster.lake import LakeAsOf
 from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 
 
 def relations_of(
-    settings: Settings,
+    settings: Settings, as_of: date | None = None
 ) -> AbstractContextManager[tuple[DuckDBPyConnection, list[str]]]:
     """Open a DuckDB in memory with the bill of all exports, for the block.
 
     The block gets the connection and the names of the relations: a view for each export, and
     `focus` and others if a month has charges. See `open_relations`.
+
+    With `as_of`, the months have the versions that they had at the end of that day in UTC. Raises
+    BillError if one of these versions is not kept.
     """
     return open_relations(
         DuckDB.of(settings.database.duckdb),
-        settings.storage.open_lake(),
+        settings.storage.open_lake() if as_of is None else _lake_as_of(settings, as_of),
         settings.exports,
         settings.accounts,
     )
+
+
+def _lake_as_of(settings: Settings, day: date) -> LakeAsOf:
+    lake = LakeAsOf.of_day(settings.storage.open_lake(), day)
+    missing = [
+        error
+        for each in (lake, focus_lake(lake))
+        for export in settings.exports
+        for error in each.missing(export.name)
+    ]
+    if missing:
+        newest = max(missing, key=lambda error: error.since)
+        raise BillError(
+            f"the months of {day} are not known any more: {newest}; name {newest.since:%Y-%m-%d} "
+            "or a later day, or keep more versions from now on (storage.lake.keep_versions)"
+        )
+    return lake

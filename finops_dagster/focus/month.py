@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import duckdb
 from duckdb import DuckDBPyConnection
@@ -45,6 +46,7 @@ from finops_dagster.focus.specification import Specification
 from finops_dagster.lake import (
     Lake,
     LakeFile,
+    LakeReader,
     distinct_texts,
     empty_columns,
     footer_of,
@@ -105,7 +107,10 @@ class FocusMonth:
         }
 
 
-def focus_lake(lake: Lake) -> Lake:
+AnyLake = TypeVar("AnyLake", bound=LakeReader)
+
+
+def focus_lake(lake: AnyLake) -> AnyLake:
     """Return the lake of the charges, which is the folder `focus` of the lake of the bills."""
     return lake.below("focus")
 

@@ -1,6 +1,6 @@
 """The lake: one Parquet file for each month of an export, whose footer records its load."""
 
-from finops_dagster.lake.addresses import LakeAddress, open_lake
+from finops_dagster.lake.addresses import LakeAddress, LakeSettings, open_lake
 from finops_dagster.lake.folder import FolderFile, FolderLake
 from finops_dagster.lake.footer import (
     distinct_texts,
@@ -9,7 +9,8 @@ from finops_dagster.lake.footer import (
     footer_texts,
     version_of_footer,
 )
-from finops_dagster.lake.lake import Lake, LakeFile
+from finops_dagster.lake.history import LakeAsOf
+from finops_dagster.lake.lake import Lake, LakeFile, LakeReader
 from finops_dagster.lake.records import (
     has_rows_of,
     is_intact,
@@ -30,7 +31,10 @@ __all__ = [
     "FolderLake",
     "Lake",
     "LakeAddress",
+    "LakeAsOf",
     "LakeFile",
+    "LakeReader",
+    "LakeSettings",
     "distinct_texts",
     "empty_columns",
     "exporting_month",

@@ -1,15 +1,21 @@
 """The lake in a folder: each version of a month replaces the file of the one before.
 
 `<parquet_dir>/<export>/billing_month=2024-01/<export>-2024-01.parquet`
+
+Versions that are kept are in the folder `versions` beside it, where `*/*.parquet` does not find
+them: each has a name of its own, `<export>-2024-01-<12 hex digits>.parquet`.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +25,12 @@ from finops_dagster.billing.columns import Sql, file_literal
 from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import file_sha256, footer_texts
-from finops_dagster.lake.lake import MONTH_FOLDER, Lake, LakeFile
+from finops_dagster.lake.history import replaced_files
+from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, Lake, LakeFile
+from finops_dagster.lake.pointer import new_name
 from finops_dagster.object_stores import ObjectInfo
+
+_VERSIONS = "versions"
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class FolderFile(LakeFile):
     """A month's file on this machine; also any other Parquet file with such a footer."""
 
     path: Path
+    keep_versions: int = 0
 
     is_shared = False
 
@@ -60,8 +71,50 @@ class FolderFile(LakeFile):
     def local(self) -> Path:
         return self.path
 
+    @property
+    def _versions(self) -> Path:
+        folder = self.path.parent
+        return folder if folder.name == _VERSIONS else folder / _VERSIONS
+
+    def keep(self) -> str:
+        if not self.path.exists():
+            return ""
+        # A file without a footer is damaged, and no version.
+        is_kept = self.keep_versions and self.texts() is not None
+        return self.immutable().name if is_kept else self.path.name
+
+    def immutable(self) -> Path:
+        """Return a path of the file's bytes that no later version takes: a second name of it."""
+        for path in self._versions.glob("*.parquet"):
+            if path.samefile(self.path):
+                return path
+        path = self._versions / new_name(self.path.stem)
+        path.parent.mkdir(exist_ok=True)
+        try:
+            os.link(self.path, path)
+        except OSError:  # The file system has no hard links.
+            part = path.with_name(f"{path.name}.part")
+            shutil.copy2(self.path, part)
+            part.replace(path)
+        return path
+
+    def predecessor(self) -> Self | None:
+        path = self._versions / ((self.texts() or {}).get(REPLACES) or "none")
+        return replace(self, path=path) if path.exists() else None
+
     def begin(self, run: str) -> None:
         """Do nothing: the lock of the DuckDB file keeps the runs of a machine apart."""
+
+    def unneeded_versions(self) -> list[Path]:
+        """Return the files beside the month's that need not be kept; none if it is damaged."""
+        if self.texts() is None:
+            return []
+        kept = {self.path, *(f.path for f in replaced_files(self, self.keep_versions))}
+        return [
+            path
+            for path in sorted(self._versions.glob("*.parquet"))
+            if not any(path.samefile(other) for other in kept)
+        ]
 
     @contextmanager
     def replacing(self) -> Iterator[Path]:
@@ -80,6 +133,7 @@ class FolderLake(Lake):
     """The lake in the folder `root`, which need not exist."""
 
     root: Path
+    keep_versions: int = 0
 
     is_shared = False
 
@@ -87,12 +141,12 @@ class FolderLake(Lake):
     def location(self) -> str:
         return str(self.root)
 
-    def below(self, folder: str) -> FolderLake:
-        return FolderLake(self.root / folder)
+    def below(self, folder: str) -> Self:
+        return replace(self, root=self.root / folder)
 
     def file(self, export: str, month: BillingMonth) -> FolderFile:
         folder = self.root / export / f"{MONTH_FOLDER}{month}"
-        return FolderFile(folder / f"{export}-{month}.parquet")
+        return FolderFile(folder / f"{export}-{month}.parquet", self.keep_versions)
 
     def files(self, export: str) -> Mapping[BillingMonth, FolderFile]:
         files = {}
@@ -109,7 +163,11 @@ class FolderLake(Lake):
         return Sql(f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)")
 
     def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:  # noqa: ARG002
-        return []  # A version replaces the file of the one before.
+        return [
+            _object_info(path)
+            for file in self.files(export).values()
+            for path in file.unneeded_versions()
+        ]
 
     def delete(self, info: ObjectInfo) -> None:
         Path(info.key).unlink()
@@ -124,3 +182,9 @@ class FolderLake(Lake):
 
     def unfinished_files(self, export: str) -> list[Path]:
         return sorted((self.root / export).rglob("*.part*"))
+
+
+def _object_info(path: Path) -> ObjectInfo:
+    status = path.stat()
+    written_at = datetime.fromtimestamp(status.st_mtime, UTC)
+    return ObjectInfo(str(path), str(path), status.st_size, "", written_at)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -19,6 +19,11 @@ from finops_dagster.object_stores import ObjectInfo
 
 MONTH_FOLDER = "billing_month="
 """The beginning of the name of a month's folder, in every lake."""
+REPLACES = "replaces"
+"""Among a file's texts: the name of the file that it replaced; empty for the month's first file.
+
+Files of earlier releases do not have it.
+"""
 
 
 class LakeFile(Protocol):
@@ -92,6 +97,17 @@ class LakeFile(Protocol):
         """
         ...
 
+    def keep(self) -> str:
+        """Keep the file if the settings say so, and return its name; empty if there is no file.
+
+        The file that replaces it records the name as REPLACES.
+        """
+        ...
+
+    def predecessor(self) -> Self | None:
+        """Return the file that this one has replaced; None if it is not kept, or not known."""
+        ...
+
     def begin(self, run: str) -> None:
         """Note which version the month has when a run begins: `replacing` replaces only that one.
 
@@ -109,7 +125,27 @@ class LakeFile(Protocol):
         ...
 
 
-class Lake(Protocol):
+class LakeReader(Protocol):
+    """What a query needs of a lake: files, and their rows."""
+
+    def below(self, folder: str) -> Self:
+        """Return the lake in a folder of this one, which need not exist."""
+        ...
+
+    def files(self, export: str) -> Mapping[BillingMonth, LakeFile]:
+        """Return the files of an export that exist by month, the oldest month first."""
+        ...
+
+    def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
+        """Return what follows FROM to read the rows of files on this connection.
+
+        Files may differ in their columns; a column that a file lacks is NULL. There must be at
+        least one file. Only the columns and rows are read that a query needs.
+        """
+        ...
+
+
+class Lake(LakeReader, Protocol):
     """The Parquet files of the exports, which may be read at any time."""
 
     @property
@@ -125,24 +161,8 @@ class Lake(Protocol):
         """The full address of the lake, for messages."""
         ...
 
-    def below(self, folder: str) -> Lake:
-        """Return the lake in a folder of this one, which need not exist."""
-        ...
-
     def file(self, export: str, month: BillingMonth) -> LakeFile:
         """Return the file of a month, which need not exist."""
-        ...
-
-    def files(self, export: str) -> Mapping[BillingMonth, LakeFile]:
-        """Return the files of an export that exist by month, the oldest month first."""
-        ...
-
-    def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
-        """Return what follows FROM to read the rows of files on this connection.
-
-        Files may differ in their columns; a column that a file lacks is NULL. There must be at
-        least one file. Only the columns and rows are read that a query needs.
-        """
         ...
 
     def unfinished_files(self, export: str) -> list[Path]:
@@ -150,7 +170,10 @@ class Lake(Protocol):
         ...
 
     def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:
-        """Return the files in a store that no month uses any more, if older than `before`."""
+        """Return the files that no month uses and that need not be kept, if older than `before`.
+
+        In a folder, replaced files of any age.
+        """
         ...
 
     def delete(self, info: ObjectInfo) -> None:

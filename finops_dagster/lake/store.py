@@ -3,15 +3,17 @@
 `<parquet_dir>/<export>/billing_month=2024-01/<export>-2024-01.json` is the pointer, and
 `<export>-2024-01-<12 hex digits>.parquet` beside it a file. A month is replaced by one conditional
 write of its pointer, so that readers see one whole version, and of two writers one succeeds.
+The pointers to replaced files that are kept are `<export>-2024-01-<12 hex digits>.json`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
 import pyarrow as pa
@@ -22,7 +24,8 @@ from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import version_of_footer
-from finops_dagster.lake.lake import MONTH_FOLDER, Lake, LakeFile
+from finops_dagster.lake.history import replaced_files
+from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, Lake, LakeFile
 from finops_dagster.lake.pointer import Pointer, new_name
 from finops_dagster.lake.store_client import StoreClient
 from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
@@ -59,6 +62,10 @@ class StoreFile(LakeFile):
             raise BillError(f"{self.location} is missing or damaged; run the month again")
         return self._key(pointer.name), pointer
 
+    def object_keys(self) -> tuple[str, str]:
+        """Return the keys of the pointer and of the file. Raises as `current`."""
+        return self._pointer_key, self.current()[0]
+
     def _key(self, name: str) -> str:
         return f"{self.stem.rpartition('/')[0]}/{name}"
 
@@ -84,6 +91,26 @@ class StoreFile(LakeFile):
 
     def local(self) -> Path:
         return self.client.local_copy(*self.current())
+
+    def keep(self) -> str:
+        pointer, etag = self.client.pointer(self._pointer_key)
+        if pointer is None:
+            return "" if etag is None else self._pointer_key.rpartition("/")[2]
+        if self.client.keep_versions:
+            kept = self._replaced(pointer.name)
+            # It may be there: the write that followed has failed, or another run's has not yet.
+            with suppress(ObjectChanged):
+                self.client.store.replace(kept._pointer_key, pointer.document(), etag=None)
+        return pointer.name
+
+    def predecessor(self) -> Self | None:
+        name = (self.texts() or {}).get(REPLACES)
+        file = self._replaced(name) if name else None
+        return file if file is not None and file.exists() else None
+
+    def _replaced(self, name: str) -> Self:
+        """Return the month as its file of that name is or was."""
+        return replace(self, stem=self._key(name).removesuffix(".parquet"))
 
     def begin(self, run: str) -> None:
         if self.client.etags_at_start.get(self._pointer_key, ("", None))[0] != run:
@@ -139,8 +166,8 @@ class StoreLake(Lake):
     def location(self) -> str:
         return "/".join(filter(None, (self.client.location, self.folder)))
 
-    def below(self, folder: str) -> StoreLake:
-        return StoreLake(self.client, "/".join(filter(None, (self.folder, folder))))
+    def below(self, folder: str) -> Self:
+        return replace(self, folder="/".join(filter(None, (self.folder, folder))))
 
     def _key(self, *names: str) -> str:
         return "/".join(filter(None, (self.client.prefix, self.folder, *names)))
@@ -191,16 +218,19 @@ class StoreLake(Lake):
         # The pointers are read after the list: an old file of the list is named by its pointer by
         # then, or never will be.
         listed = self.client.store.files_below(self._key(export))
-        files = self.files(export).values()
-        # A damaged pointer does not say which file it names: its month stays as it is.
-        current = {file.current()[0] for file in files if file.texts() is not None}
-        folders = {key.rpartition("/")[0] for key in current}
+        needed = set[str]()
+        for file in self.files(export).values():
+            # A damaged pointer does not say which file it names: its month stays as it is.
+            if file.texts() is not None:
+                kept = [file, *replaced_files(file, self.client.keep_versions)]
+                needed.update(*(version.object_keys() for version in kept))
+        folders = {key.rpartition("/")[0] for key in needed}
         return [
             info
             for info in listed
             if info.key.rpartition("/")[0] in folders
-            and info.key.endswith(".parquet")
-            and info.key not in current
+            and info.key.endswith((".parquet", ".json"))
+            and info.key not in needed
             and info.last_modified < before
         ]
 

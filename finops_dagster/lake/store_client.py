@@ -30,12 +30,13 @@ class StoreClient:
     """Reads pointers and files of a lake's store, and remembers them; connects at first use.
 
     `scratch` is a folder on this machine for copies of files, which are deleted when the process
-    ends. It is created at first use.
+    ends. It is created at first use. Of each month, `keep_versions` replaced files are kept.
     """
 
-    def __init__(self, settings: StoreSettings, scratch: Path) -> None:
+    def __init__(self, settings: StoreSettings, scratch: Path, keep_versions: int = 0) -> None:
         self.prefix = split_source(settings.source)[1]
         self.location = settings.source.rstrip("/")
+        self.keep_versions = keep_versions
         self._settings, self._scratch = settings, scratch
         self._pointers: dict[str, tuple[str, Pointer | None]] = {}
         self._copies: OrderedDict[str, Path] = OrderedDict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -14,8 +15,8 @@ from finops_dagster.billing.errors import BillError, first_line, reprocess_advic
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.restatement import footer_of_restatements
 from finops_dagster.billing.version import Load
-from finops_dagster.lake.footer import file_sha256, footer_of, footer_of_loaded_at
-from finops_dagster.lake.lake import LakeFile
+from finops_dagster.lake.footer import LOADED_AT, file_sha256, footer_of, footer_of_loaded_at
+from finops_dagster.lake.lake import REPLACES, LakeFile
 from finops_dagster.lake.records import recover_restatements
 from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.sources.base import Format
@@ -64,11 +65,14 @@ def replacing_file(
 ) -> Iterator[Path]:
     """Write the rows of a query to a new Parquet file, which replaces a month's file in the lake.
 
-    `footer` are the texts of its footer. The block gets the path of the new file, before it
-    replaces the old one. On any error, also in the block, the old file stays.
+    `footer` are the texts of its footer, which also gets the time, unless it has that of a load,
+    and the name of the replaced file. The block gets the path of the new file, before it replaces
+    the old one. On any error, also in the block, the old file stays.
     """
-    metadata = ", ".join(f"{quoted(name)}: {literal(text)}" for name, text in footer.items())
     with file.replacing() as part:
+        now = datetime.now(UTC).replace(tzinfo=None).isoformat()
+        texts = {LOADED_AT: now, **footer, REPLACES: file.keep()}
+        metadata = ", ".join(f"{quoted(name)}: {literal(text)}" for name, text in texts.items())
         _copy(connection, query, part, Sql(f", KV_METADATA {{{metadata}}}"))
         yield part
 

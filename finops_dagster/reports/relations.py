@@ -19,7 +19,7 @@ from finops_dagster.billing.columns import Sql, quoted
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import Lake
+from finops_dagster.lake import LakeReader
 from finops_dagster.reports.accounts import AccountsFile, AccountsSettings, read_accounts
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.bill_files import AS_TEXT
@@ -49,7 +49,7 @@ LEFT JOIN account_spellings AS billed
 @contextmanager
 def open_relations(
     database: DuckDB,
-    lake: Lake,
+    lake: LakeReader,
     exports: Sequence[ExportSettings],
     accounts: AccountsSettings,
 ) -> Iterator[tuple[DuckDBPyConnection, list[str]]]:
@@ -85,7 +85,7 @@ def read_error(error: duckdb.Error) -> BillError:
 
 def create_relations(
     connection: DuckDBPyConnection,
-    lake: Lake,
+    lake: LakeReader,
     exports: Sequence[ExportSettings],
     accounts: AccountsSettings,
 ) -> list[str]:
@@ -118,7 +118,9 @@ def create_relations(
     return names
 
 
-def _months_of(connection: DuckDBPyConnection, lake: Lake, export: ExportSettings) -> Sql | None:
+def _months_of(
+    connection: DuckDBPyConnection, lake: LakeReader, export: ExportSettings
+) -> Sql | None:
     """Return what follows FROM for an export's months in a lake; None if it has none."""
     files = [*lake.files(export.name).values()]
     return lake.relation(connection, files) if files else None

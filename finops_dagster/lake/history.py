@@ -1,0 +1,100 @@
+"""Earlier versions of months: the files that were replaced, and the lake as it was on a day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from typing import Self, TypeVar
+
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.columns import Sql
+from finops_dagster.billing.errors import BillError
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.lake.footer import LOADED_AT
+from finops_dagster.lake.lake import REPLACES, Lake, LakeFile, LakeReader
+
+File = TypeVar("File", bound=LakeFile)
+
+
+class VersionNotKept(BillError):
+    """The version of a month at some time is not kept; those since `since`, in UTC, are."""
+
+    def __init__(self, location: str, since: datetime) -> None:
+        super().__init__(
+            f"the version that {location} had before {since:%Y-%m-%d %H:%M} UTC is not kept"
+        )
+        self.since = since
+
+
+def loaded_at(file: LakeFile) -> datetime:
+    """Return when the version of a file was loaded, in UTC without a zone.
+
+    Files of earlier releases may not record it; then it is the time at which they were written.
+    """
+    text = (file.texts() or {}).get(LOADED_AT)
+    return file.written_at() if text is None else datetime.fromisoformat(text)
+
+
+def replaced_files(file: File, count: int) -> Iterator[File]:
+    """Yield the files that a month's file has replaced and that are kept, at most `count`."""
+    older = file.predecessor()
+    while older is not None and count > 0:
+        yield older
+        older, count = older.predecessor(), count - 1
+
+
+def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
+    """Return the newest version of a month that was loaded before a time, in UTC without a zone.
+
+    None if the month was loaded later. Raises VersionNotKept, and BillError for a damaged file.
+    """
+    while True:
+        texts = file.texts()
+        if texts is None:
+            raise BillError(
+                f"{file.location} is missing or damaged; run finops state verify --deep --repair"
+            )
+        loaded = loaded_at(file)
+        if loaded < end:
+            return file
+        if texts.get(REPLACES) == "":
+            return None
+        older = file.predecessor()
+        if older is None:
+            raise VersionNotKept(file.location, loaded)
+        file = older
+
+
+@dataclass(frozen=True)
+class LakeAsOf(LakeReader):
+    """The lake as it was at a time: with versions loaded before `end`, in UTC without a zone."""
+
+    lake: Lake
+    end: datetime
+
+    @classmethod
+    def of_day(cls, lake: Lake, day: date) -> Self:
+        """Return the lake as it was at the end of a day in UTC."""
+        return cls(lake, datetime.combine(day + timedelta(days=1), time.min))
+
+    def below(self, folder: str) -> Self:
+        return replace(self, lake=self.lake.below(folder))
+
+    def files(self, export: str) -> Mapping[BillingMonth, LakeFile]:
+        """Return the versions of that time. Raises as `file_as_of`."""
+        files = self.lake.files(export)
+        versions = {month: file_as_of(file, self.end) for month, file in files.items()}
+        return {month: version for month, version in versions.items() if version is not None}
+
+    def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
+        return self.lake.relation(connection, files)
+
+    def missing(self, export: str) -> Iterator[VersionNotKept]:
+        """Yield an error for each month of an export whose version of that time is not kept."""
+        for file in self.lake.files(export).values():
+            try:
+                file_as_of(file, self.end)
+            except VersionNotKept as error:
+                yield error
