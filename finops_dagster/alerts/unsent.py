@@ -35,7 +35,7 @@ class Unsent:
 def drop_old(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
     """Return the alerts without those to give up, and a line for each of these.
 
-    At most 100 are kept, the last ones of `unsent`, and none that was tried a day long.
+    At most 100 are kept, the last ones of `unsent`, and none with 288 tries or more.
     """
     newest = unsent[-_MOST_UNSENT:]
     dropped = [f"not sent, as too many wait: {u.alert.title}" for u in unsent[:-_MOST_UNSENT]]

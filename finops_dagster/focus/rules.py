@@ -73,7 +73,7 @@ class ChargeRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class UniqueRule(Rule):
-    """A rule on all charges together: all charges of a key have the same value, and not NULL."""
+    """A rule on all charges together: each key has exactly one value; NULLs are not counted."""
 
     key_column: str
     value_column: str

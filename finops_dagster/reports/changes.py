@@ -116,9 +116,10 @@ def price_changes(history: History) -> Iterator[Finding]:
 
 
 def has_commitment_ended(history: History, row: int, first: int) -> bool:
-    """Return whether commitments covered at least a tenth of a row's cost until the day `first`.
+    """Return whether the part of a row's cost that commitments covered fell on the day `first`.
 
-    From that day on, they must cover less than half of what they covered before.
+    Before that day, it must be more than a tenth of the usual cost; from that day on, less than
+    half of what it was.
     """
     covered = history.costs.committed[row]
     before = known_mean(covered[max(first - MONTH, 0) : first - _DAYS_OF_A_CHANGE + 1])
