@@ -176,8 +176,8 @@ def restoring_month(
 
     Both are one transaction. The block runs before the commit, and gets the recorded load and the
     warnings about columns; after an error in it, nothing is committed. `load` is that of
-    `load_from_footer`. Raises FileInvalid if the file cannot be read, and ReconciliationError if it
-    does not have the totals of its footer.
+    `load_from_footer`. Raises BillError: such as FileInvalid if the file cannot be read, and
+    ReconciliationError if it does not have the totals of its footer.
     """
     prepare_casts(connection)
     path = file.local()
