@@ -10,7 +10,7 @@ from finops_dagster.lake.footer import (
     version_of_footer,
 )
 from finops_dagster.lake.history import LakeAsOf
-from finops_dagster.lake.lake import Lake, LakeFile, LakeReader
+from finops_dagster.lake.lake import THIS_MACHINE, Lake, LakeFile, LakeReader
 from finops_dagster.lake.records import (
     has_rows_of,
     is_intact,
@@ -27,6 +27,7 @@ from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.lake.writing import exporting_month, replacing_file, write_parquet
 
 __all__ = [
+    "THIS_MACHINE",
     "FolderFile",
     "FolderLake",
     "Lake",

@@ -26,8 +26,9 @@ from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import file_sha256, footer_texts
 from finops_dagster.lake.history import replaced_files
-from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, Lake, LakeFile
+from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, THIS_MACHINE, Lake, LakeFile
 from finops_dagster.lake.pointer import new_name
+from finops_dagster.lake.relations import parquet_relation
 from finops_dagster.object_stores import ObjectInfo
 
 _VERSIONS = "versions"
@@ -101,6 +102,16 @@ class FolderFile(LakeFile):
     def predecessor(self) -> Self | None:
         path = self._versions / ((self.texts() or {}).get(REPLACES) or "none")
         return replace(self, path=path) if path.exists() else None
+
+    def uri(self) -> None:
+        """Return None: only this machine has the file."""
+
+    def relation(
+        self,
+        connection: DuckDBPyConnection,  # noqa: ARG002
+        columns: Sequence[str] | None = None,  # noqa: ARG002
+    ) -> tuple[Sql, str]:
+        return parquet_relation(self.path), THIS_MACHINE
 
     def begin(self, run: str) -> None:
         """Do nothing: the lock of the DuckDB file keeps the runs of a machine apart."""

@@ -24,6 +24,8 @@ REPLACES = "replaces"
 
 Files of earlier releases do not have it.
 """
+THIS_MACHINE = "this machine"
+"""Where the rows of a file on this machine are, for people."""
 
 
 class LakeFile(Protocol):
@@ -106,6 +108,23 @@ class LakeFile(Protocol):
 
     def predecessor(self) -> Self | None:
         """Return the file that this one has replaced; None if it is not kept, or not known."""
+        ...
+
+    def uri(self) -> str | None:
+        """Return the address at which a store has the month's bytes, as they were uploaded.
+
+        None for a file on this machine, and if only the bytes would tell whether they are the same.
+        """
+        ...
+
+    def relation(
+        self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
+    ) -> tuple[Sql, str]:
+        """Return what follows FROM in one query of some or all columns, and where the file is.
+
+        A file in a store is read row group by row group, without a copy on this machine, unless
+        there is one, or `uri` returns None. The second text is for people.
+        """
         ...
 
     def begin(self, run: str) -> None:

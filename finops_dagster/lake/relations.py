@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import Sql, file_literal, literal, quoted
 from finops_dagster.billing.version import Load
@@ -12,6 +16,22 @@ def parquet_relation(path: Path) -> Sql:
     """Return what follows FROM to read a Parquet file; `billing_month` is the DATE of the file."""
     # DuckDB would replace the DATE by the text in the folder's name.
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
+
+
+def row_groups(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.RecordBatchReader:
+    """Return a reader of a Parquet file, which holds one row group in memory.
+
+    By default it reads all columns. Like every reader it can be read once.
+    """
+    parquet = pq.ParquetFile(file, pre_buffer=True)
+    names = parquet.schema_arrow.names if columns is None else columns
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number in range(parquet.num_row_groups):
+            yield from parquet.read_row_group(number, names).to_batches()
+
+    schema = pa.schema([parquet.schema_arrow.field(name) for name in names])
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def month_relation(load: Load) -> Sql:

@@ -25,8 +25,9 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import version_of_footer
 from finops_dagster.lake.history import replaced_files
-from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, Lake, LakeFile
+from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, THIS_MACHINE, Lake, LakeFile
 from finops_dagster.lake.pointer import Pointer, new_name
+from finops_dagster.lake.relations import parquet_relation, row_groups
 from finops_dagster.lake.store_client import StoreClient
 from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
 
@@ -111,6 +112,22 @@ class StoreFile(LakeFile):
     def _replaced(self, name: str) -> Self:
         """Return the month as its file of that name is or was."""
         return replace(self, stem=self._key(name).removesuffix(".parquet"))
+
+    def uri(self) -> str | None:
+        key, pointer = self.current()
+        return self.client.store.location(key) if self.client.is_as_uploaded(key, pointer) else None
+
+    def relation(
+        self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
+    ) -> tuple[Sql, str]:
+        key, pointer = self.current()
+        if self.client.has_copy(key) or not self.client.is_as_uploaded(key, pointer):
+            return parquet_relation(self.client.local_copy(key, pointer)), THIS_MACHINE
+        filesystem, root = self.client.store.filesystem()
+        name = f"lake_{uuid4().hex}"
+        file = filesystem.open_input_file(f"{root}/{key}")
+        connection.register(name, row_groups(file, columns))
+        return quoted(name), f"{self.client.store.location(key)}, through this machine"
 
     def begin(self, run: str) -> None:
         if self.client.etags_at_start.get(self._pointer_key, ("", None))[0] != run:

@@ -136,17 +136,30 @@ class StoreClient:
                 file.write(chunk)
         return checksum.hexdigest()
 
-    def is_intact(self, key: str, pointer: Pointer) -> bool:
-        """Return whether an object has the bytes that its pointer records.
+    def has_copy(self, key: str) -> bool:
+        """Return whether `local_copy` would download nothing."""
+        return key in self._copies
 
-        An object with the size and the ETag of its upload is not read: its bytes are the same.
+    def is_as_uploaded(self, key: str, pointer: Pointer) -> bool | None:
+        """Return whether an object has the size and the ETag of its upload, and so its bytes.
+
+        None if the ETag alone differs, as in a copied bucket: then only the bytes tell.
         """
         try:
             info = self.store.head(key)
-            if info.size != pointer.size or info.etag == pointer.etag:
-                return info.size == pointer.size
-            # A copied bucket has other ETags.
-            with self.temporary_file(key) as path:
-                return self._download(key, path) == pointer.sha256
         except ObjectMissing:
             return False
+        if info.size == pointer.size and info.etag != pointer.etag:
+            return None
+        return info.size == pointer.size
+
+    def is_intact(self, key: str, pointer: Pointer) -> bool:
+        """Return whether an object has the bytes that its pointer records.
+
+        It is read only if `is_as_uploaded` cannot tell.
+        """
+        is_as_uploaded = self.is_as_uploaded(key, pointer)
+        if is_as_uploaded is not None:
+            return is_as_uploaded
+        with self.temporary_file(key) as path:
+            return self._download(key, path) == pointer.sha256

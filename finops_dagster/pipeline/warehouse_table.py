@@ -76,7 +76,8 @@ def load_month(
         load = warehouse.replace_month(file)
         warnings = [*load.warnings, *after_load()]
         messages = warnings_metadata(warnings) if warnings else {}
-        context.add_asset_metadata({"job_id": load.job_id, **messages})
+        loaded = {"job_id": load.job_id, "loaded_from": load.loaded_from}
+        context.add_asset_metadata({**loaded, **messages})
     return result
 
 

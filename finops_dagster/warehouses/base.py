@@ -26,9 +26,11 @@ class LoadResult:
     """The result of a load: its id in the warehouse's ledger, and warnings of one line each.
 
     The warnings are about columns, and about temporary data that could not be removed.
+    `loaded_from` is the dialect's.
     """
 
     job_id: str
+    loaded_from: str
     warnings: tuple[str, ...] = ()
 
 
@@ -152,7 +154,8 @@ class Warehouse:
                 dialect.prepare_tables(file, change)
                 dialect.begin_load(file)
                 has_begun = True
-                return LoadResult(dialect.job_id, self._load(dialect, file, change))
+                warnings = self._load(dialect, file, change)
+                return LoadResult(dialect.job_id, dialect.loaded_from, warnings)
         except Exception as error:
             # By a second connection, since the first one may be lost. Its errors are ignored: they
             # must not hide the first one.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
 from finops_dagster.billing.errors import BillError
+from finops_dagster.lake import THIS_MACHINE
 from finops_dagster.tables.digest import DigestKind
 from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.month_file import MonthFile
@@ -42,6 +43,8 @@ class BaseDialect(ABC):
 
     job_id = "finops_dagster"
     """The id of the load, and Snowflake's QUERY_TAG; the program's name if nothing is loaded."""
+    loaded_from = THIS_MACHINE
+    """Where the load read the file, for people: an address in a store, or this machine."""
 
     # Connection
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
+from finops_dagster.billing.errors import BillError, first_line, reprocess_advice
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.lake import FolderFile, LakeFile, parquet_relation, write_parquet
@@ -100,11 +102,12 @@ class MonthFile:
         )
         return [name for name in names if name in self.schema.names]
 
-    def select_sql(self, target_types: Mapping[str, str]) -> Sql:
+    def select_sql(self, target_types: Mapping[str, str], relation: Sql | None = None) -> Sql:
         """Return a DuckDB SELECT of the file, each column cast to its target type, if it has one.
 
-        The connection needs the macros of `prepare_casts`. A text that is no exact amount fails the
-        query; `refuse_inexact_text` finds it.
+        `relation` has the rows; by default it is the file on this machine. The connection needs the
+        macros of `prepare_casts`. A text that is no exact amount fails the query;
+        `refuse_inexact_text` finds it.
         """
         lists = set(self.list_columns)
 
@@ -125,7 +128,23 @@ class MonthFile:
             f"{cell(name, file_type)} AS {quoted(name)}"
             for name, file_type in self.data_types.items()
         )
-        return Sql(f"SELECT {cells} FROM {parquet_relation(self.path)}")
+        return Sql(f"SELECT {cells} FROM {relation or parquet_relation(self.path)}")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn an error of DuckDB or pyarrow in the block, which reads the file, into one line.
+
+        It is WarehouseUnavailable for a file in a store, whose bytes have been compared, else a
+        BillError.
+        """
+        try:
+            yield
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            message = f"{self.location} cannot be read: {first_line(error)}"
+            if self.file.is_shared:
+                raise WarehouseUnavailable(message) from error
+            advice = reprocess_advice(self.export, self.month)
+            raise BillError(f"{message}; {advice}") from error
 
     @contextmanager
     def converted(self, target_types: Mapping[str, str]) -> Iterator[MonthFile]:

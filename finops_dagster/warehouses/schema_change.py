@@ -9,7 +9,6 @@ from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import SqlType, merged_type, quoted
 from finops_dagster.billing.errors import BillError, excerpt
-from finops_dagster.lake import parquet_relation
 from finops_dagster.warehouses.base_dialect import BaseDialect
 from finops_dagster.warehouses.month_file import TEXT_TO_AMOUNT, MonthFile
 
@@ -84,8 +83,9 @@ def refuse_inexact_text(
         if file.data_types.get(name) != SqlType.TEXT or target == SqlType.TEXT:
             continue
         cast = TEXT_TO_AMOUNT[target].format(quoted(name))
+        relation, _ = file.file.relation(connection, [name])
         for (text,) in connection.execute(
-            f"SELECT {quoted(name)} FROM {parquet_relation(file.path)} "
+            f"SELECT {quoted(name)} FROM {relation} "
             f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"
         ).fetchall():
             raise BillError(

@@ -2,8 +2,9 @@
 
 Loading a month of a bill replaces one partition, `table$YYYYMM` with WRITE_TRUNCATE, and none of
 the emulators on the package registries can do that. This server speaks BigQuery's REST API v2 on
-127.0.0.1, as far as the project uses it: datasets, tables, load jobs of uploaded Parquet files, and
-queries. DuckDB holds the rows in memory and sqlglot translates the SQL.
+127.0.0.1, as far as the project uses it: datasets, tables, load jobs of a Parquet file that is
+uploaded or in Google's storage, and queries. DuckDB holds the rows in memory and sqlglot translates
+the SQL.
 
     with BigQueryServer() as server:
         server.client().create_dataset("billing")
@@ -70,18 +71,19 @@ Fault = BigQueryError | Lost | JobFails
 class BigQueryServer:
     """A BigQuery server on a free port of 127.0.0.1, started and stopped by `with`.
 
-    `map_key_mode` is the mode that a load gives the keys of a map: see above. `fault`, when set, is
+    `map_key_mode` is the mode that a load gives the keys of a map: see above. `storage_url` is the
+    address of the emulator from which load jobs read `gs://`. `fault`, when set, is
     called with every request: it can answer with an error, lose the answer, or let the job fail.
     """
 
-    def __init__(self, map_key_mode: str = "REQUIRED") -> None:
-        self._map_key_mode = map_key_mode
+    def __init__(self, map_key_mode: str = "REQUIRED", storage_url: str = "") -> None:
+        self._map_key_mode, self._storage_url = map_key_mode, storage_url
         self.requests: list[tuple[str, str]] = []
         self.fault: Callable[[Request], Fault | None] | None = None
         self._clients: list[bigquery.Client] = []
 
     def __enter__(self) -> Self:
-        self._api = BigQueryApi(self._map_key_mode)
+        self._api = BigQueryApi(self._map_key_mode, self._storage_url)
         self._http = make_server(
             "127.0.0.1", 0, self._application, threaded=True, request_handler=_QuietHandler
         )

@@ -4,9 +4,13 @@ Every job runs at once, and is DONE when its request is answered.
 """
 
 import json
+import re
 import threading
 import uuid
 from dataclasses import dataclass, field
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import urlopen
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
@@ -79,7 +83,8 @@ class Job:
 class BigQueryApi:
     """Answers requests one at a time, so that each sees the result of the one before it."""
 
-    def __init__(self, map_key_mode: str) -> None:
+    def __init__(self, map_key_mode: str, storage_url: str) -> None:
+        self._storage_url = storage_url
         self._lock = threading.Lock()
         self._catalog = Catalog(map_key_mode)
         self._jobs: dict[tuple[str, str, str], Job] = {}
@@ -191,15 +196,31 @@ class BigQueryApi:
                 raise self.next_job_error
             if "query" in configuration:
                 job.result = run_query(self._catalog, project, configuration["query"], location)
-            elif payload is not None:
+            elif "load" in configuration:
+                if payload is None:
+                    payload = self._object(configuration["load"])
                 rows = self._catalog.load(configuration["load"], payload)
                 job.statistics["load"] = {"outputRows": str(rows)}
             else:
-                raise not_supported(f"jobs without an uploaded file: {sorted(configuration)}")
+                raise not_supported(f"a job of {sorted(configuration)}")
         except BigQueryError as error:
             job.error, self.next_job_error = error, None
         self._jobs[project, location, job_id] = job
         return job
+
+    def _object(self, config: Resource) -> bytes:
+        """Download the object in Google's storage that a load job names."""
+        uris = config.get("sourceUris") or []
+        match = re.fullmatch("gs://([^/]+)/([^*]+)", uris[0]) if len(uris) == 1 else None
+        if not match:
+            raise not_supported(f"a load job of {uris}")
+        bucket, name = match.groups()
+        url = f"{self._storage_url}/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media"
+        try:
+            with urlopen(url) as answer:
+                return bytes(answer.read())
+        except HTTPError as error:
+            raise not_found(f"URI {uris[0]}") from error
 
 
 def json_response(body: Resource, status: int = 200) -> Response:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlglot
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -18,12 +21,15 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from pydantic import ValidationError
+from sqlglot import exp
 
-from finops_dagster.lake import FolderFile
+from finops_dagster.lake import FolderFile, LakeStoreSettings, open_lake
 from finops_dagster.settings import Settings
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
+from finops_dagster_tests.project import ROOT
+from finops_dagster_tests.servers.s3 import S3Server
 from finops_dagster_tests.servers.snowflake import PASSWORD
 from finops_dagster_tests.warehouses.adapters import running_adapter
 from finops_dagster_tests.warehouses.conftest import MonthOf, refused
@@ -295,6 +301,71 @@ def test_external_stage_without_the_file(
     with refused(r"acme-2024-01\.parquet"):
         snowflake_warehouse(account, stage="lake").replace_month(file)
     assert account.ledger(TABLE)[-1][3] == "failed"
+
+
+@pytest.fixture
+def file_in_bucket(month_of: MonthOf, s3: S3Server, bucket: str, tmp_path: Path) -> MonthFile:
+    """Provide a month of a lake in S3, with an empty log of requests."""
+    keys = LakeStoreSettings(endpoint_url=s3.url, region="us-east-1")
+    file = month_of("v1", tags="MAP {'a': 'b'}", lines="['1', '2']")
+    for process in ("writer", "loader"):
+        lake = open_lake(f"s3://{bucket}/finops", keys, tmp_path / process)
+        stored = lake.file(file.export, file.month)
+        if process == "writer":
+            with stored.replacing() as part:
+                shutil.copy(file.path, part)
+    s3.requests.clear()
+    return replace(file, file=stored)
+
+
+def test_a_month_of_a_lake_in_a_store_is_copied_from_the_stage(
+    account: Snowflake, file_in_bucket: MonthFile, s3: S3Server
+) -> None:
+    """The statements are held to Snowflake's grammar; fakesnow cannot read a bucket."""
+    account.server.statements.clear()
+    account.server.fail_next("COPY INTO", 91016, "22000", "Remote file was not found.")
+    with refused("Remote file was not found"):
+        snowflake_warehouse(account, stage="finops.billing.lake").replace_month(file_in_bucket)
+    sent = {statement: parsed(statement) for statement in account.server.statements}
+    assert not any(isinstance(tree, exp.Command) for tree in sent.values())
+    (copy,) = (tree for tree in sent.values() if isinstance(tree, exp.Copy))
+    stage = copy.args["files"][0].find(exp.Table)
+    assert stage.sql("snowflake") == "@finops.billing.lake"
+    options = {param.this.name: param for param in copy.args["params"]}
+    assert set(options) == {"FILES", "FILE_FORMAT"}
+    name = str(file_in_bucket.file.uri()).partition("/finops/")[2]
+    assert options["FILES"].expression.find(exp.Literal).name == name
+    assert re.fullmatch(r"acme/billing_month=2024-01/acme-2024-01-[0-9a-f]{12}\.parquet", name)
+    formats = {
+        item.this.name: item.args["value"].sql("snowflake")
+        for item in options["FILE_FORMAT"].expressions
+    }
+    assert formats == {"TYPE": "PARQUET", "USE_VECTORIZED_SCANNER": "TRUE"}
+    assert not [sql for sql in sent if sql.startswith(("PUT", "CREATE TEMPORARY STAGE"))]
+    assert not [path for verb, path in s3.requests if verb == "GET" and ".parquet" in path]
+
+
+def test_a_month_whose_object_was_replaced_is_compared_here_and_not_copied_from_the_stage(
+    account: Snowflake, file_in_bucket: MonthFile, s3: S3Server
+) -> None:
+    bucket, _, key = str(file_in_bucket.file.uri()).removeprefix("s3://").partition("/")
+    s3.client().put_object(Bucket=bucket, Key=key, Body=b"PAR1")
+    with refused("is damaged: it does not have the checksum of its record"):
+        snowflake_warehouse(account, stage="lake").replace_month(file_in_bucket)
+    assert not [sent for sent in account.server.statements if sent.startswith("COPY")]
+
+
+def test_docs_of_the_stage_are_in_snowflakes_grammar() -> None:
+    docs = (ROOT / "docs/warehouses.md").read_text()
+    (block,) = (b for b in docs.split("```")[1::2] if "CREATE STORAGE INTEGRATION" in b)
+    statements = sqlglot.parse(block, read="snowflake")
+    types = [type(tree) for tree in statements]
+    assert types == [exp.Create, exp.Describe, exp.Create, exp.Grant]
+
+
+def parsed(statement: str) -> exp.Expression:
+    """Return the tree of a statement in Snowflake's grammar."""
+    return sqlglot.parse_one(statement, read="snowflake")
 
 
 @pytest.mark.parametrize("stage", ["lake) FORCE = TRUE", "lake; DROP TABLE x", "@lake", "a/../b'"])

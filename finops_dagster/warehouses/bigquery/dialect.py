@@ -19,6 +19,7 @@ from google.cloud.bigquery import LoadJob, ParquetOptions, ScalarQueryParameter,
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError, ReconciliationError, first_line
 from finops_dagster.billing.money import MeasuredTotals
+from finops_dagster.lake import THIS_MACHINE
 from finops_dagster.tables.digest import DATE, MAPS
 from finops_dagster.warehouses.bigquery.rebuild_table import (
     in_backticks,
@@ -112,6 +113,11 @@ class BigQueryDialect(Dialect):
             )
         if isinstance(error, _TRANSIENT):
             return WarehouseUnavailable(f"{location}: {error}{advice}")
+        if self.loaded_from != THIS_MACHINE and not advice:
+            advice = (
+                f"; BigQuery was to read {self.loaded_from}, for which docs/warehouses.md lists "
+                "rights and regions; load_from_lake = false in [database.bigquery] uploads it"
+            )
         is_google_error = isinstance(error, google.GoogleAPIError)
         return BillError(f"{location}: {first_line(error)}{advice}") if is_google_error else None
 
@@ -236,7 +242,8 @@ class BigQueryDialect(Dialect):
         """Replace the month's partition by one load job; return the table's name.
 
         A job of a killed run that `begin_load` found is waited for instead. Readers see the old
-        rows until the job is done.
+        rows until the job is done. BigQuery reads a file in Google's storage itself, unless columns
+        must be cast; any other file is uploaded.
         """
         if self._load_job is None:
             with file.converted(change.target_types) as converted:
@@ -264,8 +271,14 @@ class BigQueryDialect(Dialect):
             labels={"application": "finops_dagster"},
         )
         partition = f"{self.full_name(file.table)}${file.month.first_day:%Y%m}"
-        size = file.path.stat().st_size
+        uri = file.file.uri() if self._settings.load_from_lake else None
         try:
+            if uri and uri.startswith("gs://"):
+                self.loaded_from = uri
+                return self._client.load_table_from_uri(
+                    uri, partition, job_id=self.job_id, job_config=config
+                )
+            size = file.path.stat().st_size
             with file.path.open("rb") as parquet:
                 return self._client.load_table_from_file(
                     parquet, partition, size=size, job_id=self.job_id, job_config=config

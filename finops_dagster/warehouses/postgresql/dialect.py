@@ -11,11 +11,10 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import adbc_driver_postgresql.dbapi as adbc
-import duckdb
 import pyarrow as pa
 
 from finops_dagster.billing.columns import Sql, SqlType, literal, quoted
-from finops_dagster.billing.errors import BillError, first_line, reprocess_advice
+from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.column_types import COUNT, ColumnType
@@ -293,9 +292,10 @@ class PostgreSQLDialect(Dialect):
             prepare_casts(connection)
             # Without this, DuckDB gives JSON to Arrow as plain text.
             connection.execute("SET arrow_lossless_conversion = true")
-            try:
+            with file.reading():
                 refuse_inexact_text(self, connection, file, change)
-                selected_rows = connection.sql(self._select(file, change))
+                relation, self.loaded_from = file.file.relation(connection)
+                selected_rows = connection.sql(self._select(file, change, relation))
                 rows_a_batch = max(1, _CELLS_A_BATCH // len(change.target_types))
                 batches = selected_rows.to_arrow_reader(rows_a_batch)
                 with ThreadPoolExecutor(1) as reader:  # reads the next batch while this one is sent
@@ -307,13 +307,8 @@ class PostgreSQLDialect(Dialect):
                         self._cursor.adbc_ingest(
                             incoming, rows, mode="append", db_schema_name=schema
                         )
-            except (duckdb.Error, pa.ArrowException, OSError) as error:
-                raise BillError(
-                    f"{file.location} cannot be read: {first_line(error)}; "
-                    f"{reprocess_advice(file.export, file.month)}"
-                ) from error
 
-    def _select(self, file: MonthFile, change: SchemaChange) -> Sql:
+    def _select(self, file: MonthFile, change: SchemaChange, relation: Sql) -> Sql:
         """Return DuckDB's SELECT of the month in PostgreSQL's types, with maps as JSON."""
         cells = {
             name: Sql(self.column_types[data_type].duckdb_cast.format(quoted(name)))
@@ -330,7 +325,7 @@ class PostgreSQLDialect(Dialect):
                 "lambda pair: pair.value IS NOT NULL))) END"
             )
         selected = ", ".join(f"{cell} AS {self.quoted(name)}" for name, cell in cells.items())
-        return Sql(f"SELECT {selected} FROM ({file.select_sql(change.target_types)})")
+        return Sql(f"SELECT {selected} FROM ({file.select_sql(change.target_types, relation)})")
 
     @contextmanager
     def transaction(self, file: MonthFile) -> Iterator[None]:

@@ -178,14 +178,17 @@ class SnowflakeDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Copy the file into a temporary table; return a SELECT of it in the target types.
 
-        The file is uploaded, or read from the external stage of the settings. Raises BillError if
-        that stage has another version of the file than the lake.
+        Snowflake reads it from the external stage of the settings. It is uploaded if there is no
+        stage, or if only its bytes tell whether a store still has what was written. Raises
+        BillError if that stage has another version of the file than the lake.
         """
         # The last 12 characters of `job_id` are random: see Warehouse.replace_month.
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())
         definitions = ", ".join(self.column_definitions(file.data_types))
         self.query(f"CREATE TEMPORARY TABLE {temporary} ({definitions})")
         external_stage = self._settings.stage
+        if file.file.is_shared and external_stage and not file.file.uri():
+            external_stage = None
         if external_stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
             url = _string_literal(f"file://{file.path.resolve()}")
@@ -193,6 +196,7 @@ class SnowflakeDialect(Dialect):
             stage, files = temporary, ""
         else:
             stage = Sql(external_stage)
+            self.loaded_from = f"@{external_stage}/{file.path_in_lake}"
             files = f"FILES = ({_string_literal(file.path_in_lake)})"
         cells = ", ".join(
             f"TO_JSON($1:{quoted(n)})"

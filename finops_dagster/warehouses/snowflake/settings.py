@@ -19,8 +19,9 @@ class SnowflakeSettings(SettingsTable):
     `warehouse` is Snowflake's word for the machines that run statements. The environment has
     SNOWFLAKE_PASSWORD, or SNOWFLAKE_PRIVATE_KEY_PATH and, if the key has a passphrase,
     SNOWFLAKE_PRIVATE_KEY_PASSPHRASE; the key is used if both are set. `stage` is an external stage
-    whose root is a copy of the lake, which you keep up to date: files are then read from there, and
-    none is uploaded. `host`, `port` and `protocol` are for a server at another address.
+    whose root is a lake in a store, or a copy of a lake in a folder, which you keep up to date:
+    files are then read from there, and not uploaded. `host`, `port` and `protocol` are for a server
+    at another address.
     """
 
     account: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

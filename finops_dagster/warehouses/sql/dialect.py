@@ -238,16 +238,18 @@ class SqlDialect(Dialect):
             self.column_types[data_type].duckdb_cast.format(quoted(name))
             for name, data_type in target_types.items()
         )
-        with file.duckdb.scratch(threads=1) as connection:
+        with file.duckdb.scratch(threads=1) as connection, file.reading():
             prepare_casts(connection)
-            cursor = connection.execute(f"SELECT {cells} FROM ({file.select_sql(target_types)})")
+            relation, self.loaded_from = file.file.relation(connection)
+            rows = file.select_sql(target_types, relation)
+            cursor = connection.execute(f"SELECT {cells} FROM ({rows})")
             while batch := cursor.fetchmany(_ROWS_AT_ONCE):
                 keyed = [dict(zip(table.columns.keys(), row, strict=True)) for row in batch]
                 self._connection.execute(sa.insert(table), keyed)
                 self._commit_outside_transaction()
-            self._compare_with_file(
-                file, connection.sql(file.select_sql(target_types)), incoming, target_types
-            )
+            relation, _ = file.file.relation(connection)
+            in_file = connection.sql(file.select_sql(target_types, relation))
+            self._compare_with_file(file, in_file, incoming, target_types)
         return self.table_sql(incoming)
 
     def _compare_with_file(
