@@ -112,7 +112,10 @@ def test_an_unexpected_error_of_a_run(
         project.deliver("1", month=month)
     with monkeypatch.context() as broken:
         broken.setattr(checks, "not_fewer_rows", surprise)
-        third, second, first = finops("aws", "run-pipeline", code=1).splitlines()
+        printed = finops.run("aws", "run-pipeline")
+    assert printed.exit_code == 1
+    third, second, first = printed.stdout.splitlines()
+    assert printed.stderr.splitlines() == [second], "what failed is the last line"
     assert third.startswith("acme 2024-03  exported  v1")
     assert first.startswith("acme 2024-01  exported  v1")
     log = project.folder / ".dagster/finops_errors.log"

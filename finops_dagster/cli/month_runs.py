@@ -51,18 +51,18 @@ def run_months(
     An export that has none of the months is a failure too. `until` is the last stage to run; None
     runs every stage. `manifest` and `staged_files` run with the stages before them; any later stage
     runs alone, from what the stage before it stored. `force` runs unchanged months again. `as_json`
-    prints each month as one line of JSON. Lost runs are marked as failed first. Raises BillError if
-    no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.
+    prints each month as one line of JSON; otherwise, what failed is printed last, on standard error
+    once more if other months came after it. Lost runs are marked as failed first. Raises BillError
+    if no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.
     """
     stages = _stages(settings, selection, until)
     definitions = build_definitions(settings)
-    succeeded = True
+    failed, last_line = list[str](), ""
     with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
         end_lost_runs(instance)
 
         def on_problem(line: str) -> None:
-            nonlocal succeeded
-            succeeded = False
+            failed.append(line)
             (print_error if as_json else progress.print_line)(line)
 
         # All months first: the bar shows how many there are.
@@ -76,14 +76,19 @@ def run_months(
             result = _month_run(
                 partial(run_stages, stages=stages[month.export.name]), month, progress
             )
-            succeeded &= result.error is None
             row = _row(month, result)
+            last_line = _line(row)
+            if result.error is not None:
+                failed.append(last_line)
             if as_json:
                 print_json(row, indent=None)
             else:
-                progress.print_line(_line(row))
+                progress.print_line(last_line)
             progress.end_month()
-    return succeeded
+    if failed and last_line not in ("", failed[-1]) and not as_json:
+        for line in failed:
+            print_error(line)
+    return not failed
 
 
 def _stages(
