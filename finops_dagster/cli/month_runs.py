@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from rich.filesize import decimal
@@ -24,6 +24,7 @@ from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES, PREVIOUS_STAGE
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
+from finops_dagster.pipeline.unchanged import UnchangedMonths
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console, print_error
 
@@ -56,7 +57,8 @@ def run_months(
     if no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.
     """
     stages = _stages(settings, selection, until)
-    definitions = build_definitions(settings)
+    # Not for months that need no run.
+    definitions = cache(partial(build_definitions, settings))
     failed, last_line = list[str](), ""
     with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
         end_lost_runs(instance)
@@ -70,12 +72,17 @@ def run_months(
         months.sort(key=lambda month: month.export.name not in _completing(settings))
         progress.month_count = len(months)
         progress.stage_count = max(map(len, stages.values()), default=0)
-        run_stages = partial(run_month, definitions, instance, force=force)
+        unchanged = UnchangedMonths(settings, instance)
         for month in months:
             progress.start_month(month)
-            result = _month_run(
-                partial(run_stages, stages=stages[month.export.name]), month, progress
-            )
+            month_stages, result = stages[month.export.name], None
+            if until is None and not force:
+                result = unchanged.find(
+                    Export(month.export), month.month, month_stages, progress.print_warning
+                )
+            if result is None:
+                run_stages = partial(run_month, definitions(), instance, force=force)
+                result = _month_run(partial(run_stages, stages=month_stages), month, progress)
             row = _row(month, result)
             last_line = _line(row)
             if result.error is not None:

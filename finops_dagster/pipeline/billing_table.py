@@ -37,9 +37,8 @@ from finops_dagster.pipeline.metadata import (
 )
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    billing_month,
+    StageMonth,
     month_command,
-    previous_metadata,
     require_version,
     stage,
     stage_result,
@@ -69,20 +68,30 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Load]:
         """Load the month's line items into the export's table, with exact types."""
-        month = billing_month(context)
+        at = StageMonth.of(context, export, run_options)
         if version is None:
-            raise _not_staged(export, month)
-        loading = MonthLoading(export, month, version, staging, database, lake, context.run.run_id)
-        with loading.replacing_month(force=run_options.force) as loaded:
-            previous = previous_metadata(context, loaded.report.load.manifest_id, *LOAD_KEYS)
-            metadata = {
-                **table_metadata(loaded, previous),
-                **_chart_and_location(export, loaded.report, database.path(export.name, month)),
-            }
-            results = [evaluate(loaded.report) for evaluate in month_checks.values()]
-            return stage_result(loaded.report.load, loaded.outcome, metadata, results)
+            raise _not_staged(export, at.month)
+        loading = MonthLoading(
+            export, at.month, version, staging, database, lake, context.run.run_id
+        )
+        with loading.replacing_month(force=at.force) as loaded:
+            return table_result(at, loaded, database)
 
     return billing_table
+
+
+def table_result(
+    at: StageMonth, loaded: LoadedMonth, database: BillingDatabase
+) -> dg.MaterializeResult[Load]:
+    """Return the stage's result."""
+    export, report = at.export, loaded.report
+    previous = at.previous_metadata(report.load.manifest_id, *LOAD_KEYS)
+    metadata = {
+        **table_metadata(loaded, previous),
+        **_chart_and_location(export, report, database.path(export.name, at.month)),
+    }
+    results = [evaluate(report) for evaluate in _month_checks(export).values()]
+    return stage_result(report.load, loaded.outcome, metadata, results)
 
 
 def _chart_and_location(export: Export, report: MonthReport, database: Path) -> Metadata:
@@ -146,16 +155,10 @@ class MonthLoading:
         with self.database.connect(export.name, month) as connection:
             manifest_id = self._id_in_ledger(connection)
             existing = verified_load(connection, export.name, month, export.formats)
-            if existing and existing.manifest_id == manifest_id and not force:
-                self._complete_ledger(connection, existing)
-                yield LoadedMonth(month_report(connection, existing, self._format(existing)))
+            report = None if force else self._current(connection, existing, manifest_id)
+            if report is not None:
+                yield LoadedMonth(report)
                 return
-            if not force:
-                file = self.lake.file(export.name, month)
-                in_lake = load_in_shared_lake(connection, file, export.name, month, export.table)
-                if in_lake is not None and in_lake.manifest_id == manifest_id:
-                    yield LoadedMonth(self._report_of_lake(in_lake))
-                    return
             if existing is not None and not force:
                 self._require_known_files(existing)
             replaced_id = self._keep_replaced_costs(connection, existing, manifest_id)
@@ -163,6 +166,27 @@ class MonthLoading:
                 restatement = self._record_restatement(connection, load, replaced_id)
                 report = month_report(connection, load, self._format(load))
                 yield LoadedMonth(report, "loaded", warnings, restatement)
+
+    def unchanged(self) -> LoadedMonth | None:
+        """Return the month if the table, or the lake in its place, has this version; else None."""
+        export, month = self.export, self.month
+        with self.database.connect(export.name, month) as connection:
+            existing = verified_load(connection, export.name, month, export.formats)
+            report = self._current(connection, existing, self._id_in_ledger(connection))
+        return None if report is None else LoadedMonth(report)
+
+    def _current(
+        self, connection: duckdb.DuckDBPyConnection, existing: Load | None, manifest_id: str
+    ) -> MonthReport | None:
+        """Return the report of the month if it has this version; `existing` is the table's load."""
+        if existing and existing.manifest_id == manifest_id:
+            self._complete_ledger(connection, existing)
+            return month_report(connection, existing, self._format(existing))
+        export, file = self.export, self.lake.file(self.export.name, self.month)
+        in_lake = load_in_shared_lake(connection, file, export.name, self.month, export.table)
+        if in_lake is None or in_lake.manifest_id != manifest_id:
+            return None
+        return self._report_of_lake(in_lake)
 
     def _report_of_lake(self, load: Load) -> MonthReport:
         """Return what the lake's records say of the month; they have no costs by service."""

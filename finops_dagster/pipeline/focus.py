@@ -39,8 +39,8 @@ from finops_dagster.pipeline.metadata import (
 )
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
+    StageMonth,
     billing_month,
-    previous_metadata,
     require_version,
     stage,
     stage_result,
@@ -79,11 +79,6 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
     `exports` are all of the settings. If another export of the same vendor is in FOCUS already, the
     charges are compared with those that the vendor derived itself.
     """
-    vendor_exports = [
-        other.name
-        for other in exports
-        if other.settings.vendor == export.settings.vendor and other.name != export.name
-    ]
     settings = [other.settings for other in exports]
     options, deps = {**OPTIONS, "output_required": False}, list(_other_bills(export))
 
@@ -104,7 +99,7 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion] | Sequence[dg.AssetCheckResult]:
         """Derive the month's charges from its bill, and account for every amount of it."""
-        month = billing_month(context)
+        at, month = StageMonth.of(context, export, run_options), billing_month(context)
         if reason := no_charges_reason(export.settings, month, settings):
             context.log.warning(reason)
             return [check.result(passed=True, description=reason) for check in _CHECKS]
@@ -116,21 +111,31 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
         if record is None:
             with derivation.replacing_month(context.run.run_id) as record:
                 outcome = "derived"
-        repeated = _previous_conformance(context, record) if outcome == "unchanged" else {}
-        conformance = repeated or _conformance(derivation)
-        metadata = {
-            **focus_metadata(record),
-            **conformance,
-            **_comparison(context, derivation, record, vendor_exports),
-            **location_metadata(derivation.file.location),
-            "dagster/column_schema": charges_schema(
-                derivation.file.schema(), export.settings.vendor
-            ),
-        }
-        results = [adds_up(record), focus_conforms(conformance)]
-        return stage_result(record.version, outcome, metadata, results)
+        return focus_result(at, derivation, record, outcome, exports)
 
     return focus
+
+
+def focus_result(
+    at: StageMonth,
+    derivation: FocusDerivation,
+    record: FocusMonth,
+    outcome: str,
+    exports: Sequence[Export],
+) -> dg.MaterializeResult[LoadedVersion]:
+    """Return the stage's result; `record` is that of the charges, `exports` are all."""
+    repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}
+    conformance = repeated or _conformance(derivation)
+    schema, vendor = derivation.file.schema(), at.export.settings.vendor
+    metadata = {
+        **focus_metadata(record),
+        **conformance,
+        **_comparison(at, derivation, record, exports),
+        **location_metadata(derivation.file.location),
+        "dagster/column_schema": charges_schema(schema, vendor),
+    }
+    results = [adds_up(record), focus_conforms(conformance)]
+    return stage_result(record.version, outcome, metadata, results)
 
 
 def _other_bills(export: Export) -> Iterator[dg.AssetDep]:
@@ -170,33 +175,32 @@ def _cost_by_category(connection: duckdb.DuckDBPyConnection, charges: Path) -> M
     return {_COST_BY_CATEGORY: cost_by_category(rows)} if rows else {}
 
 
-def _previous_conformance(context: dg.AssetExecutionContext, record: FocusMonth) -> Metadata:
+def _previous_conformance(at: StageMonth, record: FocusMonth) -> Metadata:
     """Return the metadata of `_conformance` of the last run, if its charges were the same."""
     keys = (_RULES_BROKEN, _BROKEN_RULES, _COST_BY_CATEGORY, "mapping")
-    previous = previous_metadata(context, record.version.manifest_id, *keys)
+    previous = at.previous_metadata(record.version.manifest_id, *keys)
     if "mapping" not in previous or previous.pop("mapping").value != record.mapping:
         return {}
     return {**previous}
 
 
 def _comparison(
-    context: dg.AssetExecutionContext,
-    derivation: FocusDerivation,
-    record: FocusMonth,
-    exports: Iterable[str],
+    at: StageMonth, derivation: FocusDerivation, record: FocusMonth, exports: Iterable[Export]
 ) -> Metadata:
     """Return what differs from the month's charges that the vendor made itself, as metadata.
 
     Empty if no other export has them. What the last run compared is not compared again.
     """
+    name, vendor = at.export.name, at.export.settings.vendor
+    of_vendor = [e.name for e in exports if e.settings.vendor == vendor and e.name != name]
     try:
-        others = dict(comparable_exports(derivation, exports))
+        others = dict(comparable_exports(derivation, of_vendor))
         if not others:
             return {}
         versions = [f"{name} {other.load_version}" for name, other in others.items()]
         compared_with = "; ".join(versions)
         keys = (_COMPARED_WITH, _GROUPS_DIFFER, _DIFFERENCES, "mapping")
-        previous = previous_metadata(context, record.version.manifest_id, *keys)
+        previous = at.previous_metadata(record.version.manifest_id, *keys)
         found = {key: value.value for key, value in previous.items()}
         if (found.get(_COMPARED_WITH), found.get("mapping")) == (compared_with, record.mapping):
             return {**previous}

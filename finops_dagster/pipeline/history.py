@@ -116,11 +116,16 @@ class History:
     """The runs and materializations in a Dagster instance; none if `instance` is None.
 
     Runs and failures are read once, when they are needed; with `since`, a time in UTC, only those
-    of runs that changed later.
+    of runs that changed later; with `month`, only runs of that month.
     """
 
-    def __init__(self, instance: dg.DagsterInstance | None, since: datetime | None = None) -> None:
-        self.instance, self._since = instance, since
+    def __init__(
+        self,
+        instance: dg.DagsterInstance | None,
+        since: datetime | None = None,
+        month: str | None = None,
+    ) -> None:
+        self.instance, self._since, self._month = instance, since, month
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -129,8 +134,9 @@ class History:
             return []
         import dagster as dg
 
-        changed = None if self._since is None else dg.RunsFilter(updated_after=self._since)
-        return list(map(_run, self.instance.get_run_records(changed)))
+        tags = None if self._month is None else {"dagster/partition": self._month}
+        wanted = dg.RunsFilter(updated_after=self._since, tags=tags)
+        return list(map(_run, self.instance.get_run_records(wanted)))
 
     @cached_property
     def month_runs(self) -> dict[tuple[str, str], list[Run]]:
@@ -188,6 +194,8 @@ class History:
             selected = [stage for stage in run.stages[export] if stage in stages]
             if run.status == "success":
                 completed_stages |= set(selected)
+                if completed_stages >= set(stages):
+                    break
                 continue
             if set(self._missed_stages(run, selected)) - completed_stages:
                 return run.status, self.reason(run)

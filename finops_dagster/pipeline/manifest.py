@@ -17,7 +17,7 @@ from finops_dagster.pipeline.checks import (
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import manifest_metadata, object_metadata, warnings_metadata
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import billing_month, previous_metadata, stage, stage_result
+from finops_dagster.pipeline.stage import StageMonth, stage, stage_result
 from finops_dagster.sources.base import Source
 from finops_dagster.staging.folder import StagingFolder
 from finops_dagster.tables.database import BillingDatabase
@@ -30,8 +30,8 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
     version's manifest stays. If it covers fewer days, the stage fails. The run option `force` skips
     both tests.
     """
-    shares_files, kinds = export.settings.shares_files, {export.settings.vendor, "json"}
-    checks = [FRESH, FILES_AVAILABLE] if shares_files else [FRESH]
+    kinds = {export.settings.vendor, "json"}
+    checks = [FRESH, FILES_AVAILABLE] if export.settings.shares_files else [FRESH]
 
     @stage(export, "manifest", kinds=kinds, checks=checks)
     def manifest(
@@ -43,26 +43,37 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Manifest]:
         """Read the vendor's newest manifest of the month: its version, files and columns."""
-        month, source = billing_month(context), export.source(stores, staging, lake, database)
-        staged = staging.month(export.name, month)
-        previous, newest = staged.manifest(), newest_manifest(source, month)
-        accepted, warnings = newest, newest.warnings
-        loaded = None if run_options.force else lake.file(export.name, month).version()
-        if loaded is not None:
-            accepted, warnings = _accepted_manifest(export, newest, previous, loaded)
-        outcome, metadata = "read", manifest_metadata(accepted, previous)
-        if previous is not None and (previous.id, previous.files) == (accepted.id, accepted.files):
-            outcome = "unchanged"
-            metadata |= previous_metadata(context, accepted.id, "columns_added", "columns_removed")
-        metadata |= object_metadata(newest.source) | warnings_metadata(warnings)
-        results = [manifest_is_fresh(newest, month, source.stale_after)]
-        if shares_files:
-            results.append(files_still_available(accepted))
-        result = stage_result(accepted, outcome, metadata, results)
-        staged.write_manifest(accepted)
+        at = StageMonth.of(context, export, run_options)
+        source = export.source(stores, staging, lake, database)
+        result = manifest_result(at, source, staging, lake)
+        staging.month(export.name, at.month).write_manifest(result.value)
         return result
 
     return manifest
+
+
+def manifest_result(
+    at: StageMonth, source: Source, staging: StagingFolder, lake: Lake
+) -> dg.MaterializeResult[Manifest]:
+    """Read the vendor's newest manifest, and return the stage's result; nothing is written.
+
+    Raises what `newest_manifest` raises, and BillError for a run of fewer days than the loaded one.
+    """
+    export, month = at.export, at.month
+    previous, newest = staging.month(export.name, month).manifest(), newest_manifest(source, month)
+    accepted, warnings = newest, newest.warnings
+    loaded = None if at.force else lake.file(export.name, month).version()
+    if loaded is not None:
+        accepted, warnings = _accepted_manifest(export, newest, previous, loaded)
+    outcome, metadata = "read", manifest_metadata(accepted, previous)
+    if previous is not None and (previous.id, previous.files) == (accepted.id, accepted.files):
+        outcome = "unchanged"
+        metadata |= at.previous_metadata(accepted.id, "columns_added", "columns_removed")
+    metadata |= object_metadata(newest.source) | warnings_metadata(warnings)
+    results = [manifest_is_fresh(newest, month, source.stale_after)]
+    if export.settings.shares_files:
+        results.append(files_still_available(accepted))
+    return stage_result(accepted, outcome, metadata, results)
 
 
 def newest_manifest(source: Source, month: BillingMonth) -> Manifest:

@@ -1,16 +1,20 @@
-"""Observations in Dagster's event log of what commands changed in stages, without a run."""
+"""Observations in Dagster's event log of what commands changed or verified, without a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from finops_dagster.pipeline.history import open_history
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 @dataclass(frozen=True)
 class StageChange:
-    """What a command changed in a stage of a month; `month` is None if it changed several."""
+    """What a command changed or verified in a stage; `month` is None if it concerns several."""
 
     export: str
     stage: str
@@ -24,16 +28,22 @@ def report_changes(changes: Iterable[StageChange], metadata: Mapping[str, str]) 
     Does nothing if Dagster has recorded nothing in DAGSTER_HOME yet.
     """
     with open_history() as history:
-        if history.instance is None:
-            return
-        import dagster as dg
+        if history.instance is not None:
+            for change in changes:
+                report(history.instance, change, metadata)
 
-        for change in changes:
-            history.instance.report_runless_asset_event(
-                dg.AssetObservation(
-                    asset_key=dg.AssetKey([change.export, change.stage]),
-                    partition=change.month,
-                    description=change.text,
-                    metadata=metadata,
-                )
-            )
+
+def report(
+    instance: dg.DagsterInstance, observed: StageChange, metadata: Mapping[str, str]
+) -> None:
+    """Report one observation of an asset, outside of a run."""
+    import dagster as dg
+
+    instance.report_runless_asset_event(
+        dg.AssetObservation(
+            asset_key=dg.AssetKey([observed.export, observed.stage]),
+            partition=observed.month,
+            description=observed.text,
+            metadata=metadata,
+        )
+    )

@@ -1,9 +1,10 @@
 """Stage 4: the month's Parquet file in the lake, written beside the old one and renamed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import dagster as dg
+import duckdb
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
@@ -11,6 +12,7 @@ from finops_dagster.billing.restatement import newest_number_in_footer
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.lake import (
     Lake,
+    LakeFile,
     exporting_month,
     is_intact,
     load_in_shared_lake,
@@ -52,14 +54,18 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
         with writing as (version, outcome, size):
             if load is not None:
                 require_version(load.manifest_id, version.manifest_id)
-            metadata = {
-                **version_metadata(version),
-                **location_metadata(lake.file(export.name, month).location),
-                "bytes": size,
-            }
-            return stage_result(version, outcome, metadata, [reconciles(version)])
+            location = lake.file(export.name, month).location
+            return parquet_result(version, outcome, location, size)
 
     return parquet
+
+
+def parquet_result(
+    load: Load, outcome: str, location: str, size: int
+) -> dg.MaterializeResult[LoadedVersion]:
+    """Return the stage's result; the file at `location` has `size` bytes."""
+    metadata = {**version_metadata(load), **location_metadata(location), "bytes": size}
+    return stage_result(load, outcome, metadata, [reconciles(load)])
 
 
 @contextmanager
@@ -79,29 +85,46 @@ def writing_month(
     """
     file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:
-        recorded = ledger.newest_load(connection, export.name, month)
-        texts, newest = file.texts() or {}, newest_number(connection, export.name, month)
-        footer = version_of_footer(texts)
-        is_same = recorded is not None and recorded.is_same(footer)
-        is_current = is_same and newest_number_in_footer(texts) >= newest
-        if recorded and is_current and not force and is_intact(connection, recorded, file):
-            yield recorded, "unchanged", file.size()
+        unchanged = None if force else unchanged_file(connection, export, month, file)
+        if unchanged is not None:
+            yield unchanged, "unchanged", file.size()
             return
         load = verified_load(connection, export.name, month, export.formats)
-        if load is None and not force:
-            in_lake = load_in_shared_lake(connection, file, export.name, month, export.table)
-            if in_lake is not None:
-                yield in_lake, "unchanged", file.size()
-                return
         if load is None:
             command = month_command("load-billing-local", export, month)
             raise StageMissing(
                 f"table {export.table} has no load of {month}, or its rows differ from the load; "
                 f"run {command}"
             )
-        is_damaged = file.exists() and not force and (footer is None or is_current)
+        is_damaged = not force and _is_damaged(connection, load, file)
         with (
             logging_query_progress(connection, "exported", load.totals.rows),
             exporting_month(connection, load, file, export.formats[load.format]) as size,
         ):
             yield load, _REPAIRED if is_damaged else "exported", size
+
+
+def unchanged_file(
+    connection: duckdb.DuckDBPyConnection, export: Export, month: BillingMonth, file: LakeFile
+) -> Load | None:
+    """Return the load of a file that is up to date, as `writing_month` says; None for any other."""
+    recorded, texts = ledger.newest_load(connection, export.name, month), file.texts() or {}
+    if recorded is None:
+        return load_in_shared_lake(connection, file, export.name, month, export.table)
+    is_current = _has_records_of(connection, recorded, texts)
+    return recorded if is_current and is_intact(connection, recorded, file) else None
+
+
+def _is_damaged(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
+    """Return whether a file that is not up to date should be, or has no footer."""
+    texts = file.texts() or {}
+    has_footer = version_of_footer(texts) is not None
+    return file.exists() and (not has_footer or _has_records_of(connection, load, texts))
+
+
+def _has_records_of(
+    connection: duckdb.DuckDBPyConnection, load: Load, texts: Mapping[str, str]
+) -> bool:
+    """Return whether a footer is of this load, and has the restatements in the ledger."""
+    newest = newest_number(connection, load.export, load.month)
+    return load.is_same(version_of_footer(texts)) and newest_number_in_footer(texts) >= newest

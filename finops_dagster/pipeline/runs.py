@@ -161,7 +161,7 @@ def run_month(
         run_id,
         time.monotonic() - started,
         {
-            event.asset_key.path[-1]: _values(event.materialization.metadata)
+            event.asset_key.path[-1]: plain_values(event.materialization.metadata)
             for event in result.get_asset_materialization_events()
             if event.asset_key is not None
         },
@@ -180,7 +180,7 @@ def _listener(options: MonthOptions) -> Callable[[dg.EventLogEntry], None]:
         if (materialization := event.asset_materialization) is not None:
             if "on_stage" in options:
                 stage = materialization.asset_key.path[-1]
-                options["on_stage"](stage, _values(materialization.metadata))
+                options["on_stage"](stage, plain_values(materialization.metadata))
         elif event.dagster_event is None:
             # What has no Dagster event is a line that the stages logged themselves.
             is_warning = int(event.level) == logging.WARNING
@@ -191,7 +191,8 @@ def _listener(options: MonthOptions) -> Callable[[dg.EventLogEntry], None]:
     return listen
 
 
-def _values(metadata: Mapping[str, dg.MetadataValue[Any]]) -> MetadataValues:
+def plain_values(metadata: Mapping[str, dg.MetadataValue[Any]]) -> MetadataValues:
+    """Return the values of metadata, by key."""
     return {name: value.value for name, value in metadata.items()}
 
 

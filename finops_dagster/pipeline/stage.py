@@ -4,10 +4,11 @@ import gc
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from warnings import catch_warnings, simplefilter
 
 import dagster as dg
@@ -25,7 +26,7 @@ from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata
-from finops_dagster.pipeline.resources import Records
+from finops_dagster.pipeline.resources import Records, RunOptions
 from finops_dagster.processes import write_note
 from finops_dagster.staging.folder import newer_version_message
 from finops_dagster.traces import record_unexpected_error
@@ -128,6 +129,44 @@ def _code_reference(body: Body) -> dict[str, Any]:
         )
         value = dg.CodeReferencesMetadataValue(code_references=[reference])
     return {"dagster/code_references": value}
+
+
+@dataclass(frozen=True)
+class StageMonth:
+    """A month of a stage, in a run of the stage or before one.
+
+    With `force`, the stage does its work also where it has the version already.
+    """
+
+    export: Export
+    stage: str
+    month: BillingMonth
+    instance: dg.DagsterInstance
+    force: bool = False
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext, export: Export, options: RunOptions) -> Self:
+        """Return the month that a run is about."""
+        stage, month = context.asset_key.path[-1], billing_month(context)
+        return cls(export, stage, month, context.instance, options.force)
+
+    @cached_property
+    def last_record(self) -> dg.EventLogRecord | None:
+        """Dagster's record of the month's last materialization; None if there is none."""
+        key, months = self.export.key(self.stage), [str(self.month)]
+        of_month = dg.AssetRecordsFilter(key, asset_partitions=months)
+        return next(iter(self.instance.fetch_materializations(of_month, limit=1).records), None)
+
+    def previous_metadata(self, manifest_id: str, *keys: str) -> dict[str, dg.MetadataValue[Any]]:
+        """Return the values of `keys` in the metadata of the month's last materialization.
+
+        Empty if that had another version than `manifest_id`. A run that changes nothing repeats
+        them, because Dagster's UI shows only the last materialization.
+        """
+        event = self.last_record.asset_materialization if self.last_record else None
+        if event is None or (event.tags or {}).get("dagster/data_version") != manifest_id:
+            return {}
+        return {key: event.metadata[key] for key in keys if key in event.metadata}
 
 
 def stage_result(
@@ -273,8 +312,8 @@ def _unexpected(
             f"({context.retry_number + 1} of {_RETRIES})"
         )
         return dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES)
-    if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
-        return KeyboardInterrupt()  # DuckDB raises a RuntimeError on Ctrl-C
+    if is_interrupt(error):
+        return KeyboardInterrupt()
     if isinstance(error, duckdb.OutOfMemoryException):
         return _failure(
             error,
@@ -314,23 +353,6 @@ def require_version(expected: str, current: str) -> None:
         raise ReconciliationError(newer_version_message(expected, current))
 
 
-def previous_metadata(
-    context: dg.AssetExecutionContext, manifest_id: str, *keys: str
-) -> dict[str, dg.MetadataValue[Any]]:
-    """Return the values of `keys` in the metadata of the stage's last materialization of the month.
-
-    Empty if that was of another version than `manifest_id`; keys that it lacks are left out. A run
-    that changes nothing repeats them, as Dagster's UI shows only the last materialization.
-    """
-    month, asset = context.partition_key, context.asset_key
-    month_filter = dg.AssetRecordsFilter(asset, asset_partitions=[month])
-    records = context.instance.fetch_materializations(month_filter, limit=1).records
-    event = records[0].asset_materialization if records else None
-    if event is None or (event.tags or {}).get("dagster/data_version") != manifest_id:
-        return {}
-    return {key: event.metadata[key] for key in keys if key in event.metadata}
-
-
 def month_command(command: str, export: Export, month: BillingMonth) -> str:
     """Return a command line for one month, for a message; `command` is such as `export-parquet`."""
     months = f"--start-date {month} --end-date {month}"
@@ -340,3 +362,8 @@ def month_command(command: str, export: Export, month: BillingMonth) -> str:
 def billing_month(context: dg.AssetExecutionContext) -> BillingMonth:
     """Return the billing month of the run's partition."""
     return BillingMonth.parse(context.partition_key)
+
+
+def is_interrupt(error: Exception) -> bool:
+    """Return whether Ctrl-C has stopped a statement of DuckDB, which raises a RuntimeError then."""
+    return isinstance(error, RuntimeError) and str(error) == "Query interrupted"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import dagster as dg
 
@@ -11,6 +12,7 @@ from finops_dagster.billing.content import Content, FileContent
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing, count_text
 from finops_dagster.billing.manifest import Manifest
+from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion, version_id, with_vendor_id
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
@@ -54,21 +56,21 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         if manifest is None:
             command = month_command("extract-manifests", export, month)
             raise StageMissing(f"no manifest of {export.name} {month} is recorded; run {command}")
-        staged_month = staging.month(export.name, month)
-        lake_version = lake.file(export.name, month).version()
-        month_staging = MonthStaging(export, manifest, staged_month, lake_version, database.duckdb)
+        month_staging = MonthStaging.of(export, manifest, staging, lake, database)
         source = export.source(stores, staging, lake, database)
-        result = month_staging.stage(source, force=run_options.force)
-        seconds = time.monotonic() - started
-        metadata = {
-            **staged_metadata(result.version),
-            "bytes_fetched": result.bytes_fetched,
-            "MB_per_second": round(result.bytes_fetched / 1e6 / seconds, 1),
-            **warnings_metadata(result.warnings),
-        }
-        return stage_result(result.version, result.outcome, metadata)
+        staged = month_staging.stage(source, force=run_options.force)
+        size, seconds = staged.bytes_fetched, time.monotonic() - started
+        rate = round(size / 1e6 / seconds, 1)
+        context.add_asset_metadata({"bytes_fetched": size, "MB_per_second": rate})
+        return staged_result(staged)
 
     return staged_files
+
+
+def staged_result(staged: StagingResult) -> dg.MaterializeResult[VersionRecord]:
+    """Return the stage's result, without its download."""
+    metadata = {**staged_metadata(staged.version), **warnings_metadata(staged.warnings)}
+    return stage_result(staged.version, staged.outcome, metadata)
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,21 @@ class MonthStaging:
     staged_month: StagedMonth
     lake_version: LoadedVersion | None
     duckdb: DuckDB
+
+    @classmethod
+    def of(
+        cls,
+        export: Export,
+        manifest: Manifest,
+        staging: StagingFolder,
+        lake: Lake,
+        database: BillingDatabase,
+    ) -> Self:
+        """Return the staging of a manifest's files."""
+        month = BillingMonth.parse(manifest.month)
+        lake_version = lake.file(export.name, month).version()
+        staged_month = staging.month(export.name, month)
+        return cls(export, manifest, staged_month, lake_version, database.duckdb)
 
     @cached_property
     def _files(self) -> StagedVersion:
@@ -103,12 +120,30 @@ class MonthStaging:
         except ObjectMissing as missing:
             result = self._without_files(verified, missing, force=force)
         else:
-            content = self._available_content(available.files)
-            if verified is not None and not force and verified.is_unchanged(content):
-                verified = replace(verified, content=verified.content or content)
-                result = StagingResult(verified, "unchanged", 0, available.warnings)
-            else:
-                result = self._fetch(source, available, known_versions, force=force)
+            unchanged = None if force else self._unchanged(verified, available)
+            result = unchanged or self._fetch(source, available, known_versions, force=force)
+        return self._record(result)
+
+    def unchanged(self, source: Source) -> StagingResult | None:
+        """Return the result for files that are staged whole, and that the vendor has unchanged.
+
+        None for all others; nothing is downloaded. Raises what the source raises.
+        """
+        verified = self._verified_version(self._known_versions())
+        result = self._unchanged(verified, source.available_files(self.manifest))
+        return result and self._record(result)
+
+    def _unchanged(
+        self, verified: VersionRecord | None, available: AvailableFiles
+    ) -> StagingResult | None:
+        content = self._available_content(available.files)
+        if verified is None or not verified.is_unchanged(content):
+            return None
+        verified = replace(verified, content=verified.content or content)
+        return StagingResult(verified, "unchanged", 0, available.warnings)
+
+    def _record(self, result: StagingResult) -> StagingResult:
+        """Record the version, and delete the files of older ones; return it with all warnings."""
         version, messages = result.version, [*result.warnings]
         if version.manifest_id != self.manifest.id:
             messages.append(

@@ -20,8 +20,8 @@ from finops_dagster.pipeline.checks import Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.focus import OPTIONS
 from finops_dagster.pipeline.resources import RunOptions
-from finops_dagster.pipeline.stage import billing_month, month_command, require_version, stage
-from finops_dagster.pipeline.warehouse_table import load_month
+from finops_dagster.pipeline.stage import StageMonth, month_command, require_version, stage
+from finops_dagster.pipeline.warehouse_table import WarehouseLoading
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.tables.digest import DATE
 from finops_dagster.warehouses.base import Warehouse
@@ -56,12 +56,12 @@ def warehouse_focus_asset(
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
         """Load the month's charges into the warehouse, in one step."""
-        record, file = focus_file(export, billing_month(context), lake, database.duckdb)
+        at = StageMonth.of(context, export, run_options)
+        record, file = focus_file(export, at.month, lake, database.duckdb)
         if charges is not None:
             require_version(charges.manifest_id, record.version.manifest_id)
-        unite = partial(_unite, warehouse, tables)
-        force = run_options.force
-        return load_month(context, file, record.version, warehouse, force=force, after_load=unite)
+        loading = WarehouseLoading(at, file, record.version, warehouse)
+        return loading.load_month(context, after_load=partial(_unite, warehouse, tables))
 
     return warehouse_focus
 

@@ -1,6 +1,7 @@
 """Stage 5: the month in the warehouse, loaded from the lake's file."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -13,9 +14,8 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings_metadata
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
-    billing_month,
+    StageMonth,
     month_command,
-    previous_metadata,
     require_version,
     stage,
     stage_result,
@@ -39,46 +39,60 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
         """Load the month's Parquet file into the warehouse, in one step."""
-        file = month_file(export, billing_month(context), lake, database.duckdb)
+        at = StageMonth.of(context, export, run_options)
+        file = month_file(export, at.month, lake, database.duckdb)
         if footer is not None:
             require_version(footer.manifest_id, file.footer.manifest_id)
-        return load_month(context, file, file.footer, warehouse, force=run_options.force)
+        loading = WarehouseLoading(at, file, file.footer, warehouse)
+        return loading.load_month(context)
 
     return warehouse_table
 
 
-def load_month(
-    context: dg.AssetExecutionContext,
-    file: MonthFile,
-    version: LoadedVersion,
-    warehouse: Warehouse,
-    *,
-    force: bool,
-    after_load: Callable[[], Sequence[str]] = tuple,
-) -> dg.MaterializeResult[LoadedVersion]:
-    """Load a month's file into the warehouse, and return the stage's result.
+@dataclass(frozen=True)
+class WarehouseLoading:
+    """The load of a month's file into the warehouse; `version` is what the results record."""
 
-    If the warehouse has the file's version, nothing is loaded unless `force`. `version` is what the
-    result records. `after_load` runs after a load, and returns warnings; it must not raise.
-    """
-    is_loaded = not force and file.footer.is_same(warehouse.measured_version(file))
-    metadata = {
-        **version_metadata(version),
-        "dagster/table_name": warehouse.full_name(file.table),
-        **previous_metadata(context, version.manifest_id, "warnings"),
-        "job_id": "none",
-    }
-    outcome = "unchanged" if is_loaded else "loaded"
-    result = stage_result(version, outcome, metadata, [reconciles(version)])
-    if not is_loaded:
+    at: StageMonth
+    file: MonthFile
+    version: LoadedVersion
+    warehouse: Warehouse
+
+    def unchanged(self) -> dg.MaterializeResult[LoadedVersion] | None:
+        """Return the stage's result if the warehouse has the month; None if not."""
+        has_month = self.file.footer.is_same(self.warehouse.measured_version(self.file))
+        return self._result("unchanged") if has_month else None
+
+    def load_month(
+        self,
+        context: dg.AssetExecutionContext,
+        after_load: Callable[[], Sequence[str]] = tuple,
+    ) -> dg.MaterializeResult[LoadedVersion]:
+        """Load the month unless the warehouse has it, and return the stage's result.
+
+        `after_load` runs after a load, and returns warnings; it raises nothing.
+        """
+        if not self.at.force and (unchanged := self.unchanged()) is not None:
+            return unchanged
+        result = self._result("loaded")
         # Last, after all that can fail: a failure after the commit would leave the load without
         # a materialization in Dagster's event log.
-        load = warehouse.replace_month(file)
+        load = self.warehouse.replace_month(self.file)
         warnings = [*load.warnings, *after_load()]
         messages = warnings_metadata(warnings) if warnings else {}
         loaded = {"job_id": load.job_id, "loaded_from": load.loaded_from}
         context.add_asset_metadata({**loaded, **messages})
-    return result
+        return result
+
+    def _result(self, outcome: str) -> dg.MaterializeResult[LoadedVersion]:
+        version = self.version
+        metadata = {
+            **version_metadata(version),
+            "dagster/table_name": self.warehouse.full_name(self.file.table),
+            **self.at.previous_metadata(version.manifest_id, "warnings"),
+            "job_id": "none",
+        }
+        return stage_result(version, outcome, metadata, [reconciles(version)])
 
 
 def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) -> MonthFile:
