@@ -15,10 +15,10 @@ from finops_dagster.cli.output import OnProblem, Row
 from finops_dagster.cli.stored_months import (
     StoredMonth,
     StoredMonths,
-    last_stage,
     newest_version,
 )
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
+from finops_dagster.pipeline import last_bill_stage
 from finops_dagster.settings import Settings
 from finops_dagster.sources.base import ManifestOrError, Source
 from finops_dagster.sources.settings import ExportSettings
@@ -175,7 +175,7 @@ def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> li
     """
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}
-    stage = last_stage(settings)
+    stage = last_bill_stage(has_warehouse=settings.database.has_warehouse)
     return [
         row
         for row in rows

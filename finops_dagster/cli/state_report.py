@@ -22,7 +22,8 @@ from finops_dagster.cli.output import (
     show,
     value_text,
 )
-from finops_dagster.cli.stored_months import StoredMonths, last_stage, newest_version
+from finops_dagster.cli.stored_months import StoredMonths, newest_version
+from finops_dagster.pipeline import last_bill_stage
 from finops_dagster.pipeline.history import FAILED, History, open_history
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console
@@ -88,9 +89,9 @@ def _progress(settings: Settings, history: History, on_problem: OnProblem) -> li
     months = {export: {row["month"] for row in stored} for export, stored in rows.items()}
     for export, _, manifests in available_months(settings, Selection(), on_problem):
         months[export.name] |= set(map(str, manifests))
-    progress = []
+    last_stage, progress = last_bill_stage(has_warehouse=settings.database.has_warehouse), []
     for name, stored in rows.items():
-        statuses = Counter(_status(row, last_stage(settings)) for row in stored)
+        statuses = Counter(_status(row, last_stage) for row in stored)
         total, complete = len(months[name]), statuses["complete"]
         progress.append(
             {

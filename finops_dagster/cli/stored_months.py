@@ -48,11 +48,6 @@ FROM finops_state.manifests WHERE state = 'loaded'
 """
 
 
-def last_stage(settings: Settings) -> str:
-    """Return the stage at which the pipeline of the bill ends."""
-    return "warehouse_table" if settings.database.has_warehouse else "parquet"
-
-
 def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     """Return the stages of an export; those of the charges only if its format has a mapping.
 

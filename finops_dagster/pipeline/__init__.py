@@ -40,6 +40,11 @@ def export_stages(*, has_warehouse: bool, has_focus: bool) -> tuple[str, ...]:
     return (*bill, *(charges if has_focus else ()))
 
 
+def last_bill_stage(*, has_warehouse: bool) -> str:
+    """Return the stage of the bill after which a month is complete."""
+    return export_stages(has_warehouse=has_warehouse, has_focus=False)[-1]
+
+
 def with_previous(stage: str) -> tuple[str, ...]:
     """Return the stage and all stages before it on its way from the manifest, the nearest first."""
     if stage not in PREVIOUS_STAGE:

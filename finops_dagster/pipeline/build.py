@@ -10,7 +10,7 @@ import dagster as dg
 
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
-from finops_dagster.pipeline import RUN_TAGS, STAGES_TAG
+from finops_dagster.pipeline import RUN_TAGS, STAGES_TAG, last_bill_stage
 from finops_dagster.pipeline.alerts import alerts_sensor
 from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
@@ -105,7 +105,7 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
     if export.has_focus and backend is not None:
         tables = [focus_table(other) for other in exports if other.has_focus]
         factories.append(partial(warehouse_focus_asset, backend=backend, tables=tables))
-    last_stage = _last_stage(settings)
+    last_stage = last_bill_stage(has_warehouse=settings.database.has_warehouse)
     # A backfill starts one run for each month, so that a bad month fails alone.
     job = dg.define_asset_job(
         f"{group}_month",
@@ -136,7 +136,8 @@ def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
         lost_runs_sensor(prefix),
     ]
     if settings.alerts:
-        sensors.append(alerts_sensor(settings.alerts, exports, _last_stage(settings), prefix))
+        last_stage = last_bill_stage(has_warehouse=has_warehouse)
+        sensors.append(alerts_sensor(settings.alerts, exports, last_stage, prefix))
     if settings.metrics.file is not None:
         settings.metrics.require_client()
         from finops_dagster.pipeline.metrics_sensor import metrics_sensor
@@ -147,11 +148,6 @@ def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
         sensors=sensors,
         resources={f"{prefix}{name}": r for name, r in _resources(settings, prefix).items()},
     )
-
-
-def _last_stage(settings: Settings) -> str:
-    """Return the last stage of the bill."""
-    return "warehouse_table" if settings.database.has_warehouse else "parquet"
 
 
 def _resources(settings: Settings, prefix: str) -> dict[str, object]:
