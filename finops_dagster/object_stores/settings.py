@@ -18,8 +18,8 @@ _ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/]
 class S3Settings(SettingsTable):
     """The region, the endpoint and the credentials of a store in S3.
 
-    `profile` is of boto3's files. `role_arn` is a role to assume, with `external_id` if its trust
-    policy requires one. Without them, boto3 finds the credentials itself.
+    `profile` is a profile of the AWS configuration files. `role_arn` is a role to assume, with
+    `external_id` if its trust policy requires one. Without them, boto3 finds the credentials.
     """
 
     region: str | None = None

@@ -50,7 +50,12 @@ from finops_dagster.tables.database import BillingDatabase, logging_query_progre
 from finops_dagster.tables.digest import column_type
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.load import MonthLoader, verified_load
-from finops_dagster.tables.month_report import MONTHS_SHOWN, MonthReport, currencies, month_report
+from finops_dagster.tables.month_report import (
+    MONTHS_SHOWN,
+    MonthReport,
+    cost_by_currency,
+    month_report,
+)
 from finops_dagster.tables.restatements import keep_replaced_costs, record_restatement
 
 
@@ -204,7 +209,7 @@ class MonthLoading:
             {field.name: column_type(field.type) for field in schema},
             bill_format.cost,
             [],
-            currencies(load),
+            cost_by_currency(load),
             [(month, dict(recorded.totals.costs or {})) for month, recorded in loads.items()],
             None,
         )

@@ -61,14 +61,14 @@ def month_report(
         _cost_by_service(connection, load, bill_format)
         if bill_format.service in column_types
         else [],
-        currencies(load) if bill_format.currency in column_types else [],
+        cost_by_currency(load) if bill_format.currency in column_types else [],
         ledger.month_costs(connection, load.export, load.month, MONTHS_SHOWN),
         _is_final(connection, load, bill_format.finality_sql(column_types)),
     )
 
 
-def currencies(load: Load) -> list[tuple[str, Decimal]]:
-    """Return the headline cost in each currency of a load, the largest first."""
+def cost_by_currency(load: Load) -> list[tuple[str, Decimal]]:
+    """Return the headline cost of a load in each currency, the largest first."""
     costs = (load.totals.costs or {}).items()
     named = ((currency or "(none)", cost) for currency, cost in costs)
     return sorted(named, key=lambda pair: (-pair[1], pair[0]))
