@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ from finops_dagster.cli import (
 )
 from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
 from finops_dagster.cli.output import show
-from finops_dagster.cli.query_command import QueryCommand, chosen_format
+from finops_dagster.cli.query_command import OutputFormat, QueryCommand, chosen_format
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
 from finops_dagster.terminal import print_error, print_line
 
@@ -186,7 +186,7 @@ def dev(
 
 
 QueryFormat = Annotated[
-    Literal["table", "csv", "json", "parquet"] | None,
+    OutputFormat | None,
     typer.Option(
         "--format",
         metavar="FORMAT",

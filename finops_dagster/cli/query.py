@@ -11,7 +11,7 @@ from datetime import date
 from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import duckdb
 from rich.cells import cell_len
@@ -20,6 +20,7 @@ from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, count_text, excerpt
 from finops_dagster.cli.output import Row, json_value, show_query_result
+from finops_dagster.cli.query_command import OutputFormat
 from finops_dagster.cli.relations import relations_of
 from finops_dagster.focus.named_questions import named_questions
 from finops_dagster.reports.new_file import new_file
@@ -34,10 +35,6 @@ _COPY_OPTIONS = {
     "csv": Sql("FORMAT csv, HEADER"),
     "parquet": Sql("FORMAT parquet, COMPRESSION zstd"),
 }
-
-
-Format = Literal["table", "csv", "json", "parquet"]
-"""How the rows of a query are written."""
 
 
 class QueryInvalid(BillError):
@@ -82,7 +79,7 @@ def question_sql(name: str) -> str:
 
 
 def run_query(
-    settings: Settings, sql: str, output_format: Format, out: Path | None, as_of: date | None
+    settings: Settings, sql: str, output_format: OutputFormat, out: Path | None, as_of: date | None
 ) -> None:
     """Run one SELECT, and print its rows, or write them to the file `out`.
 
@@ -147,7 +144,7 @@ class _Query:
                 shutil.copyfileobj(lines, sys.stdout)
         sys.stdout.flush()
 
-    def write(self, output_format: Format, file: Path) -> int:
+    def write(self, output_format: OutputFormat, file: Path) -> int:
         """Write the rows to a file, and return their number."""
         if output_format == "json":
             with file.open("w", encoding="ascii") as stream:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import typer
 import typer.core
 
-_Format = Literal["table", "csv", "json", "parquet"]
-_SUFFIXES: dict[str, _Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+OutputFormat = Literal["table", "csv", "json", "parquet"]
+"""How the rows of a query are printed or written."""
+_SUFFIXES: dict[str, OutputFormat] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 # A comment of SQL, which is no option: options have no blanks before their value.
 _COMMENT = re.compile(r"--[^=]*\s")
 
@@ -36,7 +37,9 @@ class QueryCommand(typer.core.TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def chosen_format(output_format: _Format | None, out: Path | None, *, as_json: bool) -> _Format:
+def chosen_format(
+    output_format: OutputFormat | None, out: Path | None, *, as_json: bool
+) -> OutputFormat:
     """Return the format that `--format`, `--out` and `--json` choose: by default a table.
 
     Raises BadParameter where they exclude each other.

@@ -21,10 +21,9 @@ def relations_of(
     """Open a DuckDB in memory with the bill of all exports, for the block.
 
     The block gets the connection and the names of the relations: a view for each export, and
-    `focus` and others if a month has charges. See `open_relations`.
-
-    With `as_of`, the months have the versions that they had at the end of that day in UTC. Raises
-    BillError if one of these versions is not kept.
+    `focus` and others if a month has charges. See `open_relations`. With `as_of`, the months have
+    the versions that they had at the end of that day in UTC. Raises BillError if a file cannot be
+    read, or if one of these versions is not kept.
     """
     return open_relations(
         DuckDB.of(settings.database.duckdb),

@@ -157,7 +157,7 @@ class Source(Protocol):
 
     @property
     def stale_after(self) -> timedelta:
-        """The age of this month's newest manifest above which a check warns."""
+        """The age of the newest manifest of the month in progress above which a check warns."""
         ...
 
     def newest_manifests(
