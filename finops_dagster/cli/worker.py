@@ -46,7 +46,7 @@ def stop(
 ) -> None:
     """Stop a run in progress.
 
-    A run whose process is gone is marked as failed.
+    A run whose process is gone, or not on this machine, is marked as failed.
 
     $ finops worker stop 6efd03df
     """
@@ -131,7 +131,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
 
 
 def stop_run(history: History, id_prefix: str) -> str:
-    """Interrupt the run's process, or mark the run as failed if its process is gone.
+    """Interrupt the run's process, or mark the run as failed if this machine has no such process.
 
     `id_prefix` is the run's id or its first characters. Returns a line that says what was done.
     Raises BillError unless exactly one run in progress has such an id.

@@ -324,7 +324,7 @@ class _ExportHistory:
 
 
 def lost_runs_sensor(prefix: str = "") -> dg.SensorDefinition:
-    """Return the sensor that ends the runs of `finops` whose process was killed.
+    """Return the sensor that marks runs as failed whose process on this machine was killed.
 
     Otherwise such a run would occupy a place in Dagster's queue for hours.
     """
