@@ -269,7 +269,11 @@ def markdown(text: str) -> str:
 def markdown_table(
     header: str, lines: Iterable[Sequence[str]], texts: int = 1
 ) -> dg.MetadataValue[Any]:
-    """Return a Markdown table; its columns after the first `texts` are numbers, aligned right."""
+    """Return a Markdown table; its columns after the first `texts` are numbers, aligned right.
+
+    `header` is its first line, `| service | cost |`; each of `lines` has the cells of one line,
+    which must be safe, see `markdown`.
+    """
     rule = f"|{'---|' * texts}{'---:|' * (header.count('|') - 1 - texts)}"
     return dg.MetadataValue.md(
         "\n".join([header, rule, *(f"| {' | '.join(cells)} |" for cells in lines)])

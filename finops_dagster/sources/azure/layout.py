@@ -118,8 +118,8 @@ def date_folders(
 def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[VendorRun]:
     """Yield the vendor's runs below a folder such as `20260101-20260131`.
 
-    `files` are all files below the folder. One with a manifest is a run; so is each data file
-    beside the others in the folder itself, where old exports write no manifest.
+    `files` are all files below the folder. Each manifest among them is that of a run. Old exports
+    write no manifest: each data file in the folder itself is then a run.
     """
     above, _, name = folder.rpartition("/")
     days = DateRange.of_folder(name)
@@ -128,7 +128,7 @@ def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[VendorRun]:
     for manifest in manifests:
         levels = manifest.key.removeprefix(f"{folder}/").split("/")[:-1]
         run_time, run_id = None, ""
-        while levels and is_folder_of_run(levels[-1]):
+        while levels and is_run_folder(levels[-1]):
             level = levels.pop()
             run_time = _run_time(level) or run_time
             run_id = run_id or (level if _GUID.fullmatch(level) else "")
@@ -142,7 +142,7 @@ def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[VendorRun]:
                 yield VendorRun(file, above, days, has_manifest=False)
 
 
-def is_folder_of_run(name: str) -> bool:
+def is_run_folder(name: str) -> bool:
     """Return whether a folder's name is the time or the GUID of a vendor's run."""
     return bool(_RUN_TIME.fullmatch(name) or _GUID.fullmatch(name))
 

@@ -50,7 +50,10 @@ class AzureExport(StoreSettings, ExportSettings):
         return {"actual": self.name, "amortized": self.amortized_from}
 
     def check_partners(self, exports: Sequence[ExportSettings]) -> None:
-        """Raise ValueError unless `amortized_from` names an export that no other one names."""
+        """Raise ValueError unless `amortized_from` names an export that it may name, or is None.
+
+        That is an Azure export of amortized costs which no other export names.
+        """
         if self.amortized_from is None:
             return
         ours = [e for e in exports if isinstance(e, AzureExport)]
