@@ -33,6 +33,7 @@ def deep_differences(month: StoredMonth, logged: LoggedVersions, coverage: Cover
     """Yield what differs in any byte of the staged files, or in any cell of the other copies.
 
     `logged` are the versions in the event log. What cannot be compared is counted in `coverage`.
+    Raises the errors of `differences`.
     """
     yield from _bill_differences(month, logged, coverage)
     yield from _charges_differences(month)

@@ -92,7 +92,8 @@ def differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
     """Yield what differs in version, rows or cost; the cells are not read.
 
     The event log, the ledger, the table, the Parquet file, the warehouse and the charges are
-    compared. `logged` are the versions in the event log.
+    compared. `logged` are the versions in the event log. A missing DuckDB file is created, empty.
+    Raises LedgerDamaged, BillError for a file that cannot be read, and WarehouseUnavailable.
     """
     with month.connect() as connection:
         recorded = ledger.newest_load(connection, month.export.name, month.month)

@@ -37,7 +37,7 @@ class Export:
 
     @property
     def table(self) -> str:
-        """The export's table, in DuckDB and in the warehouse."""
+        """The name of the export's table in DuckDB and in the warehouse."""
         return self.settings.table_name
 
     @property
@@ -52,7 +52,7 @@ class Export:
 
     @functools.cached_property
     def has_focus(self) -> bool:
-        """Whether charges of FOCUS are derived from the export's months."""
+        """Whether the export has charges of FOCUS of its own: its format has a mapping."""
         return focus_exports(self.settings) is not None
 
     def source(

@@ -40,7 +40,7 @@ class RunMetrics:
     lake: Collection[LakeMonth]
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield all metrics."""
+        """Yield states of months, times of delivery, failed runs, the queue, and durations."""
         exports = [export.name for export in self.settings.exports]
         yield from self._month_metrics()
         yield self._failures(exports)
