@@ -14,6 +14,8 @@ AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner of
 DAGSTER_HOME := $(CURDIR)/.dagster
 demo dev: export DAGSTER_HOME := $(DAGSTER_HOME)
 export DAGSTER_DISABLE_TELEMETRY := yes
+# Without compiled modules each process would compile them again, and each of pytest's all tests.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo dev test thorough faults lint audit bench dagster clean
 
@@ -24,13 +26,14 @@ dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## start the UI on http://127.0.
 	@$(BIN)/finops --config $(CONFIG) dev --port $(PORT)
 
 test: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE)  ## run the tests, against real servers that they start themselves
-	$(BIN)/python -m pytest -m 'not thorough' --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest -m 'not thorough and not faults' --numprocesses auto --dist worksteal
 
 thorough: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE)  ## run the tests that take minutes, such as those with slow test servers
-	$(BIN)/python -m pytest -m thorough --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest -m 'thorough and not faults' --numprocesses auto --dist worksteal
 
-faults: $(INSTALLED)  ## inject every fault for ten minutes, then run the fuzzers with new examples
+faults: $(INSTALLED) $(FAKESNOW) $(AZURITE)  ## inject every fault for ten minutes, then run the tests of many rounds, and the fuzzers with new examples
 	$(BIN)/python -m finops_dagster_tests.faults
+	$(BIN)/python -m pytest -m faults --numprocesses auto --dist worksteal
 	$(BIN)/python -m pytest finops_dagster_tests/hostile --hypothesis-profile=faults
 
 lint: $(INSTALLED)  ## check style, types, and the direction of imports

@@ -20,7 +20,7 @@ from finops_dagster_tests.servers.webhook import WebhookServer
 
 # The same examples in every run; `--hypothesis-profile=faults` looks for new ones.
 hypothesis.settings.register_profile(
-    "few", max_examples=100, derandomize=True, deadline=None, database=None
+    "few", max_examples=50, derandomize=True, deadline=None, database=None
 )
 hypothesis.settings.register_profile(
     "faults", max_examples=5000, deadline=None, database=None, print_blob=True

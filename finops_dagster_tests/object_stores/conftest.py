@@ -74,7 +74,6 @@ def azure_place(azure: AzureServer, container: str) -> Place:
         lambda key, body: client.upload_blob(key, body, overwrite=True),
         client.delete_blob,
         lambda: setattr(azure, "damage", with_a_wrong_byte),
-        5000,
     )
 
 

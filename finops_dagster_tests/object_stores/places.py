@@ -22,7 +22,8 @@ class Place:
     """A store to test, how its objects are written and deleted, and how many it lists at once.
 
     `damage` changes one byte of each large request on its way to the store. `direct` are the
-    variables that lead past a proxy of the tests.
+    variables that lead past a proxy of the tests. Azure lists 5,000 objects, whose writing takes a
+    minute: test_azure_blob.py asks it for small pages instead.
     """
 
     source: str

@@ -23,8 +23,8 @@ from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, running_adapter
 
 MonthOf = Callable[..., MonthFile]
-# Snowflake's server is slow. A second DuckDB file is replaced as PostgreSQL's tables are, and the
-# seam's own test warehouse, "sqlite", shows nothing that a user has.
+# Snowflake's server is slow. A second DuckDB file is replaced as PostgreSQL's tables are. The test
+# warehouse of the seam, "sqlite", shows nothing that a user has: only `make faults` runs all of it.
 _SLOW = ("duckdb", "snowflake", "sql_sqlite", "sqlite")
 _ALWAYS = "test_warehouses.py::test_first_load["
 # What BigQuery does its own way; PostgreSQL shows the rest in `make test`.
@@ -44,7 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             adapter = item.callspec.params.get("adapter")
             is_slow = adapter in _SLOW and _ALWAYS not in item.nodeid
-            if is_slow or (adapter == "bigquery" and item.originalname not in _BIGQUERY):
+            if is_slow and adapter == "sqlite":
+                item.add_marker("faults")
+            elif is_slow or (adapter == "bigquery" and item.originalname not in _BIGQUERY):
                 item.add_marker("thorough")
 
 
