@@ -32,6 +32,7 @@ from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt, first_line
 from finops_dagster.lake import Lake, LakeAddress, LakeSettings, open_lake
+from finops_dagster.lake.catalog_settings import CHARGES_TABLE, CatalogSettings
 from finops_dagster.reports.accounts import AccountsSettings
 from finops_dagster.reports.budgets import Budgets
 from finops_dagster.run_sizes import RunSize, check_run_sizes
@@ -48,6 +49,7 @@ from finops_dagster.warehouses import WAREHOUSES
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 
 if TYPE_CHECKING:
+    from finops_dagster.lake.catalog import IcebergCatalog
     from finops_dagster.reports.bill import Bill
 
 # The first that exists is read; they are relative to the working directory.
@@ -211,6 +213,7 @@ class Settings(BaseSettings):
     database: Annotated[SerializeAsAny[DatabaseSettings], BeforeValidator(_with_warehouses)] = (
         DatabaseSettings()
     )
+    catalog: CatalogSettings | None = None
     accounts: AccountsSettings = AccountsSettings()
     budgets: Budgets = ()
     exports: tuple[
@@ -243,6 +246,30 @@ class Settings(BaseSettings):
             self.accounts,
             self.budgets,
         )
+
+    def open_catalog(self) -> IcebergCatalog:
+        """Return the catalog of the table `catalog`, which must be set; connects to nothing."""
+        # It takes time to import, and is an extra.
+        from finops_dagster.lake.catalog import IcebergCatalog
+
+        assert self.catalog is not None
+        lake, access = self.storage.open_lake(), self.storage.lake
+        return IcebergCatalog(self.catalog.all_properties(lake, access), self.catalog.namespace)
+
+    @model_validator(mode="after")
+    def _check_catalog(self) -> Settings:
+        address = str(self.storage.parquet_dir)
+        if self.catalog and "://" in address and not address.startswith("s3://"):
+            raise ValueError(
+                "catalog: works with a lake in a folder or in S3 only; remove it, or change "
+                "storage.parquet_dir"
+            )
+        if self.catalog and any(e.table_name.lower() == CHARGES_TABLE for e in self.exports):
+            raise ValueError(
+                f"catalog: its table {CHARGES_TABLE} has the charges of all exports; give the "
+                "export's table another name"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_unique(self) -> Settings:

@@ -113,6 +113,7 @@ class Project:
         self.alerts: dict[str, Any] | None = None
         self.run_sizes: list[dict[str, Any]] = []
         self.metrics: dict[str, Any] = {}
+        self.catalog: dict[str, Any] | None = None
         self.instance = dg.DagsterInstance.ephemeral()
         self._built: tuple[dict[str, Any], dg.Definitions] | None = None
 
@@ -146,7 +147,7 @@ class Project:
         return deliver(self.put, month, files, version=version, **delivery)
 
     def settings(self) -> Settings:
-        names = ("storage", "database", "alerts", "metrics", "run_sizes")
+        names = ("storage", "database", "catalog", "alerts", "metrics", "run_sizes")
         tables = {name: getattr(self, name) for name in names}
         return Settings.model_validate(tables | {"exports": [self.export, *self.more_exports]})
 

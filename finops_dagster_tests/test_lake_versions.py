@@ -127,6 +127,7 @@ def test_cleanup_deletes_what_is_beyond_the_setting_and_nothing_else(
     assert "name 2024-02-07 or" in finops("query", COST, "--as-of", "2024-02-06", code=1)
 
 
+@pytest.mark.thorough
 def test_a_load_keeps_the_version_that_it_replaces_where_a_glob_does_not_find_it(
     project: Project,
 ) -> None:

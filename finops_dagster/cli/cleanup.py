@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from finops_dagster.cli.output import Row
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import FolderLake, Lake
+from finops_dagster.lake.catalog_settings import CHARGES_TABLE, lake_url
 from finops_dagster.pipeline import ASSETS_WITHOUT_MONTHS, STAGES
 from finops_dagster.pipeline.history import History
 from finops_dagster.pipeline.observations import StageChange
@@ -50,8 +51,13 @@ def clean(
         copies = stored.staging.shared_files(export.name).existing_paths()
         for row in _delete_copies(copies, cutoff, dry_run=dry_run):
             yield row, _change(row, export.name, "staged_files", None)
-        for stage, lake in {"parquet": stored.lake, "focus": focus_lake(stored.lake)}.items():
-            for row in _delete_replaced(lake, export.name, dry_run=dry_run):
+        tables = {
+            "parquet": (stored.lake, export.table_name),
+            "focus": (focus_lake(stored.lake), CHARGES_TABLE),
+        }
+        for stage, (lake, table) in tables.items():
+            registered = _registered_files(settings, lake, export.name, table)
+            for row in _delete_replaced(lake, export.name, registered, dry_run=dry_run):
                 yield row, _change(row, export.name, stage, None)
         for month, version in _delete_superseded(months, cutoff, dry_run=dry_run):
             row = _row("superseded version", f"{export.name} {month} {version}", 0)
@@ -75,10 +81,21 @@ def _delete_runs(
         yield row
 
 
-def _delete_replaced(lake: Lake, export: str, *, dry_run: bool) -> Iterator[Row]:
-    """Delete files of a lake in a store that no month's pointer names; yield a row for each."""
+def _registered_files(settings: Settings, lake: Lake, export: str, table: str) -> set[str]:
+    """Return the addresses of files that readers of the catalog still read; none without one."""
+    if settings.catalog is None:
+        return set()
+    return settings.open_catalog().registered(lake, export, table)
+
+
+def _delete_replaced(
+    lake: Lake, export: str, registered: Collection[str], *, dry_run: bool
+) -> Iterator[Row]:
+    """Delete files of a lake that no month and no catalog has any more; yield a row for each."""
     # A run may have uploaded a file that it has not made the month's yet.
     for info in lake.unneeded_objects(export, datetime.now(UTC) - _LONGEST_RUN):
+        if lake_url(info.location) in registered:
+            continue
         row = _row("replaced file", info.location, info.size)
         if not dry_run:
             lake.delete(info)

@@ -206,6 +206,8 @@ def check_connections(settings: Settings) -> list[Row]:
         "DAGSTER_HOME": partial(check_writable, dagster_home()),
         "duckdb": partial(_check_duckdb, settings),
     }
+    if settings.catalog is not None:
+        checks["catalog"] = partial(_check_catalog, settings)
     if settings.accounts.file is not None:
         checks["accounts.file"] = partial(_check_accounts, settings.accounts.file)
     if settings.budgets:
@@ -223,6 +225,12 @@ def check_connections(settings: Settings) -> list[Row]:
 
 def _fail_without_exports(settings: Settings) -> str:
     raise no_exports(settings)
+
+
+def _check_catalog(settings: Settings) -> str:
+    assert settings.catalog is not None
+    settings.catalog.require_client()
+    return settings.open_catalog().check()
 
 
 def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> str:

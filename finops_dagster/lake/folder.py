@@ -8,7 +8,6 @@ them: each has a name of its own, `<export>-2024-01-<12 hex digits>.parquet`.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -82,17 +81,20 @@ class FolderFile(LakeFile):
             return ""
         # A file without a footer is damaged, and no version.
         is_kept = self.keep_versions and self.texts() is not None
-        return self.immutable().name if is_kept else self.path.name
+        return self._second_name().name if is_kept else self.path.name
 
-    def immutable(self) -> Path:
-        """Return a path of the file's bytes that no later version takes: a second name of it."""
+    def url(self) -> str:
+        return f"file://{self._second_name().absolute()}"
+
+    def _second_name(self) -> Path:
+        """Return the path of the same bytes in the folder of versions; create it if necessary."""
         for path in self._versions.glob("*.parquet"):
-            if path.samefile(self.path):
+            if _is_same(path, self.path):
                 return path
         path = self._versions / new_name(self.path.stem)
         path.parent.mkdir(exist_ok=True)
         try:
-            os.link(self.path, path)
+            path.hardlink_to(self.path)
         except OSError:  # The file system has no hard links.
             part = path.with_name(f"{path.name}.part")
             shutil.copy2(self.path, part)
@@ -100,8 +102,9 @@ class FolderFile(LakeFile):
         return path
 
     def predecessor(self) -> Self | None:
-        path = self._versions / ((self.texts() or {}).get(REPLACES) or "none")
-        return replace(self, path=path) if path.exists() else None
+        name = (self.texts() or {}).get(REPLACES)
+        path = self._versions / name if name else None
+        return replace(self, path=path) if path and path.exists() else None
 
     def uri(self) -> None:
         """Return None: only this machine has the file."""
@@ -124,7 +127,7 @@ class FolderFile(LakeFile):
         return [
             path
             for path in sorted(self._versions.glob("*.parquet"))
-            if not any(path.samefile(other) for other in kept)
+            if not any(_is_same(path, other) for other in kept)
         ]
 
     @contextmanager
@@ -193,6 +196,14 @@ class FolderLake(Lake):
 
     def unfinished_files(self, export: str) -> list[Path]:
         return sorted((self.root / export).rglob("*.part*"))
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Return whether two paths are of one file, or one is a copy of the other."""
+    if path.samefile(other):
+        return True
+    copy, original = path.stat(), other.stat()
+    return (copy.st_size, copy.st_mtime_ns) == (original.st_size, original.st_mtime_ns)
 
 
 def _object_info(path: Path) -> ObjectInfo:

@@ -127,6 +127,10 @@ class LakeFile(Protocol):
         """
         ...
 
+    def url(self) -> str:
+        """Return the full address of the month's bytes: later versions have other addresses."""
+        ...
+
     def begin(self, run: str) -> None:
         """Note which version the month has when a run begins: `replacing` replaces only that one.
 

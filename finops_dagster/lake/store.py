@@ -104,6 +104,9 @@ class StoreFile(LakeFile):
                 self.client.store.replace(kept._pointer_key, pointer.document(), etag=None)
         return pointer.name
 
+    def url(self) -> str:
+        return self.client.store.location(self.current()[0])
+
     def predecessor(self) -> Self | None:
         name = (self.texts() or {}).get(REPLACES)
         file = self._replaced(name) if name else None

@@ -44,7 +44,6 @@ _FACTORIES: Sequence[AssetFactory] = (
     manifest_asset,
     staged_files_asset,
     billing_table_asset,
-    parquet_asset,
 )
 
 
@@ -78,7 +77,7 @@ def build_resources(settings: Settings) -> Resources:
 def build_definitions(settings: Settings) -> dg.Definitions:
     """Return the Dagster definitions of the whole project; needs no network and no credentials.
 
-    Raises SettingsError if the client of the warehouse or of Prometheus is not installed.
+    Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is missing.
     """
     project_wide = dg.Definitions(
         # A run writes JSON lines if its config names that logger: docs/operations.md.
@@ -96,12 +95,15 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
     """
     exports = [Export(export, prefix) for export in settings.exports]
     (export,) = (export for export in exports if export.name == name)
-    factories, group = [*_FACTORIES], export.settings.group
+    open_catalog = settings.open_catalog if settings.catalog else None
+    factories: list[AssetFactory] = [*_FACTORIES]
+    factories.append(partial(parquet_asset, open_catalog=open_catalog))
+    group = export.settings.group
     backend = settings.database.backend if settings.database.has_warehouse else None
     if backend is not None:
         factories.append(partial(warehouse_table_asset, backend=backend))
     if export.has_focus:
-        factories.append(partial(focus_asset, exports=exports))
+        factories.append(partial(focus_asset, exports=exports, open_catalog=open_catalog))
     if export.has_focus and backend is not None:
         tables = [focus_table(other) for other in exports if other.has_focus]
         factories.append(partial(warehouse_focus_asset, backend=backend, tables=tables))
@@ -126,7 +128,7 @@ def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
     """Return what all exports of the settings share: resources, the report, further sensors.
 
     `prefix` begins the keys of resources and the names of sensors. Raises SettingsError if the
-    client of the warehouse or of Prometheus is not installed.
+    client of the warehouse, of Prometheus or of Iceberg is not installed.
     """
     exports = [Export(export, prefix) for export in settings.exports]
     with_focus = [export for export in exports if export.has_focus]
@@ -135,6 +137,8 @@ def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
         *focus_automation_sensor(exports, has_warehouse=has_warehouse, prefix=prefix),
         lost_runs_sensor(prefix),
     ]
+    if settings.catalog:
+        settings.catalog.require_client()
     if settings.alerts:
         last_stage = last_bill_stage(has_warehouse=has_warehouse)
         sensors.append(alerts_sensor(settings.alerts, exports, last_stage, prefix))

@@ -59,6 +59,10 @@ CONFORMS = Check(
     "focus_conforms",
     "No charge breaks a rule of FOCUS; rules that are disputed are listed and do not count.",
 )
+IN_CATALOG = Check(
+    "in_catalog",
+    "The Iceberg catalog has the files of the lake: of this month and of all others of the export.",
+)
 FRESH = Check(
     "manifest_is_fresh", "The vendor still delivers the month in progress: its manifest is recent."
 )

@@ -21,8 +21,10 @@ from finops_dagster.focus.month import (
     FOCUS_VERSION,
     FocusDerivation,
     FocusMonth,
+    focus_lake,
 )
 from finops_dagster.lake import Lake, parquet_relation
+from finops_dagster.lake.catalog_settings import CHARGES_TABLE
 from finops_dagster.pipeline import STAGES_TAG
 from finops_dagster.pipeline.bar_charts import cost_by_category
 from finops_dagster.pipeline.checks import ADDS_UP, CONFORMS
@@ -37,6 +39,7 @@ from finops_dagster.pipeline.metadata import (
     unknown_keys_table,
     version_metadata,
 )
+from finops_dagster.pipeline.registration import OpenCatalog, catalog_checks, register_files
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     StageMonth,
@@ -73,20 +76,23 @@ OPTIONS: Mapping[str, Any] = {
 }
 
 
-def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinition:
+def focus_asset(
+    export: Export, exports: Sequence[Export], open_catalog: OpenCatalog = None
+) -> dg.AssetsDefinition:
     """Return the asset of a month's charges, for an export that has a mapping.
 
     `exports` are all of the settings. If another export of the same vendor is in FOCUS already, the
     charges are compared with those that the vendor derived itself.
     """
     settings = [other.settings for other in exports]
+    checks = [*_CHECKS, *catalog_checks(open_catalog)]
     options, deps = {**OPTIONS, "output_required": False}, list(_other_bills(export))
 
     @stage(
         export,
         "focus",
         kinds={"parquet"},
-        checks=_CHECKS,
+        checks=checks,
         deps=deps,
         options=options,
         footer="parquet",
@@ -102,7 +108,7 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
         at, month = StageMonth.of(context, export, run_options), billing_month(context)
         if reason := no_charges_reason(export.settings, month, settings):
             context.log.warning(reason)
-            return [check.result(passed=True, description=reason) for check in _CHECKS]
+            return [check.result(passed=True, description=reason) for check in checks]
         derivation = focus_derivation(export.settings, month, lake, database.duckdb)
         if footer is not None:
             current = derivation.sources()[export.name].manifest_id
@@ -111,7 +117,10 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
         if record is None:
             with derivation.replacing_month(context.run.run_id) as record:
                 outcome = "derived"
-        return focus_result(at, derivation, record, outcome, exports)
+        registered = register_files(
+            open_catalog, focus_lake(lake), export, CHARGES_TABLE, context.log.warning
+        )
+        return focus_result(at, derivation, (record, outcome), exports, registered)
 
     return focus
 
@@ -119,11 +128,16 @@ def focus_asset(export: Export, exports: Sequence[Export]) -> dg.AssetsDefinitio
 def focus_result(
     at: StageMonth,
     derivation: FocusDerivation,
-    record: FocusMonth,
-    outcome: str,
+    derived: tuple[FocusMonth, str],
     exports: Sequence[Export],
+    registered: Sequence[dg.AssetCheckResult],
 ) -> dg.MaterializeResult[LoadedVersion]:
-    """Return the stage's result; `record` is that of the charges, `exports` are all."""
+    """Return the stage's result.
+
+    `derived` is the record of the charges and the outcome, `exports` are all of the settings, and
+    `registered` is what `register_files` returned.
+    """
+    record, outcome = derived
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}
     conformance = repeated or _conformance(derivation)
     schema, vendor = derivation.file.schema(), at.export.settings.vendor
@@ -134,7 +148,7 @@ def focus_result(
         **location_metadata(derivation.file.location),
         "dagster/column_schema": charges_schema(schema, vendor),
     }
-    results = [adds_up(record), focus_conforms(conformance)]
+    results = [adds_up(record), focus_conforms(conformance), *registered]
     return stage_result(record.version, outcome, metadata, results)
 
 

@@ -1,6 +1,6 @@
 """Stage 4: the month's Parquet file in the lake, written beside the old one and renamed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
@@ -21,6 +21,7 @@ from finops_dagster.lake import (
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import location_metadata, version_metadata
+from finops_dagster.pipeline.registration import OpenCatalog, catalog_checks, register_files
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     billing_month,
@@ -37,10 +38,11 @@ from finops_dagster.tables.restatements import newest_number
 _REPAIRED = "exported again, as the file was damaged"  # an outcome
 
 
-def parquet_asset(export: Export) -> dg.AssetsDefinition:
-    """Return the asset that exports a month's rows to its Parquet file."""
+def parquet_asset(export: Export, open_catalog: OpenCatalog = None) -> dg.AssetsDefinition:
+    """Return the asset that exports a month's rows to its Parquet file, and registers the file."""
+    checks = [RECONCILES, *catalog_checks(open_catalog)]
 
-    @stage(export, "parquet", kinds={"parquet"}, checks=[RECONCILES], load="billing_table")
+    @stage(export, "parquet", kinds={"parquet"}, checks=checks, load="billing_table")
     def parquet(
         context: dg.AssetExecutionContext,
         load: Load | None,
@@ -54,18 +56,26 @@ def parquet_asset(export: Export) -> dg.AssetsDefinition:
         with writing as (version, outcome, size):
             if load is not None:
                 require_version(load.manifest_id, version.manifest_id)
-            location = lake.file(export.name, month).location
-            return parquet_result(version, outcome, location, size)
+        registered = register_files(open_catalog, lake, export, export.table, context.log.warning)
+        location = lake.file(export.name, month).location
+        return parquet_result(version, outcome, location, size, registered)
 
     return parquet
 
 
 def parquet_result(
-    load: Load, outcome: str, location: str, size: int
+    load: Load,
+    outcome: str,
+    location: str,
+    size: int,
+    registered: Sequence[dg.AssetCheckResult],
 ) -> dg.MaterializeResult[LoadedVersion]:
-    """Return the stage's result; the file at `location` has `size` bytes."""
+    """Return the stage's result; the file at `location` has `size` bytes.
+
+    `registered` is what `register_files` returned.
+    """
     metadata = {**version_metadata(load), **location_metadata(location), "bytes": size}
-    return stage_result(load, outcome, metadata, [reconciles(load)])
+    return stage_result(load, outcome, metadata, [reconciles(load), *registered])
 
 
 @contextmanager

@@ -12,6 +12,9 @@ import dagster as dg
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.exports import focus_derivation, no_charges_reason
+from finops_dagster.focus.month import focus_lake
+from finops_dagster.lake import Lake
+from finops_dagster.lake.catalog_settings import CHARGES_TABLE
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.billing_table import MonthLoading, table_result
@@ -22,6 +25,7 @@ from finops_dagster.pipeline.history import History
 from finops_dagster.pipeline.manifest import manifest_result
 from finops_dagster.pipeline.observations import StageChange, report
 from finops_dagster.pipeline.parquet import parquet_result, unchanged_file
+from finops_dagster.pipeline.registration import register_files
 from finops_dagster.pipeline.runs import MonthRun, plain_values
 from finops_dagster.pipeline.stage import StageMonth, is_interrupt
 from finops_dagster.pipeline.staged_files import MonthStaging, staged_result
@@ -48,6 +52,7 @@ class UnchangedMonths:
         self._database = replace(resources.database, duckdb=duckdb)
         self._exports = [Export(export) for export in settings.exports]
         self._stores, self._sources = ObjectStores(), dict[str, Source]()
+        self._open_catalog = settings.open_catalog if settings.catalog else None
 
     def find(
         self,
@@ -159,7 +164,8 @@ class UnchangedMonths:
             load = unchanged_file(connection, at.export, at.month, file)
         if load is None:
             return None
-        return parquet_result(load, "unchanged", file.location, file.size())
+        registered = self._register_files(at, self._lake, at.export.table)
+        return parquet_result(load, "unchanged", file.location, file.size(), registered)
 
     def _focus(self, at: StageMonth) -> Result | None:
         settings, duckdb = at.export.settings, self._database.duckdb
@@ -167,7 +173,14 @@ class UnchangedMonths:
         record = derivation.current()
         if record is None:
             return None
-        return focus_result(at, derivation, record, "unchanged", self._exports)
+        registered = self._register_files(at, focus_lake(self._lake), CHARGES_TABLE)
+        return focus_result(at, derivation, (record, "unchanged"), self._exports, registered)
+
+    def _register_files(
+        self, at: StageMonth, lake: Lake, table: str
+    ) -> Sequence[dg.AssetCheckResult]:
+        """Return the result of the check of the catalog, which a run also records."""
+        return register_files(self._open_catalog, lake, at.export, table, lambda _: None)
 
     def _warehouse_loading(self, at: StageMonth) -> WarehouseLoading:
         assert self._warehouse is not None

@@ -1,0 +1,290 @@
+"""The Iceberg catalog: the lake's files in its tables, read back by pyiceberg, and its outages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.expressions import EqualTo
+from pyiceberg.table import Table
+
+from finops_dagster.billing.columns import Sql
+from finops_dagster.billing.money import Totals
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import LoadedVersion
+from finops_dagster.focus.mappings import MAPPINGS
+from finops_dagster.focus.month import focus_lake
+from finops_dagster.lake import Lake, footer_of, replacing_file
+from finops_dagster.lake.catalog import CatalogError
+from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import UNCHANGED, Project
+from finops_dagster_tests.servers.postgresql import PostgreSQLServer
+from finops_dagster_tests.servers.s3 import S3Server
+from finops_dagster_tests.small_mapping import small_mapping
+
+BILL, CHARGES = "finops.aws_billing_data", "finops.focus"
+
+
+def use_sql(project: Project) -> None:
+    project.catalog = {"type": "sql", "uri": f"sqlite:///{project.folder}/catalog.db"}
+
+
+def catalog_of(project: Project) -> Catalog:
+    """Return the catalog as another program sees it, which has only the settings' properties."""
+    settings = project.settings()
+    assert settings.catalog
+    lake = settings.storage.open_lake()
+    return load_catalog("finops", **settings.catalog.all_properties(lake, settings.storage.lake))
+
+
+def lake_of(project: Project) -> Lake:
+    return project.settings().storage.open_lake()
+
+
+def rows_of_table(table: Table, **scan: Any) -> list[tuple[Any, ...]]:
+    """Return the rows of an Iceberg table, sorted, with maps as texts."""
+    return sorted_rows(table.scan(**scan).to_arrow())
+
+
+def sorted_rows(rows: Any) -> list[tuple[Any, ...]]:
+    with duckdb.connect() as connection:
+        if isinstance(rows, pa.Table):
+            connection.register("rows", rows)
+            rows = "rows"
+        names = sorted(name for name, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall())
+        columns = ", ".join(f'"{name}"' for name in names)
+        return connection.execute(f"SELECT {columns} FROM {rows} ORDER BY ALL").fetchall()
+
+
+def rows_of_lake(lake: Lake) -> list[tuple[Any, ...]]:
+    """Return the rows of all months in the lake, of the columns of any."""
+    files = ", ".join(f"'{file.local()}'" for file in lake.files("acme").values())
+    return sorted_rows(f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)")
+
+
+def write(
+    lake: Lake, rows: str, version: str = "v1", month: str = "2024-01", export: str = "acme"
+) -> None:
+    """Write a version of a month to the lake, without a pipeline."""
+    with duckdb.connect() as connection:
+        footer = footer_of(LoadedVersion(version, Totals.of((1, 1))))
+        file = lake.file(export, BillingMonth.parse(month))
+        with replacing_file(connection, Sql(rows), file, footer):
+            pass
+
+
+def register(project: Project, lake: Lake | None = None, table: str = "bill") -> Any:
+    catalog = project.settings().open_catalog()
+    return catalog.register(lake or lake_of(project), "acme", table)
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.thorough)])
+def lake_project(request: pytest.FixtureRequest, project: Project) -> Project:
+    """Return a project with a catalog, whose lake is in a folder or in S3."""
+    use_sql(project)
+    if request.param == "s3":
+        s3: S3Server = request.getfixturevalue("s3")
+        bucket = request.getfixturevalue("bucket")
+        project.storage = {
+            "parquet_dir": f"s3://{bucket}/lake",
+            "lake": {"endpoint_url": s3.url, "region": "us-east-1"},
+        }
+    return project
+
+
+def test_a_table_has_the_rows_of_the_lake_to_the_last_digit(
+    lake_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    project = lake_project
+    project.deliver("1.000000000000000001", "-987654321.123456789012345678")
+    run = project.load()
+    assert run.checks()["parquet.in_catalog"]
+    assert run.checks()["focus.in_catalog"]
+    project.deliver("4", month="2024-02")
+    project.load("2024-02")
+    lake, catalog = lake_of(project), catalog_of(project)
+    for name, each in {BILL: lake, CHARGES: focus_lake(lake)}.items():
+        table = catalog.load_table(name)
+        assert rows_of_table(table) == rows_of_lake(each)
+        assert len(table.snapshots()) == 2
+    assert len(rows_of_table(catalog.load_table(BILL))) == 3
+    files = [task.file.file_path for task in catalog.load_table(BILL).scan().plan_files()]
+    assert sorted(files) == sorted(file.url() for file in lake.files("acme").values())
+
+
+@pytest.mark.thorough
+def test_a_new_version_replaces_the_old_one_in_one_snapshot(project: Project) -> None:
+    use_sql(project)
+    project.deliver("1", "2")
+    project.load()
+    project.deliver("1", "2", "4", version="v2")
+    run = project.load()
+    assert run.check_descriptions()["in_catalog"] == f"{BILL}: 1 file added, 1 file removed."
+    assert project.load().outcomes() == UNCHANGED
+    table = catalog_of(project).load_table(BILL)
+    first, second = table.snapshots()
+    assert len(rows_of_table(table)) == 3
+    assert second.parent_snapshot_id == first.snapshot_id
+    # The version before is still that of the first snapshot.
+    assert len(rows_of_table(table, snapshot_id=first.snapshot_id)) == 2
+
+
+def test_columns_and_types_of_a_bill_are_registered(lake_project: Project) -> None:
+    lake = lake_of(lake_project)
+    january = """SELECT CAST('0.123456789012345678' AS DECIMAL(38, 18)) AS cost,
+        MAP {'a': 'b', 'none': NULL} AS tags, DATE '2024-01-01' AS billing_month,
+        'k'::ENUM('k', 'l') AS kind, TIMESTAMP '2024-01-01 00:00:01' AS at,
+        TIMESTAMPTZ '2024-01-01 00:00:01+00' AS at_utc, {'a': 1, 'b': [1, 2]} AS nested,
+        true AS flag, 1.5::DOUBLE AS number, 7::BIGINT AS id, NULL::VARCHAR AS empty"""
+    february = """SELECT 'new' AS added, DATE '2024-02-01' AS billing_month,
+        CAST(2 AS DECIMAL(38, 18)) AS cost"""
+    write(lake, january)
+    register(lake_project)
+    write(lake, february, month="2024-02")
+    write(lake, f"FROM ({february}) WHERE false", month="2024-03")
+    done = register(lake_project)
+    assert (len(done.added), len(done.removed)) == (2, 0)
+    assert register(lake_project).added == ()
+    table = catalog_of(lake_project).load_table("finops.bill")
+    assert rows_of_table(table) == rows_of_lake(lake)
+    month = EqualTo("billing_month", "2024-02-01")
+    assert rows_of_table(table, row_filter=month, selected_fields=("cost",)) == [(2,)]
+    assert str(table.schema().find_type("cost")) == "decimal(38, 18)"
+    # A column whose type is another one is refused, and nothing changes.
+    write(lake, "SELECT 'text' AS cost", month="2024-04")
+    with pytest.raises(CatalogError, match="cost"):
+        register(lake_project)
+    table.refresh()
+    assert len(table.scan().to_arrow()) == 2
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, project: Project) -> Iterator[None]:
+    """Set a catalog in a database."""
+    use_sql(project)
+    if request.param == "sqlite":
+        yield
+        return
+    with PostgreSQLServer() as server:
+        uri = f"postgresql+psycopg://postgres@/postgres?host={server.host}"
+        project.catalog = {"type": "sql", "uri": uri}
+        yield
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("database")
+def test_two_writers_of_one_table_register_every_month_once(project: Project) -> None:
+    lake = lake_of(project)
+    write(lake, "SELECT 1 AS cost", month="2023-12")
+    register(project)
+    months = [f"2024-0{number}" for number in range(1, 5)]
+
+    def load(month: str) -> None:
+        write(lake_of(project), "SELECT 1 AS cost", month=month)
+        register(project)
+        write(lake_of(project), "SELECT 2 AS cost", "v2", month)
+        register(project)
+
+    with ThreadPoolExecutor(len(months)) as threads:
+        list(threads.map(load, months))
+    table = catalog_of(project).load_table("finops.bill")
+    assert rows_of_table(table) == [(1,), (2,), (2,), (2,), (2,)]
+
+
+def test_exports_share_the_table_of_charges(project: Project) -> None:
+    use_sql(project)
+    lake = focus_lake(lake_of(project))
+    write(lake, "SELECT 1 AS BilledCost")
+    write(lake, "SELECT 2 AS BilledCost, 'x' AS x_of_other", export="other")
+    catalog = project.settings().open_catalog()
+    catalog.register(lake, "acme", "focus")
+    catalog.register(lake, "other", "focus")
+    write(lake, "SELECT 4 AS BilledCost", "v2")
+    catalog.register(lake, "acme", "focus")
+    rows = rows_of_table(catalog_of(project).load_table(CHARGES), selected_fields=("BilledCost",))
+    assert rows == [(2,), (4,)]
+
+
+@pytest.mark.thorough
+def test_a_catalog_that_cannot_be_reached_keeps_no_month_from_the_lake(project: Project) -> None:
+    use_sql(project)
+    database = project.folder / "catalog.db"
+    database.mkdir()
+    with pytest.raises(CatalogError, match="unable to open database file"):
+        project.settings().open_catalog().check()
+    project.deliver("1", "2")
+    run = project.load()
+    assert not run.checks()["parquet.in_catalog"]
+    description = run.check_descriptions()["in_catalog"]
+    assert description.startswith(f"the catalog's table {BILL}: OperationalError: ")
+    assert "the next run of any month of the export registers it" in description
+    assert project.parquet_totals() == (2, 3)
+    database.rmdir()
+    project.deliver("4", month="2024-02")
+    run = project.load("2024-02")
+    assert run.check_descriptions()["in_catalog"] == f"{BILL}: 2 files added, 0 files removed."
+    assert project.settings().open_catalog().check() == "sql, 1 table in finops"
+
+
+def test_a_lake_that_is_not_there_drops_nothing(project: Project) -> None:
+    use_sql(project)
+    lake = lake_of(project)
+    write(lake, "SELECT 1 AS cost")
+    register(project)
+    Path(lake.location, "acme").rename("elsewhere")
+    assert register(project).removed == ()
+
+
+def test_cleanup_keeps_the_files_that_the_catalog_has(
+    finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = finops.project
+    use_sql(project)
+    assert project.catalog
+    for key, value in project.catalog.items():
+        monkeypatch.setenv(f"FINOPS_CATALOG__{key.upper()}", value)
+    lake = lake_of(project)
+    catalog = project.settings().open_catalog()
+    write(lake, "SELECT 1 AS cost")
+    catalog.register(lake, "acme", "aws_billing_data")
+    write(lake, "SELECT 2 AS cost", "v2")
+    # The catalog was not reached: its table still has the file of the version before.
+    assert finops.json("state", "cleanup") == []
+    assert rows_of_table(catalog_of(project).load_table(BILL)) == [(1,)]
+    catalog.register(lake, "acme", "aws_billing_data")
+    assert [row["what"] for row in finops.json("state", "cleanup")] == ["replaced file"]
+    assert rows_of_table(catalog_of(project).load_table(BILL)) == [(2,)]
+
+
+def test_settings_of_a_catalog_need_a_lake_that_it_can_read(project: Project) -> None:
+    project.catalog = {"type": "sql", "uri": "postgresql://finops:x@host/db"}
+    with pytest.raises(ValueError, match="uri holds a secret"):
+        project.settings()
+    use_sql(project)
+    project.storage = {"parquet_dir": "gs://bucket/lake"}
+    with pytest.raises(ValueError, match="works with a lake in a folder or in S3 only"):
+        project.settings()
+
+
+@pytest.mark.thorough
+def test_a_catalog_of_glue_is_in_the_account_of_the_lake(
+    project: Project, s3: S3Server, bucket: str
+) -> None:
+    project.storage = {
+        "parquet_dir": f"s3://{bucket}/lake",
+        "lake": {"endpoint_url": s3.url, "region": "us-east-1"},
+    }
+    project.catalog = {"type": "glue", "properties": {"glue.endpoint": s3.url}}
+    lake = lake_of(project)
+    write(lake, "SELECT CAST('0.123456789012345678' AS DECIMAL(38, 18)) AS cost")
+    register(project)
+    write(lake, "SELECT CAST('7' AS DECIMAL(38, 18)) AS cost, 'x' AS added", "v2")
+    assert len(register(project).removed) == 1
+    assert rows_of_table(catalog_of(project).load_table("finops.bill")) == rows_of_lake(lake)
