@@ -60,10 +60,10 @@ class FocusQuery:
     texts: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Create the tables of the lookups and of built inputs, and the view of the line items.
+        """Create what the queries read: tables of lookups and built inputs, and the view `bill`.
 
-        `lines` has the inputs of the bill and of the extra lines, and every other column of the
-        bill as `x_...`. `bill` is the same without the extra lines.
+        `bill` has the mapping's inputs for each line item of the bill, and every other column of
+        the bill as `x_...`. The mapping's extra lines are put into the table `extra_lines`.
         """
         for lookup in self.mapping.lookups:
             self._create_table(lookup)

@@ -60,7 +60,7 @@ class StoreSettings(S3Settings):
 
 
 def is_azure(source: str) -> bool:
-    """Return whether a source is in Azure Blob Storage, or in an emulator of it."""
+    """Return whether a source has a scheme of Azure Blob Storage, such as `https` or `abfss`."""
     return source.partition("://")[0].lower() in AZURE_SCHEMES
 
 
