@@ -73,7 +73,7 @@ class RoundedColumn:
         return cls(row["name"], row["cells"], None if amount is None else Decimal(amount))
 
     def row(self) -> dict[str, Any]:
-        """Return a dict for the ledger and the footers, fit for JSON: the amount is exact text."""
+        """Return a dict for the ledger and the footers, fit for JSON; `amount` is text or None."""
         amount = None if self.amount is None else decimal_text(self.amount)
         return {"name": self.name, "cells": self.cells, "amount": amount}
 

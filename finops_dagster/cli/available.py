@@ -94,8 +94,8 @@ def discovery_rows(
 ) -> Iterator[Row]:
     """Yield a row for each month: the vendor's newest version, and whether DuckDB has it.
 
-    `loaded` is "yes", "no", or names the other version that DuckDB has. A month whose manifest or
-    files cannot be read is left out; `on_problem` gets a line about it.
+    `loaded` is "yes", "no", or such as "older: v1" if DuckDB has another version. A month whose
+    manifest or files cannot be read is left out; `on_problem` gets a line about it.
     """
     for month, source, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
