@@ -309,7 +309,7 @@ class History:
     def stage_seconds(self, export: str) -> dict[str, list[float]]:
         """Return the seconds of each stage's newest materializations, without unchanged ones.
 
-        At most the newest 50 are read.
+        At most the newest 50 of a stage are read; its list may be empty.
         """
         return {
             stage: [
