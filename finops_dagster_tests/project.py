@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,12 @@ class Project:
         self.run_sizes: list[dict[str, Any]] = []
         self.metrics: dict[str, Any] = {}
         self.catalog: dict[str, Any] | None = None
-        self.instance = dg.DagsterInstance.ephemeral()
         self._built: tuple[dict[str, Any], dg.Definitions] | None = None
+
+    @cached_property
+    def instance(self) -> dg.DagsterInstance:
+        """Create the in-memory instance, which many tests do without and which takes 0.1 s."""
+        return dg.DagsterInstance.ephemeral()
 
     def shell_environment(self, more_settings: str = "") -> dict[str, str]:
         """Write a settings file of the first export, and return the environment of a shell for it.
