@@ -67,8 +67,8 @@ class Ui:
 
 
 def attempts() -> Retrying:
-    """Return attempts for two minutes; the last failure is raised."""
-    return Retrying(stop=stop_after_delay(120), wait=wait_fixed(0.5), reraise=True)
+    """Return attempts for two minutes, seldom, as each costs time; the last failure is raised."""
+    return Retrying(stop=stop_after_delay(120), wait=wait_fixed(1), reraise=True)
 
 
 @contextmanager

@@ -48,14 +48,8 @@ LAYOUTS = {
     "focus-1.2-gzip": Layout("focus-1.2"),
     "focus-1.2-parquet-overwrite": Layout("focus-1.2", "parquet", overwrite=True),
 }
-_QUICK = ("cur2-parquet-overwrite",)
-OVERWRITTEN = [
-    pytest.param(layout, id=name, marks=() if name in _QUICK else pytest.mark.thorough)
-    for name, layout in LAYOUTS.items()
-    if layout.overwrite
-]
+OVERWRITTEN = {name: layout for name, layout in LAYOUTS.items() if layout.overwrite}
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
-every_overwritten = pytest.mark.parametrize("layout", OVERWRITTEN)
 # The layouts of the same bill in CSV and in Parquet.
 CSV_AND_PARQUET = {
     name: (Layout(name), Layout(name, "parquet", overwrite=name == "cur1"))
@@ -102,12 +96,9 @@ def totals(
 
 @every_layout
 @pytest.mark.quick(
-    "cur1-gzip-overwrite",
     "cur1-zip-",
-    "cur1-csv",
     "cur1-parquet",
     "cur2-gzip-key-small",
-    "cur2-parquet-overwrite",
     "focus-1.0-gzip",
     "focus-1.2-parquet",
 )
@@ -129,7 +120,7 @@ def test_every_layout_loads_the_same_month(
     ("format_name", "column_names"),
     [("cur1", "athena"), *((name, "flat") for name in CSV_AND_PARQUET)],
 )
-@pytest.mark.quick("cur1-athena", "cur2", "focus-1.2")
+@pytest.mark.quick("cur2")
 def test_csv_and_parquet_have_equal_cells(
     project: Project, format_name: str, column_names: str
 ) -> None:
@@ -258,7 +249,8 @@ def test_an_export_without_a_cost_column_fails_and_lists_its_columns(project: Pr
     assert "the file has the columns bill_bill_type, bill_invoice_id" in error
 
 
-@every_overwritten
+@pytest.mark.thorough
+@pytest.mark.parametrize("layout", OVERWRITTEN.values(), ids=OVERWRITTEN.keys())
 def test_versions_that_overwrite_each_other_are_never_mixed(
     project: Project, layout: Layout
 ) -> None:

@@ -38,7 +38,7 @@ def total(project: Project, month: str = "2024-01", column: str = "billedcost") 
     ],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.quick("one file", "dates first, run ids", "underscore")
+@pytest.mark.quick("one file", "dates first, run ids")
 def test_a_month_is_loaded_from_every_layout(project: Project, layout: str, suffix: str) -> None:
     run = Run(layout=layout)
     parts = (
