@@ -44,3 +44,13 @@ def test_dg_launches_a_month(project: Project) -> None:
     project.deliver("1", "2")
     dg(project, "launch", "--assets", "group:acme", "--partition", "2024-01")
     assert project.totals() == (2, 3)
+
+
+def test_kinds_and_tags_select_assets(project: Project) -> None:
+    project.deliver("1", "2")
+    dg(project, "launch", "--assets", "group:acme", "--partition", "2024-01")
+    path = project.parquet_path()
+    for selection in ("kind:parquet", 'tag:"finops/dataset"="bill" and key:"acme/parquet"'):
+        path.unlink()
+        dg(project, "launch", "--assets", selection, "--partition", "2024-01")
+        assert project.parquet_totals() == (2, 3)

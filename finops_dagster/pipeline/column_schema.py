@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 
-from finops_dagster.focus.month import FOCUS_VERSION
+from finops_dagster.focus.lineage import columns_read
+from finops_dagster.focus.month import FOCUS_VERSION, FocusDerivation
 from finops_dagster.focus.specification import Specification
 from finops_dagster.tables.digest import column_type
 
@@ -35,6 +37,19 @@ def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
     types = {field.name: column_type(field.type) for field in schema}
     vendor_columns = {f"x{key}": text for key, text in _descriptions(vendor).items()}
     return _schema(types, {**vendor_columns, **_focus_descriptions(), **_descriptions("added")})
+
+
+def charges_lineage(derivation: FocusDerivation) -> dg.TableColumnLineage:
+    """Return which columns of the bills' Parquet files each column of the charges is made of."""
+    deps = defaultdict[str, list[dg.TableColumnDep]](list)
+    for export in derivation.exports.values():
+        schema = derivation.lake.file(export, derivation.month).schema()
+        types = {field.name: column_type(field.type) for field in schema}
+        for column, names in columns_read(derivation.mapping, types).items():
+            key = dg.AssetKey([export, "parquet"])
+            deps[column] += [dg.TableColumnDep(key, name) for name in sorted(names)]
+    names = derivation.file.schema().names
+    return dg.TableColumnLineage({name: deps[name] for name in names if name in deps})
 
 
 def _schema(types: Mapping[str, str], descriptions: Mapping[str, str]) -> dg.TableSchema:

@@ -28,7 +28,7 @@ from finops_dagster.lake.catalog_settings import CHARGES_TABLE
 from finops_dagster.pipeline import STAGES_TAG
 from finops_dagster.pipeline.bar_charts import cost_by_category
 from finops_dagster.pipeline.checks import ADDS_UP, CONFORMS
-from finops_dagster.pipeline.column_schema import charges_schema
+from finops_dagster.pipeline.column_schema import charges_lineage, charges_schema
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import (
     Metadata,
@@ -147,6 +147,7 @@ def focus_result(
         **_comparison(at, derivation, record, exports),
         **location_metadata(derivation.file.location),
         "dagster/column_schema": charges_schema(schema, vendor),
+        "dagster/column_lineage": charges_lineage(derivation),
     }
     results = [adds_up(record), focus_conforms(conformance), *registered]
     return stage_result(record.version, outcome, metadata, results)

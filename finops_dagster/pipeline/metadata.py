@@ -30,7 +30,9 @@ from finops_dagster.focus.entries import Entry
 from finops_dagster.staging.folder import VersionRecord
 from finops_dagster.tables.month_report import MonthReport
 
-Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float | bool]
+Metadata = dict[
+    str, dg.MetadataValue[Any] | dg.TableSchema | dg.TableColumnLineage | str | int | float | bool
+]
 
 RESTATED = "restated"
 """The key of the summary of a restatement, as JSON with exact amounts, which alerts read."""

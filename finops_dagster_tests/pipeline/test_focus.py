@@ -3,6 +3,7 @@
 import shutil
 from decimal import Decimal
 
+import dagster as dg
 import duckdb
 import pytest
 
@@ -42,6 +43,12 @@ def test_a_month_becomes_charges_of_its_version_in_the_same_run(focus: Project) 
         "| 0.000000000000000001 |"
     ]
     assert run.checks()["focus.adds_up"]
+    lineage = metadata["dagster/column_lineage"].deps_by_column
+    parquet = dg.AssetKey(["acme", "parquet"])
+    cost = [dg.TableColumnDep(parquet, "lineitem_unblendedcost")]
+    assert lineage["BilledCost"] == cost
+    assert lineage["Tags"] == [dg.TableColumnDep(parquet, "lineitem_productcode")]
+    assert "ChargeCategory" not in lineage, "it is a constant of the mapping"
 
 
 def test_broken_rules_of_focus_are_listed_and_do_not_stop_the_run(focus: Project) -> None:
