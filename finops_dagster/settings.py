@@ -253,8 +253,7 @@ class Settings(BaseSettings):
         from finops_dagster.lake.catalog import IcebergCatalog
 
         assert self.catalog is not None
-        lake, access = self.storage.open_lake(), self.storage.lake
-        return IcebergCatalog(self.catalog.all_properties(lake, access), self.catalog.namespace)
+        return IcebergCatalog(self.catalog, str(self.storage.parquet_dir), self.storage.lake)
 
     @model_validator(mode="after")
     def _check_catalog(self) -> Settings:

@@ -32,15 +32,16 @@ BILL, CHARGES = "finops.aws_billing_data", "finops.focus"
 
 
 def use_sql(project: Project) -> None:
-    project.catalog = {"type": "sql", "uri": f"sqlite:///{project.folder}/catalog.db"}
+    project.catalog = {"type": "sql", "uri": f"sqlite:///{project.folder}/catalog.db?timeout=60"}
 
 
 def catalog_of(project: Project) -> Catalog:
     """Return the catalog as another program sees it, which has only the settings' properties."""
     settings = project.settings()
     assert settings.catalog
-    lake = settings.storage.open_lake()
-    return load_catalog("finops", **settings.catalog.all_properties(lake, settings.storage.lake))
+    storage = settings.storage
+    properties = settings.catalog.all_properties(str(storage.parquet_dir), storage.lake)
+    return load_catalog("finops", **properties)
 
 
 def lake_of(project: Project) -> Lake:
@@ -267,6 +268,10 @@ def test_settings_of_a_catalog_need_a_lake_that_it_can_read(project: Project) ->
     project.catalog = {"type": "sql", "uri": "postgresql://finops:x@host/db"}
     with pytest.raises(ValueError, match="uri holds a secret"):
         project.settings()
+    for name in ("credential", "token", "s3.secret-access-key"):
+        project.catalog = {"type": "rest", "properties": {name: "x"}}
+        with pytest.raises(ValueError, match=f"{name} (is|holds) a secret"):
+            project.settings()
     use_sql(project)
     project.storage = {"parquet_dir": "gs://bucket/lake"}
     with pytest.raises(ValueError, match="works with a lake in a folder or in S3 only"):

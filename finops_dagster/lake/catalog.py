@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,8 @@ from pyiceberg.table import Table, TableProperties, Transaction
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from finops_dagster.billing.errors import BillError, count_text, first_line
-from finops_dagster.lake.catalog_settings import lake_url
+from finops_dagster.lake.addresses import LakeSettings
+from finops_dagster.lake.catalog_settings import CatalogSettings, lake_url
 from finops_dagster.lake.lake import Lake, LakeFile
 
 _NAME = "finops"
@@ -47,11 +48,12 @@ class Registration:
 class IcebergCatalog:
     """A catalog whose tables consist of files of the lake; connects when it is first used.
 
-    `properties` are those of `CatalogSettings.all_properties`.
+    `location` is the address of the lake, and `access` says how it is reached in S3.
     """
 
-    properties: Mapping[str, str]
-    namespace: str
+    settings: CatalogSettings
+    location: str
+    access: LakeSettings
 
     def register(self, lake: Lake, export: str, table: str) -> Registration:
         """Make a table have the lake's files of an export, in one snapshot; do nothing if it has.
@@ -59,7 +61,7 @@ class IcebergCatalog:
         Files of other exports in the table stay. Of two writers, the one whose commit is refused
         reads the lake and the table again. Raises CatalogError.
         """
-        name = f"{self.namespace}.{table}"
+        name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):
             for attempt in Retrying(
                 retry=retry_if_exception_type((CommitFailedException, ValidationException)),
@@ -73,14 +75,15 @@ class IcebergCatalog:
 
     def check(self) -> str:
         """List the tables, and return what to show about the catalog. Raises CatalogError."""
-        with _translated_errors(f"{self.namespace}.*"):
-            exists = self._catalog.namespace_exists(self.namespace)
-            tables = self._catalog.list_tables(self.namespace) if exists else []
-        return f"{self.properties['type']}, {count_text(len(tables), 'table')} in {self.namespace}"
+        namespace = self.settings.namespace
+        with _translated_errors(f"{namespace}.*"):
+            exists = self._catalog.namespace_exists(namespace)
+            tables = self._catalog.list_tables(namespace) if exists else []
+        return f"{self.settings.type}, {count_text(len(tables), 'table')} in {namespace}"
 
     def registered(self, lake: Lake, export: str, table: str) -> set[str]:
         """Return the addresses of an export's files that a table has. Raises CatalogError."""
-        name = f"{self.namespace}.{table}"
+        name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):
             if not self._catalog.table_exists(name):
                 return set()
@@ -88,7 +91,7 @@ class IcebergCatalog:
 
     @cached_property
     def _catalog(self) -> Catalog:
-        return load_catalog(_NAME, **self.properties)
+        return load_catalog(_NAME, **self.settings.all_properties(self.location, self.access))
 
     def _register(self, lake: Lake, export: str, name: str) -> Registration:
         table = self._table(name, lake.files(export).values())
@@ -121,7 +124,7 @@ class IcebergCatalog:
         file = next(iter(files), None)
         if file is None:
             return None
-        self._catalog.create_namespace_if_not_exists(self.namespace)
+        self._catalog.create_namespace_if_not_exists(self.settings.namespace)
         columns = _optional_columns(file)
         return self._catalog.create_table_if_not_exists(name, columns, properties=_PROPERTIES)
 

@@ -7,10 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints
+from pydantic import StringConstraints, field_validator
 
 from finops_dagster.lake.addresses import LakeSettings
-from finops_dagster.lake.lake import Lake
 from finops_dagster.settings_table import SettingsError, SettingsTable
 
 CHARGES_TABLE = "focus"
@@ -32,6 +31,13 @@ class CatalogSettings(SettingsTable):
     namespace: Annotated[str, StringConstraints(pattern=r"^\w+$")] = "finops"
     properties: Mapping[str, str] = {}
 
+    @field_validator("properties")
+    @classmethod
+    def _refuse_credential(cls, properties: Mapping[str, str]) -> Mapping[str, str]:
+        if "credential" in properties:
+            raise ValueError("credential is a secret; set PYICEBERG_CATALOG__FINOPS__CREDENTIAL")
+        return properties
+
     @staticmethod
     def require_client() -> None:
         """Raise SettingsError if pyiceberg is not installed."""
@@ -41,26 +47,43 @@ class CatalogSettings(SettingsTable):
                 "in the folder from which finops_dagster was installed"
             )
 
-    def all_properties(self, lake: Lake, access: LakeSettings) -> dict[str, str]:
-        """Return the properties for pyiceberg; `access` says how a lake in S3 is reached."""
+    def all_properties(self, lake: str, access: LakeSettings) -> dict[str, str]:
+        """Return the properties for pyiceberg, with credentials of AWS if it needs them.
+
+        `lake` is the address of the lake, and `access` says how it is reached in S3. Raises
+        botocore's errors.
+        """
         warehouse = self.warehouse
         if warehouse is None and self.type != "rest":
-            warehouse = f"{lake_url(lake.location)}/iceberg"
+            warehouse = f"{lake_url(lake)}/iceberg"
+        is_aws = self.type == "glue" or lake.startswith("s3://")
         found = {
             "type": self.type,
             "uri": self.uri,
             "warehouse": warehouse,
-            "s3.endpoint": access.endpoint_url,
-            "s3.region": access.region,
-            "s3.profile-name": access.profile,
-            "s3.role-arn": access.role_arn,
-            "glue.region": access.region,
-            "glue.profile-name": access.profile,
+            **(_aws_properties(access) if is_aws else {}),
         }
         return {name: text for name, text in found.items() if text} | dict(self.properties)
+
+
+def _aws_properties(access: LakeSettings) -> dict[str, str | None]:
+    """Return the credentials that boto3 finds, as for the lake: pyarrow knows no profiles."""
+    from finops_dagster.object_stores.aws_session import aws_session
+
+    session = aws_session(access.region, access.profile, access.role_arn, access.external_id)
+    credentials = session.get_credentials()
+    keys = credentials.get_frozen_credentials() if credentials else None
+    return {
+        "s3.endpoint": access.endpoint_url,
+        # Without a region, pyiceberg asks AWS for that of the bucket.
+        "client.region": session.region_name or ("us-east-1" if access.endpoint_url else None),
+        "client.access-key-id": keys and keys.access_key,
+        "client.secret-access-key": keys and keys.secret_key,
+        "client.session-token": keys and keys.token,
+    }
 
 
 def lake_url(location: str) -> str:
     """Return the location of a lake, or of a file in it, as a URL: the form it has in a catalog."""
     # Path.as_uri would quote the = of a month's folder, which Iceberg's readers do not undo.
-    return location if "://" in location else f"file://{Path(location).absolute()}"
+    return location.rstrip("/") if "://" in location else f"file://{Path(location).absolute()}"
