@@ -71,7 +71,7 @@ def test_a_query_of_a_day_reads_the_versions_that_were_loaded_by_its_end(
         write(lake, cost, day)
     write(lake, 8, "2024-02-04", "2024-02")
     answers = {"2024-02-01": 1, "2024-02-02": 1, "2024-02-03": 2, "2024-02-04": 10}
-    for day, cost in {**answers, "2024-02-05": 12, "2030-01-01": 12}.items():
+    for day, cost in {**answers, "2024-02-05": 12, "9999-12-31": 12}.items():
         (row,) = cost_as_of(finops, day)
         assert row == {"cost": cost, "months": 1 + (day >= "2024-02-04")}, day
     assert finops.json("query", COST) == [{"cost": 12, "months": 2}]
@@ -88,6 +88,18 @@ def test_the_charges_are_those_of_the_day(keeping: Callable[[int], Lake], finops
     sql = "SELECT sum(cost) AS cost FROM focus"
     assert cost_as_of(finops, "2024-02-02", sql) == [{"cost": 1}]
     assert cost_as_of(finops, "2024-02-03", sql) == [{"cost": 2}]
+
+
+def test_charges_that_were_derived_after_their_bill_are_not_taken_for_absent_ones(
+    keeping: Callable[[int], Lake], finops: Finops
+) -> None:
+    lake = keeping(1)
+    write(lake, 1, "2024-02-01")
+    write(focus_lake(lake), 1, "2024-02-05")
+    assert cost_as_of(finops, "2024-02-05") == [{"cost": 1, "months": 1}]
+    for day in ("2024-02-01", "2024-02-04"):
+        assert "name 2024-02-05 or" in finops("query", COST, "--as-of", day, code=1)
+    assert "as no month is loaded" in finops("query", COST, "--as-of", "2024-01-31", code=1)
 
 
 def test_a_day_whose_versions_are_not_kept_is_an_error_that_names_the_first_day_that_is(

@@ -35,12 +35,12 @@ def relations_of(
 
 def _lake_as_of(settings: Settings, day: date) -> LakeAsOf:
     lake = LakeAsOf.of_day(settings.storage.open_lake(), day)
-    missing = [
-        error
-        for each in (lake, focus_lake(lake))
-        for export in settings.exports
-        for error in each.missing(export.name)
-    ]
+    missing = []
+    for export in settings.exports:
+        bills = [*lake.missing(export.name)]
+        # Charges that were derived again in a new lake do not say what those of the day were.
+        months = set() if bills else {*lake.files(export.name)}
+        missing += [*bills, *focus_lake(lake).missing(export.name, months)]
     if missing:
         newest = max(missing, key=lambda error: error.since)
         raise BillError(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
+from itertools import repeat
 from typing import Self, TypeVar
 
 from duckdb import DuckDBPyConnection
@@ -12,6 +13,7 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.restatement import restatements_of_footer
 from finops_dagster.lake.footer import LOADED_AT
 from finops_dagster.lake.lake import REPLACES, Lake, LakeFile, LakeReader
 
@@ -37,16 +39,18 @@ def loaded_at(file: LakeFile) -> datetime:
     return file.written_at() if text is None else datetime.fromisoformat(text)
 
 
-def replaced_files(file: File, count: int) -> Iterator[File]:
+def replaced_files(file: File, count: int | None = None) -> Iterator[File]:
     """Yield the files that a month's file has replaced and that are kept, at most `count`."""
-    older = file.predecessor()
-    while older is not None and count > 0:
+    for _ in range(count) if count is not None else repeat(None):
+        older = file.predecessor()
+        if older is None:
+            return
         yield older
-        older, count = older.predecessor(), count - 1
+        file = older
 
 
 def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
-    """Return the newest version of a month that was loaded before a time, in UTC without a zone.
+    """Return the newest version of a month that was loaded by a time, in UTC without a zone.
 
     None if the month was loaded later. Raises VersionNotKept, and BillError for a damaged file.
     """
@@ -57,9 +61,10 @@ def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
                 f"{file.location} is missing or damaged; run finops state verify --deep --repair"
             )
         loaded = loaded_at(file)
-        if loaded < end:
+        if loaded <= end:
             return file
-        if texts.get(REPLACES) == "":
+        # A lake that was lost and written again has a first file of a month that was restated.
+        if texts.get(REPLACES) == "" and not restatements_of_footer(texts):
             return None
         older = file.predecessor()
         if older is None:
@@ -69,7 +74,7 @@ def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
 
 @dataclass(frozen=True)
 class LakeAsOf(LakeReader):
-    """The lake as it was at a time: with versions loaded before `end`, in UTC without a zone."""
+    """The lake as it was at a time: with versions loaded by `end`, in UTC without a zone."""
 
     lake: Lake
     end: datetime
@@ -77,7 +82,7 @@ class LakeAsOf(LakeReader):
     @classmethod
     def of_day(cls, lake: Lake, day: date) -> Self:
         """Return the lake as it was at the end of a day in UTC."""
-        return cls(lake, datetime.combine(day + timedelta(days=1), time.min))
+        return cls(lake, datetime.combine(day, time.max))
 
     def below(self, folder: str) -> Self:
         return replace(self, lake=self.lake.below(folder))
@@ -91,10 +96,19 @@ class LakeAsOf(LakeReader):
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
         return self.lake.relation(connection, files)
 
-    def missing(self, export: str) -> Iterator[VersionNotKept]:
-        """Yield an error for each month of an export whose version of that time is not kept."""
-        for file in self.lake.files(export).values():
+    def missing(
+        self, export: str, months: Collection[BillingMonth] = ()
+    ) -> Iterator[VersionNotKept]:
+        """Yield an error for each month of an export whose version of that time is not kept.
+
+        Also for each of `months` that the lake has, but had not yet.
+        """
+        for month, file in self.lake.files(export).items():
             try:
-                file_as_of(file, self.end)
+                is_absent = file_as_of(file, self.end) is None
             except VersionNotKept as error:
                 yield error
+                continue
+            if is_absent and month in months:
+                *_, first = file, *replaced_files(file)
+                yield VersionNotKept(first.location, loaded_at(first))
