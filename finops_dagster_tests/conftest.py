@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -162,6 +163,27 @@ def gcs_bucket(gcs: GcsServer) -> str:
     name = f"acme-costs-{next(_bucket_numbers)}"
     gcs.bucket(name).create()
     return name
+
+
+@pytest.fixture
+def lake_storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the settings `[storage]` of an empty lake in a store.
+
+    It is S3, unless a test has another one, `https`, `abfss` or `gs`, as an indirect parameter.
+    """
+    kind = getattr(request, "param", "s3")
+    if kind == "s3":
+        s3, bucket = map(request.getfixturevalue, ("s3", "bucket"))
+        keys = {"endpoint_url": s3.url, "region": "us-east-1"}
+        return {"parquet_dir": f"s3://{bucket}/lake", "lake": keys}
+    if kind == "gs":
+        gcs, bucket = map(request.getfixturevalue, ("gcs", "gcs_bucket"))
+        # pyarrow waits without end for a server in its own process, such as the tests' proxy.
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.server_url)
+        return {"parquet_dir": f"gs://{bucket}/lake"}
+    azure, container = map(request.getfixturevalue, ("azure", "container"))
+    root = azure.url if kind == "https" else "abfss:/"
+    return {"parquet_dir": f"{root}/{container}/lake"}
 
 
 @pytest.fixture

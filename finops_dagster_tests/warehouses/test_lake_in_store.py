@@ -117,6 +117,7 @@ def test_bigquery_reads_every_type_from_the_bucket(
     assert_same_rows(bigquery[0], file.path, "2024-01")
 
 
+@pytest.mark.thorough
 def test_a_month_is_uploaded_to_bigquery_if_the_bucket_does_not_fit(
     project: Project, bigquery: tuple[BigQuery, BigQueryServer], month_of: MonthOf
 ) -> None:
@@ -149,6 +150,19 @@ def test_bigquery_that_may_not_read_the_bucket_says_what_to_do(
 
 
 @pytest.mark.thorough
+def test_run_after_a_killed_one_says_what_the_job_of_the_killed_one_has_read(
+    project: Project, bigquery: tuple[BigQuery, BigQueryServer], month_of: MonthOf
+) -> None:
+    warehouse, _ = bigquery
+    loaded_from, _ = load(project, month_of("v1"))
+    warehouse.query(
+        f"UPDATE {warehouse.quoted_name(f'{TABLE}_loads')} SET state = 'loading' WHERE TRUE"
+    )
+    assert load(project, month_of("v1"))[0] == loaded_from
+    assert [row[3] for row in warehouse.ledger(TABLE)] == ["loaded"]
+
+
+@pytest.mark.thorough
 def test_charges_with_lists_are_cast_here_and_the_bill_is_read_in_the_bucket(
     project: Project,
     bigquery: tuple[BigQuery, BigQueryServer],
@@ -162,18 +176,17 @@ def test_charges_with_lists_are_cast_here_and_the_bill_is_read_in_the_bucket(
 
 
 @pytest.fixture
-def in_bucket(project: Project, s3: S3Server, bucket: str) -> Project:
-    """Return the project with its lake in a bucket of S3."""
-    lake = {"endpoint_url": s3.url, "region": "us-east-1"}
-    project.storage = {"parquet_dir": f"s3://{bucket}/lake", "lake": lake}
+def in_store(project: Project, lake_storage: dict[str, Any]) -> Project:
+    """Return the project with its lake in a store."""
+    project.storage = lake_storage
     return project
 
 
 def test_a_month_in_a_store_is_loaded_exactly(
-    warehouse: Adapter, in_bucket: Project, month_of: MonthOf
+    warehouse: Adapter, in_store: Project, month_of: MonthOf
 ) -> None:
     file = month_of("v1", **COLUMNS)
-    loaded_from, stored = load(in_bucket, file)
+    loaded_from, stored = load(in_store, file)
     is_streamed = warehouse.backend in ("postgresql", "sql")
     expected = f"{stored.file.uri()}, through this machine" if is_streamed else THIS_MACHINE
     assert loaded_from == expected
@@ -182,15 +195,27 @@ def test_a_month_in_a_store_is_loaded_exactly(
     assert (version, rows, state) == ("v1", 1, "loaded")
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("adapter", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("lake_storage", ["https", "abfss", "gs"], indirect=True)
+def test_a_month_passes_through_this_machine_from_every_store(
+    warehouse: Adapter, in_store: Project, month_of: MonthOf
+) -> None:
+    file = month_of("v1", **COLUMNS)
+    loaded_from, _ = load(in_store, file)
+    assert loaded_from.endswith(".parquet, through this machine")
+    assert_same_rows(warehouse, file.path, "2024-01")
+
+
 @pytest.fixture
-def long_month(in_bucket: Project, month_of: MonthOf) -> MonthFile:
+def long_month(in_store: Project, month_of: MonthOf) -> MonthFile:
     """Write a month of three row groups to the lake, and return it as another process has it."""
     cost = "lineitem_unblendedcost"
     rows = (
         "SELECT DATE '2024-01-01' AS billing_month, 'v1' AS manifest_id, md5(CAST(range AS "
         f"VARCHAR)) AS text, CAST(range AS DECIMAL(38, 18)) AS {cost} FROM range(100_000)"
     )
-    month, settings = BillingMonth.parse("2024-01"), in_bucket.settings()
+    month, settings = BillingMonth.parse("2024-01"), in_store.settings()
     total = Decimal(sum(range(100_000)))
     version = LoadedVersion("v1", Totals(100_000, total, {cost: total}))
     with duckdb.connect() as connection:
@@ -218,23 +243,23 @@ def answers(s3: S3Server) -> list[int]:
 @pytest.mark.thorough
 @pytest.mark.parametrize("adapter", ["postgresql"], indirect=True)
 def test_a_month_passes_through_this_machine_by_row_groups_and_without_a_copy(
-    warehouse: Adapter, in_bucket: Project, s3: S3Server, long_month: MonthFile
+    warehouse: Adapter, in_store: Project, s3: S3Server, long_month: MonthFile
 ) -> None:
-    sizes, copies = answers(s3), set(in_bucket.folder.rglob("*.parquet"))
-    loaded = open_warehouse(in_bucket.settings().database)
+    sizes, copies = answers(s3), set(in_store.folder.rglob("*.parquet"))
+    loaded = open_warehouse(in_store.settings().database)
     loaded.replace_month(long_month)
     assert long_month.footer.is_same(loaded.measured_version(long_month))
     assert sum(sizes) < 1.1 * long_month.file.size()
     assert max(sizes) < long_month.file.size() / 2
-    assert set(in_bucket.folder.rglob("*.parquet")) == copies
+    assert set(in_store.folder.rglob("*.parquet")) == copies
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("adapter", ["postgresql", "sql_sqlite"], indirect=True)
 def test_store_that_fails_in_the_middle_of_a_month_is_transient_and_the_old_version_stays(
-    warehouse: Adapter, in_bucket: Project, s3: S3Server, long_month: MonthFile, month_of: MonthOf
+    warehouse: Adapter, in_store: Project, s3: S3Server, long_month: MonthFile, month_of: MonthOf
 ) -> None:
-    loaded = open_warehouse(in_bucket.settings().database)
+    loaded = open_warehouse(in_store.settings().database)
     loaded.replace_month(month_of("v0"))
     number_of_answers = itertools.count()
 
@@ -258,10 +283,10 @@ def test_store_that_fails_in_the_middle_of_a_month_is_transient_and_the_old_vers
 @pytest.mark.thorough
 @pytest.mark.parametrize("adapter", ["postgresql"], indirect=True)
 def test_a_copied_or_damaged_file_is_compared_here_by_its_bytes(
-    warehouse: Adapter, in_bucket: Project, s3: S3Server, bucket: str, month_of: MonthOf
+    warehouse: Adapter, in_store: Project, s3: S3Server, bucket: str, month_of: MonthOf
 ) -> None:
     file = month_of("v1")
-    _, stored = load(in_bucket, file)
+    _, stored = load(in_store, file)
     key = str(stored.file.uri()).removeprefix(f"s3://{bucket}/")
     content = file.path.read_bytes()
     # Parts have another ETag, as a copied bucket has.
@@ -269,7 +294,7 @@ def test_a_copied_or_damaged_file_is_compared_here_by_its_bytes(
         BytesIO(content), bucket, key, Config=TransferConfig(multipart_threshold=1)
     )
     assert stored.file.uri() is None
-    settings = in_bucket.settings()
+    settings = in_store.settings()
     loaded = open_warehouse(settings.database)
 
     def again() -> MonthFile:

@@ -248,6 +248,8 @@ class BigQueryDialect(Dialect):
         if self._load_job is None:
             with file.converted(change.target_types) as converted:
                 self._load_job = self._start_load_job(converted)
+        elif self._load_job.source_uris:
+            (self.loaded_from,) = self._load_job.source_uris
         self._load_job.result()
         self._loaded_table = self.full_name(file.table)
         return self.table_sql(file.table)
