@@ -185,17 +185,25 @@ class History:
     ) -> tuple[str, str | None]:
         """Return the status of a month's last run, and the message of its failure or None.
 
-        The status is "success" if none ran. A failed run counts as the last one until later runs
-        have completed every stage that it missed. `stages` are those that the export has.
+        The status is "success" if none ran. A failed run counts as the last one until other runs
+        have completed every stage that it missed. Those are later ones, and earlier ones that ended
+        after it: two pods may have worked at the month at the same time. `stages` are those that
+        the export has.
         """
-        completed_stages = set[str]()
-        for run in self.month_runs.get((export, month), []):
+        runs = self.month_runs.get((export, month), [])
+        for number, run in enumerate(runs):
+            if run.status == "success":
+                continue
+            completed_stages = {
+                stage
+                for n, other in enumerate(runs)
+                if other.status == "success" and (n < number or _ended_after(other, run))
+                for stage in other.stages[export]
+            }
             # A run of the job selects all stages, also those that the export does not have.
             selected = [stage for stage in run.stages[export] if stage in stages]
-            if run.status == "success":
-                completed_stages |= set(selected)
-                if completed_stages >= set(stages):
-                    break
+            # What a run missed takes a query.
+            if completed_stages >= set(selected):
                 continue
             if set(self._missed_stages(run, selected)) - completed_stages:
                 return run.status, self.reason(run)
@@ -337,6 +345,10 @@ class History:
             if seconds
         ]
         return timedelta(seconds=sum(medians))
+
+
+def _ended_after(run: Run, other: Run) -> bool:
+    return run.ended is not None and other.ended is not None and run.ended > other.ended
 
 
 def _run(record: dg.RunRecord) -> Run:

@@ -127,6 +127,20 @@ def test_a_run_that_was_given_up_and_still_succeeded_is_no_failure(loaded: Proje
     assert not any(key[0] == "failed_runs" for key in read(loaded))
 
 
+def test_a_run_that_fails_while_an_earlier_one_loads_the_month_is_no_failure(
+    loaded: Project,
+) -> None:
+    first, second = (run_of(loaded, "2024-01", dg.DagsterRunStatus.STARTED) for _ in range(2))
+    for run in (first, second):
+        loaded.instance.report_run_failed(run)
+    assert state(loaded) == "failed"
+    loaded.instance.report_dagster_event(
+        dg.DagsterEvent("PIPELINE_SUCCESS", first.job_name, message="The pod was still alive."),
+        first.run_id,
+    )
+    assert state(loaded) == "complete"
+
+
 def test_the_sensor_writes_the_file_if_it_is_set(loaded: Project, tmp_path: Path) -> None:
     names = {sensor.name for sensor in loaded.definitions().sensors or ()}
     assert "metrics" not in names
