@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -154,7 +155,7 @@ def _requests(
     tags: TagsOfMonth,
 ) -> Iterator[dg.RunRequest]:
     """Yield the runs to request, the newest month first, and update `cursor`."""
-    now, in_progress = time.time(), history.months_in_progress()
+    now, in_progress = time.time(), history.months_in_progress
     for month, manifest in sorted(manifests.items(), reverse=True):
         key, etag = str(month), _etag(manifest)
         if etag is None or key in in_progress:
@@ -190,7 +191,7 @@ def _focus_requests(
     due_versions = _due_charges(history.export, lake)
     if not due_versions:
         return []
-    busy = history.months_in_progress() | {request.partition_key for request in requests}
+    busy = history.months_in_progress | {request.partition_key for request in requests}
     busy |= {month for month, whole in cursor.items() if now - whole.last < _PAUSES[0]}
     for month, version in sorted(due_versions.items(), reverse=True):
         key = f"{month} focus"
@@ -286,8 +287,12 @@ class _ExportHistory:
         """The stages of the charges that the export has."""
         return FOCUS_STAGES if self.last_stage == "warehouse_table" else FOCUS_STAGES[:1]
 
+    @cached_property
     def months_in_progress(self) -> set[str]:
-        """Return the months with a queued or running run, also of runs that `finops` started."""
+        """The months with a queued or running run, also of runs that `finops` started.
+
+        They are read once, before the lake: a run that ends in between counts as in progress.
+        """
         name, months = self.export.name, set()
         for record in self.instance.get_run_records(dg.RunsFilter(statuses=_IN_PROGRESS)):
             run = record.dagster_run
