@@ -31,7 +31,7 @@ test: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE)  ## run the tests, 
 thorough: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE)  ## run the tests that take minutes, such as those with slow test servers
 	$(BIN)/python -m pytest -m 'thorough and not faults' --numprocesses auto --dist worksteal
 
-faults: $(INSTALLED) $(FAKESNOW) $(AZURITE)  ## inject every fault for ten minutes, then run the tests of many rounds, and the fuzzers with new examples
+faults: $(INSTALLED) $(FAKESNOW) $(AZURITE)  ## inject every fault for ten minutes, then into months of pods; run the tests of many rounds, and the fuzzers with new examples
 	$(BIN)/python -m finops_dagster_tests.faults
 	$(BIN)/python -m pytest -m faults --numprocesses auto --dist worksteal
 	$(BIN)/python -m pytest finops_dagster_tests/hostile --hypothesis-profile=faults

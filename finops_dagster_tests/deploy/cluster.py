@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from urllib.parse import urlsplit
 
+import dagster as dg
 import yaml
 from tenacity import Retrying, stop_after_delay, wait_fixed
 
@@ -21,6 +24,7 @@ from finops_dagster_tests.finops import FINOPS
 from finops_dagster_tests.project import ROOT
 from finops_dagster_tests.servers.kubernetes import Cluster
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
+from finops_dagster_tests.servers.proxy import Proxy
 from finops_dagster_tests.servers.s3 import S3Server
 
 BIN = Path(sys.executable).parent
@@ -30,9 +34,14 @@ LOGS = "acme-dagster-logs"
 
 @dataclass
 class Deployment:
-    """A running deployment: its cluster, and a home of its own as on a laptop."""
+    """A running deployment: its servers, and a home of its own as on a laptop.
+
+    Dagster reaches the cluster through the proxy `api`.
+    """
 
     cluster: Cluster
+    api: Proxy
+    postgresql: PostgreSQLServer
     folder: Path
     environment: dict[str, str]
 
@@ -48,11 +57,16 @@ class Deployment:
             capture_output=True,
         ).stdout
 
-    def runs(self) -> list[dict[str, Any]]:
-        """Return all runs of the export `acme`, the newest first, as `finops` shows them."""
-        command = "aws show-state --runs --json --export acme"
-        runs: list[dict[str, Any]] = json.loads(self.finops(*command.split()))
-        return runs
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Open Dagster's instance in this process, with the history of the pods."""
+        with patch.dict(os.environ, self.environment):
+            yield dg.DagsterInstance.from_config(str(self.folder / "laptop"))
+
+    def json(self, *arguments: str) -> list[dict[str, Any]]:
+        """Return the rows that a command of `finops` shows."""
+        rows: list[dict[str, Any]] = json.loads(self.finops(*arguments, "--json"))
+        return rows
 
 
 def attempts(seconds: float = 120) -> Retrying:
@@ -61,8 +75,11 @@ def attempts(seconds: float = 120) -> Retrying:
 
 
 @contextmanager
-def deployed(folder: Path, settings: str, s3: S3Server) -> Iterator[Deployment]:
-    """Run code server and daemon, with these settings in every pod, until the block ends."""
+def deployed(folder: Path, settings: str, s3: S3Server, *, pods: int = 2) -> Iterator[Deployment]:
+    """Run code server and daemon until the block ends, with at most this many pods at a time.
+
+    The settings are those of every pod.
+    """
     maps = {name: folder / name for name in ("finops-settings", "dagster-instance")}
     for directory in (*maps.values(), folder / "home", folder / "laptop"):
         directory.mkdir()
@@ -72,7 +89,14 @@ def deployed(folder: Path, settings: str, s3: S3Server) -> Iterator[Deployment]:
     with ExitStack() as stack:
         postgresql = stack.enter_context(PostgreSQLServer())
         cluster = stack.enter_context(Cluster(secrets, maps))
-        instance = instance_config(folder, cluster, postgresql, s3)
+        api = stack.enter_context(closing(Proxy(urlsplit(cluster.url).port or 0)))
+        instance = instance_config(folder, postgresql, s3)
+        instance["concurrency"]["runs"]["max_concurrent_runs"] = pods
+        kubeconfig = cluster.kubeconfig(folder / "kubeconfig", api.url)
+        instance["run_launcher"]["config"] |= {
+            "load_incluster_config": False,
+            "kubeconfig_file": str(kubeconfig),
+        }
         for home in (maps["dagster-instance"], folder / "home", folder / "laptop"):
             (home / "dagster.yaml").write_text(yaml.safe_dump(instance))
         with socket.socket() as free:
@@ -100,12 +124,10 @@ def deployed(folder: Path, settings: str, s3: S3Server) -> Iterator[Deployment]:
         stack.enter_context(_process(folder, environment, "dagster", *server.split()))
         daemon = f"run --workspace {folder / 'workspace.yaml'}"
         stack.enter_context(_process(folder, environment, "dagster-daemon", *daemon.split()))
-        yield Deployment(cluster, folder, environment)
+        yield Deployment(cluster, api, postgresql, folder, environment)
 
 
-def instance_config(
-    folder: Path, cluster: Cluster, postgresql: PostgreSQLServer, s3: S3Server
-) -> dict[str, Any]:
+def instance_config(folder: Path, postgresql: PostgreSQLServer, s3: S3Server) -> dict[str, Any]:
     """Return deploy/dagster.yaml with the addresses and paths of a test."""
     text = (ROOT / "deploy/dagster.yaml").read_text()
     for path in ("/opt/dagster/dagster_home", "/scratch", "/etc/finops"):
@@ -114,12 +136,7 @@ def instance_config(
     config["storage"]["postgres"]["postgres_db"]["params"] = {"host": postgresql.host}
     config["compute_logs"]["config"] |= {"endpoint_url": s3.url, "use_ssl": False}
     config["run_coordinator"]["config"] = {"dequeue_interval_seconds": 1}
-    config["concurrency"]["runs"]["max_concurrent_runs"] = 2
     config["run_monitoring"]["poll_interval_seconds"] = 1
-    config["run_launcher"]["config"] |= {
-        "load_incluster_config": False,
-        "kubeconfig_file": str(cluster.kubeconfig(folder / "kubeconfig")),
-    }
     return config
 
 

@@ -21,10 +21,11 @@ from rich.table import Table
 from finops_dagster_tests.faults.database import clock, database
 from finops_dagster_tests.faults.disk import FaultUnavailable, disk
 from finops_dagster_tests.faults.interruptions import kills, manifests, together, vanishing
+from finops_dagster_tests.faults.pods import pods
 from finops_dagster_tests.faults.project import Fault
 from finops_dagster_tests.faults.s3 import s3
 
-# Each fault with its share of the time.
+# Each fault with its share of the time; one without a share ends by itself.
 FAULTS: dict[str, tuple[Fault, int]] = {
     "kills": (kills, 4),
     "disk": (disk, 2),
@@ -34,11 +35,12 @@ FAULTS: dict[str, tuple[Fault, int]] = {
     "database": (database, 2),
     "vanishing": (vanishing, 1),
     "clock": (clock, 1),
+    "pods": (pods, 0),
 }
 
 
 def main(
-    minutes: Annotated[float, typer.Option(help="Time for all faults together.")] = 10,
+    minutes: Annotated[float, typer.Option(help="Time for all faults but pods.")] = 10,
     seed: Annotated[int | None, typer.Option(help="Seed of an earlier run, to repeat it.")] = None,
     kills: Annotated[int, typer.Option(help="Number of kills, whatever time they take.")] = 0,
     only: Annotated[
@@ -51,7 +53,7 @@ def main(
     """Inject the faults, one kind after the other; exit with 1 where anything was lost."""
     seed = Random().randrange(10**6) if seed is None else seed
     selected = {name: FAULTS[name] for name in (only.split(",") if only else FAULTS)}
-    second = minutes * 60 / sum(share for _, share in selected.values())
+    second = minutes * 60 / (sum(share for _, share in selected.values()) or 1)
     console = Console()
     table = Table("fault", "injected", "lost", title=f"seed {seed}")
     lost = False
@@ -63,7 +65,7 @@ def main(
             for case in fault(folder, Random(f"{seed} {name}")):
                 injected[case] += 1
                 console.print(f"{name} {injected.total()}: {case}", highlight=False)
-                if injected.total() >= least if least else time.monotonic() > end:
+                if injected.total() >= least if least else share and time.monotonic() > end:
                     break
             shutil.rmtree(folder)
         except FaultUnavailable as error:

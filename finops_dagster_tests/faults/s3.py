@@ -169,3 +169,5 @@ _FAULTS: dict[str, tuple[Callable[[Request], Answer], int, str | None]] = {
     "clock skewed": (_error("403 Forbidden", "RequestTimeTooSkewed"), _ALWAYS, "clock"),
     "replaced during a run": (_restate, 1, _EITHER),
 }
+TRANSIENT = [fault for fault, _, reason in _FAULTS.values() if reason is None]
+"""The faults that a later try does not have."""

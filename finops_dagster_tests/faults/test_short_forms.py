@@ -12,6 +12,7 @@ from finops_dagster_tests.faults.__main__ import FAULTS
 from finops_dagster_tests.faults.disk import FaultUnavailable
 
 
+# Pods are in deploy/test_pods.py.
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["kills", "disk", "s3", "database"])
 def test_a_fault_loses_nothing(name: str, tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ class Cluster:
         self.process.wait()
         self._folder.cleanup()
 
-    def kubeconfig(self, file: Path) -> Path:
-        """Write the configuration of a client of this server."""
-        cluster, context = {"server": self.url}, {"cluster": "test", "user": "test"}
+    def kubeconfig(self, file: Path, url: str = "") -> Path:
+        """Write the configuration of a client of this server, or of the proxy at `url`."""
+        cluster, context = {"server": url or self.url}, {"cluster": "test", "user": "test"}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -86,9 +86,15 @@ class Cluster:
             items: list[dict[str, Any]] = json.load(answer)["items"]
         return items
 
-    def pods(self) -> list[dict[str, Any]]:
-        """Return the pods of all jobs, also of those that ended."""
-        return self.objects("api/v1/pods")
+    def pods(self, run: str = "") -> list[dict[str, Any]]:
+        """Return the pods of a run of Dagster, or of all, also those that ended."""
+        query = f"?labelSelector=job-name=dagster-run-{run}" if run else ""
+        return self.objects(f"api/v1/pods{query}")
+
+    def signal(self, run: str, number: signal.Signals) -> None:
+        """Send a signal to the processes of a run's pod, as a node does, or the kernel."""
+        (pod,) = self.pods(run)
+        os.killpg(int(pod["metadata"]["annotations"][PID]), number)
 
 
 class _Kubelet:
@@ -99,6 +105,13 @@ class _Kubelet:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            for name in self._running:
+                self._terminate(name, signal.SIGKILL)
+
+    async def _run(self) -> None:
         while True:
             for (resource, namespace, name), job in list(self.api.objects.items()):
                 if resource != JOBS:
@@ -173,14 +186,15 @@ class _Kubelet:
         ended = _container(terminated={"exitCode": code if code >= 0 else 128 - code})
         pod.patch({"status": {"phase": result.capitalize(), "containerStatuses": [ended]}})
 
-    def _terminate(self, name: str) -> None:
+    def _terminate(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         process = self._running.get(name)
         if process is not None and process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, number)
 
 
 def _container(**state: Any) -> dict[str, Any]:
-    return {"name": "dagster", "ready": "running" in state, "restartCount": 0, "state": state}
+    status = {"name": "dagster", "image": "", "imageID": "", "restartCount": 0}
+    return {**status, "ready": "running" in state, "state": state}
 
 
 async def _serve(options: dict[str, Any]) -> None:

@@ -36,6 +36,11 @@ class PostgreSQLServer:
         self._server.cleanup()
         self._folder.cleanup()
 
+    def restart(self) -> None:
+        """Stop the server, which ends all connections, and start it in the same folder."""
+        self._server.stop()
+        self._server.start()
+
     def connect(self, database: str = "postgres", **options: Any) -> psycopg.Connection:
         """Connect as the administrator; each statement is a transaction of its own."""
         defaults = {"host": self.host, "user": "postgres", "dbname": database, "autocommit": True}
