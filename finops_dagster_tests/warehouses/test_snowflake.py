@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ValidationError
 from sqlglot import exp
 
-from finops_dagster.lake import FolderFile, LakeStoreSettings, open_lake
+from finops_dagster.lake import FolderFile, LakeSettings, open_lake
 from finops_dagster.settings import Settings
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
@@ -306,7 +306,7 @@ def test_external_stage_without_the_file(
 @pytest.fixture
 def file_in_bucket(month_of: MonthOf, s3: S3Server, bucket: str, tmp_path: Path) -> MonthFile:
     """Provide a month of a lake in S3, with an empty log of requests."""
-    keys = LakeStoreSettings(endpoint_url=s3.url, region="us-east-1")
+    keys = LakeSettings(endpoint_url=s3.url, region="us-east-1")
     file = month_of("v1", tags="MAP {'a': 'b'}", lines="['1', '2']")
     for process in ("writer", "loader"):
         lake = open_lake(f"s3://{bucket}/finops", keys, tmp_path / process)
