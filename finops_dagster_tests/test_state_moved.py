@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from finops_dagster.cli.changes import log_changes, logged_changes
+from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.pipeline.observations import StageChange, report_changes
 from finops_dagster.pipeline.runs import open_instance
 from finops_dagster_tests.finops import Finops, older_document
@@ -22,15 +23,29 @@ from finops_dagster_tests.project import SETTINGS, Project
 YEAR = 365 * 24 * 3600
 
 
+@pytest.fixture(scope="module")
+def loaded_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Load three months without charges: the second was restated, and the third failed."""
+    folder = tmp_path_factory.mktemp("loaded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for key in list(MAPPINGS):
+            patch.delitem(MAPPINGS, key)
+        project = Project(folder)
+        finops = Finops(project)
+        for month in ("2024-01", "2024-02"):
+            project.deliver("1", "2", month=month)
+        finops("aws", "run-pipeline")
+        project.deliver("4", month="2024-02", version="v2")
+        project.deliver("much", month="2024-03")
+        finops("aws", "run-pipeline", code=1)
+    return folder
+
+
 @pytest.fixture
-def loaded(project: Project, finops: Finops) -> Finops:
-    """Return a project with three months: the second was restated, and the third failed."""
-    for month in ("2024-01", "2024-02"):
-        project.deliver("1", "2", month=month)
-    finops("aws", "run-pipeline")
-    project.deliver("4", month="2024-02", version="v2")
-    project.deliver("much", month="2024-03")
-    finops("aws", "run-pipeline", code=1)
+def loaded(project: Project, finops: Finops, loaded_folder: Path) -> Finops:
+    """Return a project with a copy of the loaded folder."""
+    shutil.copytree(loaded_folder, project.folder, dirs_exist_ok=True)
     return finops
 
 
