@@ -14,7 +14,7 @@ AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner of
 DAGSTER_HOME := $(CURDIR)/.dagster
 demo dev: export DAGSTER_HOME := $(DAGSTER_HOME)
 export DAGSTER_DISABLE_TELEMETRY := yes
-# Without compiled modules each process would compile them again, and each of pytest's all tests.
+# Compiled modules are kept: else each process compiles them again, and each of pytest's all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo dev test thorough faults lint audit bench dagster clean
