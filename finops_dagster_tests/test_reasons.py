@@ -33,23 +33,20 @@ WAITS = {
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    "command",
-    WAITS,
-)
-def test_a_wait_for_a_lock_is_reported(project: Project, finops: Finops, command: str) -> None:
+def test_a_wait_for_a_lock_is_reported(project: Project, finops: Finops) -> None:
     project.deliver("1")
     finops.run_process("aws", "run-pipeline")  # which derives charges too, as the command does
-    lock = FileLock(f"{FILES}/.lock") if FILES in WAITS[command] else duckdb.connect(DATABASE)
-    with lock:
-        process = finops.start(*command.split())
-        assert process.stderr is not None
-        line = process.stderr.readline()
-    output, errors = process.communicate()
-    assert process.returncode == 0, output + errors
-    assert WAITS[command] in line
-    assert line.endswith("; waiting for it\n")
-    assert "waiting" not in errors
+    for command, reason in WAITS.items():
+        lock = FileLock(f"{FILES}/.lock") if FILES in reason else duckdb.connect(DATABASE)
+        with lock:
+            process = finops.start(*command.split())
+            assert process.stderr is not None
+            line = process.stderr.readline()
+        output, errors = process.communicate()
+        assert process.returncode == 0, output + errors
+        assert reason in line
+        assert line.endswith("; waiting for it\n")
+        assert "waiting" not in errors
 
 
 @pytest.fixture
