@@ -160,6 +160,31 @@ def deliver(
 
 
 @dataclass
+class HeldUpload:
+    """Holds the uploads of a month to the lake until `released`: of the next one, if `is_awaited`.
+
+    `month` is empty as long as none has come, and `paths` are those of the new files.
+    """
+
+    is_awaited: bool = False
+    month: Month = ("", "")
+    paths: set[str] = field(default_factory=set)
+    released: Event = field(default_factory=Event)
+
+    def hold(self, environ: dict[str, Any]) -> None:
+        """Hold a request, if it is such an upload."""
+        path = environ["PATH_INFO"]
+        upload = _UPLOAD.fullmatch(path) if environ["REQUEST_METHOD"] == "PUT" else None
+        if not self.is_awaited or upload is None:
+            return
+        if not self.paths:
+            self.month = upload["export"], upload["month"]
+        if upload.groups() == self.month:
+            self.paths.add(path)
+            self.released.wait(300)
+
+
+@dataclass
 class Scenario:
     """The faults of one deployment, and what must hold in the end."""
 
@@ -170,7 +195,7 @@ class Scenario:
     pods: int
     killed: dict[Month, str] = field(default_factory=dict)
     """The stage in which the pod of a month was killed."""
-    upload: HeldUpload = field(default_factory=lambda: HeldUpload())
+    upload: HeldUpload = field(default_factory=HeldUpload)
     _is_store_faulty: bool = False
     _finished: Event = field(default_factory=Event)
 
@@ -186,8 +211,9 @@ class Scenario:
             self._wait(lambda: len(self._runs()) >= len(self.months))
             self._is_store_faulty = True
             self._wait(lambda: len(self._complete()) >= len(self.months) // 2)
-            at_restart = self._in_progress()
+            at_restart = self._at_work()
             self.deployment.postgresql.restart()
+            at_restart |= self._at_work()
             # By then, at least one month has no pod yet.
             self._wait(lambda: len(self._complete()) >= len(self.months) - self.pods - 1)
             self.upload.is_awaited = True
@@ -341,6 +367,12 @@ class Scenario:
         ended = {"SUCCESS", "FAILURE", "CANCELED"}
         return {(export, month) for export, month, _, status in self._runs() if status not in ended}
 
+    def _at_work(self) -> set[Month]:
+        """Return the months in progress whose pod was started."""
+        waiting = {"QUEUED", "NOT_STARTED"}
+        queued = {(export, month) for export, month, _, status in self._runs() if status in waiting}
+        return self._in_progress() - queued
+
     def _is_left(self, months: set[Month]) -> bool:
         """Return whether runs of these months are in progress, and all others are complete."""
         return self._in_progress() == months and self._complete() == {*self.months} - months
@@ -355,28 +387,3 @@ class Scenario:
         for attempt in attempts(60 + 30 * len(self.months)):
             with attempt:
                 assert condition(), self._runs()
-
-
-@dataclass
-class HeldUpload:
-    """Holds the uploads of a month to the lake until `released`: of the next one, if `is_awaited`.
-
-    `month` is empty as long as none has come, and `paths` are those of the new files.
-    """
-
-    is_awaited: bool = False
-    month: Month = ("", "")
-    paths: set[str] = field(default_factory=set)
-    released: Event = field(default_factory=Event)
-
-    def hold(self, environ: dict[str, Any]) -> None:
-        """Hold a request, if it is such an upload."""
-        path = environ["PATH_INFO"]
-        upload = _UPLOAD.fullmatch(path) if environ["REQUEST_METHOD"] == "PUT" else None
-        if not self.is_awaited or upload is None:
-            return
-        if not self.paths:
-            self.month = upload["export"], upload["month"]
-        if upload.groups() == self.month:
-            self.paths.add(path)
-            self.released.wait(300)
