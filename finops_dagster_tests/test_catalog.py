@@ -117,7 +117,7 @@ def test_a_table_has_the_rows_of_the_lake_to_the_last_digit(
         assert len(table.snapshots()) == 2
     assert len(rows_of_table(catalog.load_table(BILL))) == 3
     files = [task.file.file_path for task in catalog.load_table(BILL).scan().plan_files()]
-    assert sorted(files) == sorted(file.url() for file in lake.files("acme").values())
+    assert sorted(files) == sorted(file.permanent_url() for file in lake.files("acme").values())
 
 
 @pytest.mark.thorough

@@ -43,5 +43,8 @@ class Command:
             reason = (error.strerror or "unknown error").lower()
             raise SendFailed(f"{program} cannot be started: {reason}") from None
         if ended.returncode:
-            raise SendFailed(f"{program} ended with exit code {ended.returncode}")
+            raise SendFailed(
+                f"{program} ended with exit code {ended.returncode}; its output is discarded: "
+                "run it yourself with a text on standard input to see why"
+            )
         return f"{program} ended with exit code 0"

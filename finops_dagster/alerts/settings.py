@@ -19,7 +19,7 @@ def _checked_variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise ValueError(
             "must be the name of an environment variable, in capital letters; the secret belongs "
-            "into that variable, and not into this file"
+            "in that variable, and not in this file"
         )
     return name
 
@@ -86,7 +86,7 @@ class AlertSettings(SettingsTable):
 
     @property
     def secret_variables(self) -> frozenset[str]:
-        """The environment variables that have secrets."""
+        """The names of the environment variables in which this table's secrets are."""
         names = self.webhook_env, self.smtp and self.smtp.password_env
         return frozenset(name for name in names if name)
 

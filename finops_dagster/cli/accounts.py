@@ -74,7 +74,7 @@ def pull(
 
     file = Options.of(context).settings().accounts.file
     if file is None:
-        raise BillError(f"{_NO_FILE}, which is then created")
+        raise BillError(f"{_NO_FILE}; this command then creates that file")
     organization = Organization(region, endpoint_url, profile, role_arn, external_id)
     added, present = _add_from(organization, file)
     print_line(

@@ -29,9 +29,10 @@ def available_months(
 ) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, ManifestOrError]]]:
     """Yield each selected export with its source and its newest manifests by month.
 
-    If a manifest cannot be read, the month has the error instead. An export whose manifests cannot
-    be listed, or that has none in the selected months, is left out; `on_problem` gets a line about
-    it. Raises BillError if no export is selected. Sends requests to the vendors' stores.
+    If a manifest is damaged or refused, the month has the error instead. An export is left out as a
+    whole if its store fails for any of the months, or if it has no manifest in them; `on_problem`
+    gets a line about it. Raises BillError if no export is selected. Sends requests to the vendors'
+    stores.
     """
     stores, stored = ObjectStores(), StoredMonths(settings)
     for export in selection.exports(settings):
@@ -95,7 +96,8 @@ def discovery_rows(
     """Yield a row for each month: the vendor's newest version, and whether DuckDB has it.
 
     `loaded` is "yes", "no", or such as "older: v1" if DuckDB has another version. A month whose
-    manifest or files cannot be read is left out; `on_problem` gets a line about it.
+    manifest or files cannot be read is left out, and so is an export whose store fails for one of
+    its months; `on_problem` gets a line about each.
     """
     for month, source, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
@@ -139,7 +141,7 @@ def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -
     """Yield a row for each month with the stages that a run would execute now; runs nothing.
 
     They are known from the versions, and from the manifest's time and size; the vendor's files are
-    not compared. A month whose manifest cannot be read is left out; `on_problem` gets a line.
+    not compared. Months are left out as by `discovery_rows`.
     """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key

@@ -36,8 +36,8 @@ def report(
         typer.Option(
             metavar="YYYY-MM",
             callback=check_month,
-            help="Last month of the report, which is shown first. Default: the newest month; the "
-            "newest complete one is shown first.",
+            help="Last month of the report; the page opens with it. Default: the newest month, but "
+            "the page then opens with the newest complete one.",
         ),
     ] = None,
     months: Annotated[

@@ -85,7 +85,7 @@ def _registered_files(settings: Settings, lake: Lake, export: str, table: str) -
     """Return the addresses of files that readers of the catalog still read; none without one."""
     if settings.catalog is None:
         return set()
-    return settings.open_catalog().registered(lake, export, table)
+    return settings.open_catalog().registered_addresses(lake, export, table)
 
 
 def _delete_replaced(

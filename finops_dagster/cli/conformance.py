@@ -49,8 +49,9 @@ def check(settings: Settings, selection: Selection) -> tuple[list[Broken], list[
     ]
     if not months:
         raise BillError(
-            f"{lake.location} has no charges of the selected months: their exports have no focus, "
-            "or were not loaded; run finops aws run-pipeline, or that of another vendor"
+            f"{lake.location} has no charges of the selected months: they were not loaded (run "
+            "finops aws run-pipeline, or that of another vendor), or FOCUS has no mapping of their "
+            "format"
         )
     broken: list[Broken] = []
     with console(stderr=True).status("") as status:

@@ -30,8 +30,9 @@ _COLUMNS_SHOWN = 5
 
 
 def deep_differences(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> Differences:
-    """Yield what differs in any byte of the staged files, or in any cell of the other copies.
+    """Yield a line for each difference in a byte of the staged files or in a cell of other copies.
 
+    Each line comes with the command that repairs it, as those of `differences` do.
     `logged` are the versions in the event log. What cannot be compared is counted in `coverage`.
     Raises the errors of `differences`.
     """

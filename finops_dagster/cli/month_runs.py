@@ -238,8 +238,9 @@ class _Progress(Progress):
 def _row(month: StoredMonth, result: MonthRun) -> Row:
     """Return the result of a month as a row.
 
-    `outcome` is `failed`, `unchanged`, or the outcome of the last stage that had work to do. Rows
-    and cost are those of the bill, also if only a stage of the charges failed.
+    `outcome` is `failed`, `unchanged`, or the outcome of the last stage of the bill that had work
+    to do, or else that of the charges. Rows and cost are those of the bill, also if only a stage of
+    the charges failed.
     """
     stages = list(result.stages.values())
     # Only the stages that hold the month's rows have this key: table, Parquet file, warehouse.

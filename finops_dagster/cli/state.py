@@ -277,7 +277,11 @@ def cleanup(
     ] = "30d",  # type: ignore[assignment]  # typer parses the default too
     stale: Annotated[
         bool,
-        typer.Option("--stale", help="Only clean up after runs whose process is gone, of any age."),
+        typer.Option(
+            "--stale",
+            help="Only mark runs whose process is gone as failed, and delete what they left "
+            "unfinished; --older-than does not count.",
+        ),
     ] = False,
     dry_run: DryRun = False,
     json: Json = False,

@@ -1,7 +1,7 @@
 """`finops state export` and `import`: move the state of months to another machine.
 
-Both hold one month in memory at a time. The import takes only what the data on this machine
-confirms.
+Loads are read and written month by month; the last materializations of all months are in memory.
+The import takes only what the data on this machine confirms.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ from finops_dagster.tables.restatements import add_restatements, restatements
 
 
 def state_records(settings: Settings, selection: Selection, history: History) -> Iterator[Record]:
-    """Yield the records of a state file: loads, last materializations and runs of the exports.
+    """Yield the records of a state file, for all months of the selected exports.
 
-    Raises BillError if the settings do not have the export, or if a DuckDB file cannot be opened.
+    They are loads, restatements, last materializations and runs. Raises BillError if the settings
+    do not have the selected export, or if a DuckDB file cannot be opened.
     """
     stored, exports = StoredMonths(settings), selection.exports(settings)
     yield FileRecord(
@@ -76,7 +77,7 @@ def _month_records(
                 yield MonthRecord(month=str(month.month), stages=month_stages)
         return
     with months[0].connect() as connection:
-        # A month of the ledger is small: DuckDB would keep all that it has read before in memory.
+        # A month of the ledger is small. Without a limit, DuckDB caches all that it has read.
         connection.execute("SET memory_limit = '32MB'")
         connection.execute("SET threads = 1")
         for month in months:
@@ -138,22 +139,22 @@ def import_months(
     months: Iterable[MonthState],
     on_month: Callable[[str, StageChange | None], None],
 ) -> list[str]:
-    """Restore loads and materializations of the months that the data on this machine confirms.
+    """Restore the loads, restatements and materializations that the data here confirms.
 
     Loads are recorded in the ledger, in one transaction for each DuckDB file, and then
-    materializations in Dagster's event log. `on_month` is called for each month with a confirmed
-    stage: with a line to print, and the change of its ledger or None. Returns a line for each
-    export or stage that is refused. Raises BillError for a DuckDB file that cannot be opened, and
-    WarehouseUnavailable.
+    materializations in Dagster's event log. `months` are grouped by export. `on_month` is called
+    after each month that had a confirmed stage: with a line to print, and the change of its ledger
+    or None. Returns a line for each export or stage that is refused. Raises BillError for a DuckDB
+    file that cannot be opened, and WarehouseUnavailable.
     """
     refused = list[str]()
     restored = list(_restore_ledgers(_known_months(settings, months, refused)))
     with open_instance() as instance:
         for export, group in groupby(restored, lambda restored: restored.month.key[0]):
             export_months = list(group)
-            names = [restored.month.key[1] for restored in export_months]
+            month_names = [restored.month.key[1] for restored in export_months]
             # What is in the event log already is not recorded a second time.
-            logged = History(instance).materializations(export, names)
+            logged = History(instance).materializations(export, month_names)
             for restored_month in export_months:
                 name = restored_month.month.key[1]
                 confirmed, problems = _confirmed_stages(restored_month)

@@ -11,8 +11,8 @@ from pathlib import Path
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give the block a path to write, and rename it to `path` after the block.
 
-    So no reader sees half a file, as in a store, which shows only whole objects. Creates the
-    folder. If the block raises, `path` stays as it was.
+    So a reader sees the old file or the complete new one. Creates the folder. If the block raises,
+    `path` stays as it was, but a hidden unfinished file may be left beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")

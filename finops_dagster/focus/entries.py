@@ -18,7 +18,9 @@ from finops_dagster.focus.query import KindTotals
 
 COST, EFFECTIVE_COST, CURRENCY = "BilledCost", "EffectiveCost", "BillingCurrency"
 COSTS = (COST, EFFECTIVE_COST, "ListCost", "ContractedCost")
-REPORT = "the mapping has a fault: report it, with this message"
+REPORT = (
+    "the mapping has a fault: report it to the maintainers of finops_dagster, with this message"
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def _entry(kind: Kind, items: KindTotals, charges: Sequence[RuleTotals]) -> Entr
     if first and rows != items.rows and not kind.is_extra:
         raise ReconciliationError(
             f"{count_text(items.rows, 'line item')} of the kind {kind.name!r} became "
-            f"{count_text(rows, 'charge')}; {REPORT}"
+            f"{count_text(rows, 'charge')} of the rule {first}, instead of one each; {REPORT}"
         )
     billed, effective = (
         exact_sum([amount, *(-charge.sums[name] for charge in charges)])
@@ -126,9 +128,9 @@ def _entry(kind: Kind, items: KindTotals, charges: Sequence[RuleTotals]) -> Entr
     )
     if not kind.moved and (billed or effective):
         raise ReconciliationError(
-            f"the charges of the kind {kind.name!r} differ from the bill by BilledCost "
-            f"{decimal_text(billed)} and EffectiveCost {decimal_text(effective)} "
-            f"{items.currency}; {REPORT}"
+            f"the charges of the kind {kind.name!r} differ from the bill, which has "
+            f"BilledCost {decimal_text(billed)} and EffectiveCost {decimal_text(effective)} "
+            f"{items.currency} more; {REPORT}"
         )
     return Entry(kind.name, kind.moved, items.currency, items.rows, billed, effective)
 

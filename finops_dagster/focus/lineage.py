@@ -12,38 +12,42 @@ from finops_dagster.focus.query import vendor_name
 _TEXT = re.compile(r"'[^']*'")
 
 
-def columns_read(mapping: FocusMapping, columns: Mapping[str, str]) -> dict[str, set[str]]:
+def bill_columns_of_charges(
+    mapping: FocusMapping, columns: Mapping[str, str]
+) -> dict[str, set[str]]:
     """Return the columns of a bill that the value of each column of the charges is made of.
 
     `columns` are the bill's, with their types. Columns that only decide which kind a line item is
     do not count, and neither do constants: such a column of the charges has no entry.
     """
-    # By each name that an expression can read; steps and lookups read what is before them.
-    known = {column.name: _read_by_input(column, columns) for column in mapping.inputs}
+    # The bill's columns by the names in expressions; a step may use earlier steps and lookups.
+    columns_by_name = {column.name: _columns_of_input(column, columns) for column in mapping.inputs}
     for lookup in mapping.lookups:
-        read = _read_by_sql(lookup.keys, known)
+        bill_columns = _columns_in_sql(lookup.keys, columns_by_name)
         with lookup.path.open(encoding="utf-8", newline="") as file:
             header = next(csv.reader(file))
-        known |= {f"{lookup.name}_{name}": read for name in (*header, "is_known")}
+        columns_by_name |= {f"{lookup.name}_{name}": bill_columns for name in (*header, "is_known")}
     for step in mapping.steps:
-        known |= {name: _read_by_sql([sql], known) for name, sql in step.items()}
+        columns_by_name |= {
+            name: _columns_in_sql([sql], columns_by_name) for name, sql in step.items()
+        }
     charges = {
-        name: _read_by_sql([expression.sql, *_of_kinds(mapping, name)], known)
+        name: _columns_in_sql([expression.sql, *_kind_expressions(mapping, name)], columns_by_name)
         for name, expression in mapping.columns.items()
     }
     for name, expression in mapping.derived.items():
-        charges[name] = _read_by_sql([expression.sql], charges)
+        charges[name] = _columns_in_sql([expression.sql], charges)
     charges = {vendor_name(name): {name} for name in columns} | charges
     return {name: read for name, read in charges.items() if read}
 
 
-def _of_kinds(mapping: FocusMapping, name: str) -> Iterable[str]:
+def _kind_expressions(mapping: FocusMapping, name: str) -> Iterable[str]:
     """Return the expressions of a column that differ from the mapping's, of all kinds."""
     charges = (charge for kind in mapping.kinds for charge in kind.charges)
     return [charge.columns[name] for charge in charges if name in charge.columns]
 
 
-def _read_by_input(column: Input, columns: Mapping[str, str]) -> set[str]:
+def _columns_of_input(column: Input, columns: Mapping[str, str]) -> set[str]:
     if column.build is not None:
         return {*column.build(columns)[1]}
     # `product[region]` is an entry of the map `product`.
@@ -51,6 +55,6 @@ def _read_by_input(column: Input, columns: Mapping[str, str]) -> set[str]:
     return {name for name in names if name in columns}
 
 
-def _read_by_sql(texts: Iterable[str], known: Mapping[str, set[str]]) -> set[str]:
+def _columns_in_sql(texts: Iterable[str], columns_by_name: Mapping[str, set[str]]) -> set[str]:
     words = {word for text in texts for word in re.findall(r"\w+", _TEXT.sub("", text))}
-    return {column for word in words & known.keys() for column in known[word]}
+    return {column for word in words & columns_by_name.keys() for column in columns_by_name[word]}

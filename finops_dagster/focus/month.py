@@ -120,8 +120,8 @@ class FocusDerivation:
     """Derives the charges of one month of an export.
 
     `exports` are the exports whose bills are read, by dataset: the export itself under the dataset
-    "" or, where a second bill completes the first, both by the names of their datasets. The first
-    one owns the charges.
+    "" or, where charges need two bills, both by the names of their datasets, such as an actual and
+    an amortized one. The first one owns the charges.
     """
 
     lake: Lake
@@ -162,7 +162,8 @@ class FocusDerivation:
 
         It is up to date if it was derived from the versions of the bills that the lake has, with
         this mapping, and if its rows have the totals of its footer. In a store, the bytes of the
-        file are verified instead of its rows. Raises StageMissing if the lake lacks a bill.
+        file are verified instead of its rows. None if there is no record, even if a bill is
+        missing; otherwise raises StageMissing if the lake lacks a bill.
         """
         record = FocusMonth.read(self.file)
         if record is None or self.difference(record) is not None:
@@ -194,7 +195,9 @@ class FocusDerivation:
     def differing_columns(self) -> list[str]:
         """Derive the charges again, and return the columns in which the file's cells differ.
 
-        Writes nothing. Raises duckdb.Error if a file cannot be read.
+        A column of the file that cannot be derived again counts as one that differs. Empty if
+        nothing differs. Writes nothing. Raises StageMissing if the lake lacks a bill, and
+        duckdb.Error if a file cannot be read.
         """
         manifest_id = self.sources()[self.export].manifest_id
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
@@ -281,7 +284,7 @@ class FocusDerivation:
         """
         bill = versions[self.export]
         kind_totals = query.totals_by_kind()
-        self._require_whole_bill(versions, kind_totals)
+        self._require_all_line_items(versions, kind_totals)
         charges = query.charges([*COSTS, CURRENCY])
         rule_totals = totals_by_rule(query.connection, Sql(f"({charges})"))
         entries = reconciled_entries(self.mapping, kind_totals, rule_totals)
@@ -297,22 +300,22 @@ class FocusDerivation:
         ids = {export: version.manifest_id for export, version in versions.items()}
         return FocusMonth(version, self.mapping.version, ids, entries, unknown)
 
-    def _require_whole_bill(
+    def _require_all_line_items(
         self, versions: Mapping[str, LoadedVersion], kind_totals: Sequence[KindTotals]
     ) -> None:
         """Raise ReconciliationError unless the kinds have all rows of the bills, and their cost.
 
         The headline costs of a second bill are the amortized costs of the first one.
         """
-        first, *completing = versions.values()
-        recorded = Totals(sum(v.totals.rows for v in versions.values()), first.totals.cost)
+        bill, *second_bills = versions.values()
+        recorded = Totals(sum(v.totals.rows for v in versions.values()), bill.totals.cost)
         cost = exact_sum(kind.headline for kind in kind_totals)
         counted = Totals(sum(kind.rows for kind in kind_totals), cost)
         amortized = exact_sum(kind.amortized for kind in kind_totals)
-        if counted != recorded or any(bill.totals.cost != amortized for bill in completing):
+        if counted != recorded or any(b.totals.cost != amortized for b in second_bills):
             raise ReconciliationError(
                 f"the line items of {self.export} {self.month} have {counted} (amortized "
                 f"{decimal_text(amortized)}), but the lake has {recorded}"
-                + "".join(f" and {bill.totals}" for bill in completing)
+                + "".join(f" and {second.totals}" for second in second_bills)
                 + f"; {REPORT}"
             )

@@ -21,7 +21,7 @@ class LakeSettings(S3Settings):
 
     @property
     def of_store(self) -> Mapping[str, Any]:
-        """The keys that say how the store is reached."""
+        """The settings that `StoreSettings` has too, by key, also those with default values."""
         return {key: value for key, value in vars(self).items() if key != "keep_versions"}
 
 

@@ -56,10 +56,11 @@ class IcebergCatalog:
     access: LakeSettings
 
     def register(self, lake: Lake, export: str, table: str) -> Registration:
-        """Make a table have the lake's files of an export, in one snapshot; do nothing if it has.
+        """Add the lake's files of an export to a table, and remove those that the lake has not.
 
-        Files of other exports in the table stay. Of two writers, the one whose commit is refused
-        reads the lake and the table again. Raises CatalogError.
+        That is one snapshot, or none if nothing differs. Creates the table if it is missing. If the
+        lake has no file of the export, nothing is removed; files of other exports stay. If another
+        writer commits first, both are read again. Raises CatalogError.
         """
         name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):
@@ -81,8 +82,11 @@ class IcebergCatalog:
             tables = self._catalog.list_tables(namespace) if exists else []
         return f"{self.settings.type}, {count_text(len(tables), 'table')} in {namespace}"
 
-    def registered(self, lake: Lake, export: str, table: str) -> set[str]:
-        """Return the addresses of an export's files that a table has. Raises CatalogError."""
+    def registered_addresses(self, lake: Lake, export: str, table: str) -> set[str]:
+        """Return the addresses of an export's files that a table has; empty if it is missing.
+
+        Raises CatalogError.
+        """
         name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):
             if not self._catalog.table_exists(name):
@@ -99,9 +103,9 @@ class IcebergCatalog:
             return Registration(name)
         # The table is read before the lake: a month that is registered later makes the commit fail.
         old = _files_of(table, lake, export)
-        new = {file.url(): file for file in lake.files(export).values()}
+        new = {file.permanent_url(): file for file in lake.files(export).values()}
         added = {url: file for url, file in new.items() if url not in old}
-        # A lake without files has been moved away or is not mounted: nothing says that they ended.
+        # A lake without files was probably moved or is not mounted: its registered files stay.
         removed = [file for url, file in old.items() if url not in new] if new else []
         if not added and not removed:
             return Registration(name)

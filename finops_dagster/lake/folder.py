@@ -83,7 +83,7 @@ class FolderFile(LakeFile):
         is_kept = self.keep_versions and self.texts() is not None
         return self._second_name().name if is_kept else self.path.name
 
-    def url(self) -> str:
+    def permanent_url(self) -> str:
         return f"file://{self._second_name().absolute()}"
 
     def _second_name(self) -> Path:
@@ -106,7 +106,7 @@ class FolderFile(LakeFile):
         path = self._versions / name if name else None
         return replace(self, path=path) if path and path.exists() else None
 
-    def uri(self) -> None:
+    def store_uri(self) -> None:
         """Return None: only this machine has the file."""
 
     def relation(

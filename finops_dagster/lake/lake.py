@@ -110,7 +110,7 @@ class LakeFile(Protocol):
         """Return the file that this one has replaced; None if it is not kept, or not known."""
         ...
 
-    def uri(self) -> str | None:
+    def store_uri(self) -> str | None:
         """Return the address at which a store has the month's bytes, as they were uploaded.
 
         None for a file on this machine, and if only the bytes would tell whether they are the same.
@@ -123,12 +123,12 @@ class LakeFile(Protocol):
         """Return what follows FROM in one query of some or all columns, and where the file is.
 
         A file in a store is read row group by row group, without a copy on this machine, unless
-        there is one, or `uri` returns None. The second text is for people.
+        there is one, or `store_uri` returns None. The second text is for people.
         """
         ...
 
-    def url(self) -> str:
-        """Return the full address of the month's bytes: later versions have other addresses."""
+    def permanent_url(self) -> str:
+        """Return the full address of the month's bytes, which no other version ever gets."""
         ...
 
     def begin(self, run: str) -> None:

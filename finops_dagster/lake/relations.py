@@ -13,15 +13,15 @@ from finops_dagster.billing.version import Load
 
 
 def parquet_relation(path: Path) -> Sql:
-    """Return what follows FROM to read a Parquet file; `billing_month` is the DATE of the file."""
-    # DuckDB would replace the DATE by the text in the folder's name.
+    """Return what follows FROM to read the columns that a Parquet file of a month has."""
+    # Otherwise DuckDB would take billing_month from the folder's name, as text.
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
-def row_groups(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.RecordBatchReader:
-    """Return a reader of a Parquet file, which holds one row group in memory.
+def row_group_reader(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.RecordBatchReader:
+    """Return a reader of some columns of a Parquet file, which holds one row group in memory.
 
-    By default it reads all columns. Like every reader it can be read once.
+    None reads all columns. Like every reader it can be read once.
     """
     parquet = pq.ParquetFile(file, pre_buffer=True)
     names = parquet.schema_arrow.names if columns is None else columns

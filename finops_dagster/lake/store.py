@@ -27,7 +27,7 @@ from finops_dagster.lake.footer import version_of_footer
 from finops_dagster.lake.history import replaced_files
 from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, THIS_MACHINE, Lake, LakeFile
 from finops_dagster.lake.pointer import Pointer, new_name
-from finops_dagster.lake.relations import parquet_relation, row_groups
+from finops_dagster.lake.relations import parquet_relation, row_group_reader
 from finops_dagster.lake.store_client import StoreClient
 from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
 
@@ -104,7 +104,7 @@ class StoreFile(LakeFile):
                 self.client.store.replace(kept._pointer_key, pointer.document(), etag=None)
         return pointer.name
 
-    def url(self) -> str:
+    def permanent_url(self) -> str:
         return self.client.store.location(self.current()[0])
 
     def predecessor(self) -> Self | None:
@@ -116,7 +116,7 @@ class StoreFile(LakeFile):
         """Return the month as its file of that name is or was."""
         return replace(self, stem=self._key(name).removesuffix(".parquet"))
 
-    def uri(self) -> str | None:
+    def store_uri(self) -> str | None:
         key, pointer = self.current()
         return self.client.store.location(key) if self.client.is_as_uploaded(key, pointer) else None
 
@@ -129,7 +129,7 @@ class StoreFile(LakeFile):
         filesystem, root = self.client.store.filesystem()
         name = f"lake_{uuid4().hex}"
         file = filesystem.open_input_file(f"{root}/{key}")
-        connection.register(name, row_groups(file, columns))
+        connection.register(name, row_group_reader(file, columns))
         return quoted(name), f"{self.client.store.location(key)}, through this machine"
 
     def begin(self, run: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pyarrow as pa
 
-from finops_dagster.focus.lineage import columns_read
+from finops_dagster.focus.lineage import bill_columns_of_charges
 from finops_dagster.focus.month import FOCUS_VERSION, FocusDerivation
 from finops_dagster.focus.specification import Specification
 from finops_dagster.tables.digest import column_type
@@ -45,7 +45,7 @@ def charges_lineage(derivation: FocusDerivation) -> dg.TableColumnLineage:
     for export in derivation.exports.values():
         schema = derivation.lake.file(export, derivation.month).schema()
         types = {field.name: column_type(field.type) for field in schema}
-        for column, names in columns_read(derivation.mapping, types).items():
+        for column, names in bill_columns_of_charges(derivation.mapping, types).items():
             key = dg.AssetKey([export, "parquet"])
             deps[column] += [dg.TableColumnDep(key, name) for name in sorted(names)]
     names = derivation.file.schema().names

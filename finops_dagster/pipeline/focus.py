@@ -36,7 +36,7 @@ from finops_dagster.pipeline.metadata import (
     entries_table,
     location_metadata,
     rules_table,
-    unknown_keys_table,
+    unknown_keys_metadata,
     version_metadata,
 )
 from finops_dagster.pipeline.registration import OpenCatalog, catalog_checks, register_files
@@ -130,12 +130,12 @@ def focus_result(
     derivation: FocusDerivation,
     derived: tuple[FocusMonth, str],
     exports: Sequence[Export],
-    registered: Sequence[dg.AssetCheckResult],
+    catalog_results: Sequence[dg.AssetCheckResult],
 ) -> dg.MaterializeResult[LoadedVersion]:
     """Return the stage's result.
 
     `derived` is the record of the charges and the outcome, `exports` are all of the settings, and
-    `registered` is what `register_files` returned.
+    `catalog_results` is what `register_files` returned.
     """
     record, outcome = derived
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}
@@ -149,7 +149,7 @@ def focus_result(
         "dagster/column_schema": charges_schema(schema, vendor),
         "dagster/column_lineage": charges_lineage(derivation),
     }
-    results = [adds_up(record), focus_conforms(conformance), *registered]
+    results = [adds_up(record), focus_conforms(conformance), *catalog_results]
     return stage_result(record.version, outcome, metadata, results)
 
 
@@ -259,5 +259,5 @@ def focus_metadata(record: FocusMonth) -> Metadata:
         "sources": ", ".join(f"{export} {version}" for export, version in record.sources.items()),
         **({"entries": entries_table(record.entries)} if record.entries else {}),
         "unknown_keys": sum(sum(keys.values()) for keys in record.unknown.values()),
-        **unknown_keys_table(record.unknown),
+        **unknown_keys_metadata(record.unknown),
     }

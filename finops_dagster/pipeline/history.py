@@ -56,7 +56,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """The seconds from the start to the end, or until now if the run is in progress."""
+        """The seconds from the start, or else the request, to the end, or else until now."""
         return ((self.ended or datetime.now(UTC)) - self.started).total_seconds()
 
 

@@ -95,7 +95,8 @@ def _currencies(totals: Totals) -> Metadata:
 def manifest_metadata(manifest: Manifest, previous: Manifest | None) -> Metadata:
     """Return the metadata of a manifest, with the columns added and removed since `previous`.
 
-    Without a previous manifest, both lists are empty.
+    Each of these is one text of some headers and the number of the others; both are empty without
+    a previous manifest.
     """
     added, removed = manifest.columns_added_and_removed(previous)
     return {
@@ -179,7 +180,10 @@ def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[
 
 
 def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
-    """Return a Markdown table of what a month in FOCUS leaves out or moves, at least one entry."""
+    """Return a Markdown table of what a month in FOCUS leaves out or moves.
+
+    `entries` must not be empty.
+    """
     lines = [
         (
             markdown(entry.kind),
@@ -214,8 +218,9 @@ def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
 def differences_table(export: str, groups: Mapping[str, Sequence[Group]]) -> dg.MetadataValue[Any]:
     """Return a Markdown table of the groups of charges whose cost differs in another export.
 
-    `groups` has them by the name of the other export, at least one in all; the 20 largest
-    differences of each are shown. `export` is the name of the export of the month.
+    `groups` has them by the name of the other export, those with the largest differences first, and
+    at least one in all; the first 20 of each are shown. `export` is the name of the export of the
+    month.
     """
     lines = [
         (
@@ -236,8 +241,11 @@ def differences_table(export: str, groups: Mapping[str, Sequence[Group]]) -> dg.
     return markdown_table(header, lines, texts=5)
 
 
-def unknown_keys_table(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:
-    """Return the metadata `unknown`: the keys that lookups lack; empty if there are none."""
+def unknown_keys_metadata(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:
+    """Return the metadata `unknown`: a Markdown table of the keys that lookups lack.
+
+    `unknown` has the number of line items by lookup and key. An empty dict if it is empty.
+    """
     lines = [
         (markdown(lookup), markdown(key), f"{rows:,}")
         for lookup, keys in unknown.items()

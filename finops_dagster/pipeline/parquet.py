@@ -68,14 +68,14 @@ def parquet_result(
     outcome: str,
     location: str,
     size: int,
-    registered: Sequence[dg.AssetCheckResult],
+    catalog_results: Sequence[dg.AssetCheckResult],
 ) -> dg.MaterializeResult[LoadedVersion]:
     """Return the stage's result; the file at `location` has `size` bytes.
 
-    `registered` is what `register_files` returned.
+    `catalog_results` is what `register_files` returned.
     """
     metadata = {**version_metadata(load), **location_metadata(location), "bytes": size}
-    return stage_result(load, outcome, metadata, [reconciles(load), *registered])
+    return stage_result(load, outcome, metadata, [reconciles(load), *catalog_results])
 
 
 @contextmanager
@@ -87,7 +87,8 @@ def writing_month(
     With `force` that file is replaced too. A file is up to date if it is of the ledger's load, has
     the restatements in the ledger, and has the checksum that it was written with; then no row of
     the table is read. A file in a store is also up to date if this machine's table never had the
-    month. The block gets the load, the outcome, and the file's size in bytes, also if unchanged.
+    month. The block gets the load, the outcome, and the file's size in bytes. The outcome is
+    `unchanged`, `exported`, or that a damaged file was exported again.
     It runs, with the database open, before the new file replaces the old one and the ledger gets
     its checksum; after any error, also in the block, the old one stays. Raises StageMissing if the
     table does not have the rows that the ledger records, and ReconciliationError if the new file
@@ -121,18 +122,18 @@ def unchanged_file(
     recorded, texts = ledger.newest_load(connection, export.name, month), file.texts() or {}
     if recorded is None:
         return load_in_shared_lake(connection, file, export.name, month, export.table)
-    is_current = _has_records_of(connection, recorded, texts)
+    is_current = _has_footer_of(connection, recorded, texts)
     return recorded if is_current and is_intact(connection, recorded, file) else None
 
 
 def _is_damaged(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
-    """Return whether a file that is not up to date should be, or has no footer."""
+    """Return whether a stale file has no footer, or the right one but other bytes."""
     texts = file.texts() or {}
     has_footer = version_of_footer(texts) is not None
-    return file.exists() and (not has_footer or _has_records_of(connection, load, texts))
+    return file.exists() and (not has_footer or _has_footer_of(connection, load, texts))
 
 
-def _has_records_of(
+def _has_footer_of(
     connection: duckdb.DuckDBPyConnection, load: Load, texts: Mapping[str, str]
 ) -> bool:
     """Return whether a footer is of this load, and has the restatements in the ledger."""

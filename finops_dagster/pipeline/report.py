@@ -79,7 +79,10 @@ def write_newest_report(
     document = report.document
     months = document["months"]
     if not months:
-        raise BillError(f"{lake.location} has no charges of any month; load a month first")
+        raise BillError(
+            f"{lake.location} has no charges of any month; run finops aws run-pipeline, or that of "
+            "another vendor"
+        )
     with lake.publishing(_PAGE) as path:
         write_report(document, path, "html")
         size = path.stat().st_size

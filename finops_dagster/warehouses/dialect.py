@@ -85,7 +85,8 @@ class Dialect(BaseDialect):
     ) -> tuple[str, ...]:
         """Replace the month's rows by the incoming ones, and return the warnings about columns.
 
-        Runs within `transaction`. If `transactional_ddl`, the schema change is applied first.
+        Runs within `transaction`, in which the caller then writes the ledger. If
+        `transactional_ddl`, the schema change is applied first; otherwise it was applied before.
         """
         if self.transactional_ddl:
             self.apply_schema_change(file, change)
@@ -108,7 +109,7 @@ class Dialect(BaseDialect):
     # Changes of tables
 
     def apply_schema_change(self, file: MonthFile, change: SchemaChange) -> None:
-        """Create the table if it is missing; else add columns and cast them to text.
+        """Create the table if it is missing; else add the new columns, and cast others to text.
 
         Columns that another load has already added or cast are skipped.
         """

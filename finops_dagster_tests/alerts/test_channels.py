@@ -239,7 +239,7 @@ def test_a_command_gets_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert channel.send(ALERT) == f"{sys.executable} ended with exit code 0"
     assert received.read_text() == ALERT.text
     failing = [sys.executable, "-c", "import sys; sys.exit('hunter2')"]
-    assert problem(Command(failing)) == f"{sys.executable} ended with exit code 1"
+    assert problem(Command(failing)).startswith(f"{sys.executable} ended with exit code 1; ")
     assert "cannot be started: no such file" in problem(Command([str(tmp_path / "none")]))
     monkeypatch.setattr("finops_dagster.alerts.command.SECONDS", 0.2)
     assert "was killed" in problem(Command(["sleep", "20"]))

@@ -1,6 +1,6 @@
 """Which columns of a bill the columns of its charges are made of."""
 
-from finops_dagster.focus.lineage import columns_read
+from finops_dagster.focus.lineage import bill_columns_of_charges
 from finops_dagster.focus.mappings import MAPPINGS
 
 CUR1 = {
@@ -14,7 +14,7 @@ CUR1 = {
 
 
 def test_costs_names_and_lookups_lead_to_the_bill() -> None:
-    read = columns_read(MAPPINGS["aws", "cur1"], CUR1)
+    read = bill_columns_of_charges(MAPPINGS["aws", "cur1"], CUR1)
     assert "lineitem_unblendedcost" in read["BilledCost"]
     assert "reservation_effectivecost" not in read["BilledCost"]
     assert read["EffectiveCost"] >= {"lineitem_unblendedcost", "reservation_effectivecost"}

@@ -207,7 +207,7 @@ REST = Kind("rest", "true", (Charge("rest"),))
         (with_kinds(Kind("usage", "true", (Charge("half", HALF),))), "differ from the bill"),
         (
             with_kinds(Kind("fee", "cost > 5", (Charge("fee", when="false"),)), REST),
-            "1 line item of the kind 'fee' became 0 charges",
+            "1 line item of the kind 'fee' became 0 charges of the rule",
         ),
         (
             with_kinds(Kind("memo", "cost > 5", moved="moved", cancels="memos"), REST),

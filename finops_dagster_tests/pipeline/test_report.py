@@ -73,7 +73,10 @@ def test_the_report_warns_of_a_exceeded_budget(
 
 def test_a_report_without_charges_fails_in_one_line(focus: Project) -> None:
     result = materialize(focus)
-    assert failure(result) == "data/parquet has no charges of any month; load a month first"
+    assert failure(result) == (
+        "data/parquet has no charges of any month; run finops aws run-pipeline, or that of another "
+        "vendor"
+    )
 
 
 def test_several_months_make_one_report(focus: Project) -> None:

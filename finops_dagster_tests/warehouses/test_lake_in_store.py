@@ -102,7 +102,7 @@ def test_bigquery_reads_a_month_from_the_bucket_and_no_row_passes_through_this_m
     uri = run.metadata("warehouse_table")["loaded_from"]
     assert uri.startswith(f"{project.storage['parquet_dir']}/acme/billing_month=2024-01/acme-")
     file = other.settings().storage.open_lake().file("acme", BillingMonth.parse("2024-01"))
-    assert file.uri() == uri
+    assert file.store_uri() == uri
     assert_same_rows(warehouse, file.local(), "2024-01")
     assert warehouse.ledger(TABLE) == [("2024-01", "v1", 2, "loaded", None)]
     assert other.load(stages=["warehouse_table"]).outcomes() == {"warehouse_table": "unchanged"}
@@ -188,7 +188,7 @@ def test_a_month_in_a_store_is_loaded_exactly(
     file = month_of("v1", **COLUMNS)
     loaded_from, stored = load(in_store, file)
     is_streamed = warehouse.backend in ("postgresql", "sql")
-    expected = f"{stored.file.uri()}, through this machine" if is_streamed else THIS_MACHINE
+    expected = f"{stored.file.store_uri()}, through this machine" if is_streamed else THIS_MACHINE
     assert loaded_from == expected
     assert_same_rows(warehouse, file.path, "2024-01")
     ((_, version, rows, state, _),) = warehouse.ledger(TABLE)
@@ -287,13 +287,13 @@ def test_a_copied_or_damaged_file_is_compared_here_by_its_bytes(
 ) -> None:
     file = month_of("v1")
     _, stored = load(in_store, file)
-    key = str(stored.file.uri()).removeprefix(f"s3://{bucket}/")
+    key = str(stored.file.store_uri()).removeprefix(f"s3://{bucket}/")
     content = file.path.read_bytes()
     # Parts have another ETag, as a copied bucket has.
     s3.client().upload_fileobj(
         BytesIO(content), bucket, key, Config=TransferConfig(multipart_threshold=1)
     )
-    assert stored.file.uri() is None
+    assert stored.file.store_uri() is None
     settings = in_store.settings()
     loaded = open_warehouse(settings.database)
 

@@ -49,9 +49,12 @@ class ReplacedFiles(Source):
     def newest_manifests(
         self, months: Iterable[BillingMonth]
     ) -> dict[BillingMonth, ManifestOrError]:
-        """Return a manifest of each month's folder, by one LIST for each month, in parallel.
+        """Return the manifest of each month's folder, or an error as its value.
 
-        Raises the store's error if it fails for all months that exist.
+        The error is ManifestMissing if the folder is missing or empty, ManifestInvalid if the month
+        has two folders, or the store's. Lists the folders first, then the files of each in
+        parallel. Raises the store's error if it fails for the folders, or for the files of every
+        month that has a folder.
         """
         months, folders = list(months), month_folders(self._store, self._root)
         with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
@@ -97,13 +100,13 @@ class ReplacedFiles(Source):
         )
 
     def _missing_message(self, folders: Mapping[BillingMonth, object]) -> str:
-        found = excerpts([str(month) for month in sorted(folders)], _MAX_NAMES_SHOWN)
-        other = excerpts(sorted(self._store.folders(self._root)), _MAX_NAMES_SHOWN)
+        month_names = excerpts([str(month) for month in sorted(folders)], _MAX_NAMES_SHOWN)
+        folder_names = excerpts(sorted(self._store.folders(self._root)), _MAX_NAMES_SHOWN)
         return (
-            f"{self._store.location(self._root)} has files of {found}"
-            if found
+            f"{self._store.location(self._root)} has files of {month_names}"
+            if month_names
             else f"{self._store.location(self._root)} has no folder of a month ({EXAMPLES}), but "
-            f"{other or 'nothing'}; check source of {self._export.name}"
+            f"{folder_names or 'nothing'}; check source of {self._export.name}"
         )
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
@@ -124,9 +127,10 @@ class ReplacedFiles(Source):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the files; return the bytes downloaded.
+        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
 
-        Raises FileInvalid if a file is damaged, or the provider has changed the folder meanwhile.
+        Raises FileInvalid if a file is damaged, or if the vendor has changed the folder meanwhile,
+        and the store's errors.
         """
         size = folder.fetch(self._store, available.files, force=force)
         self._require_version(manifest, newest_files(self._store, manifest.source.key))
@@ -136,6 +140,6 @@ class ReplacedFiles(Source):
         month = BillingMonth.parse(manifest.month)
         if not files or self._manifest(month, manifest.source.key, files).id != manifest.id:
             raise FileInvalid(
-                f"{manifest.source.location} has changed since {month} was listed: the provider is "
+                f"{manifest.source.location} has changed since {month} was listed: the vendor is "
                 "writing the next version; run the month again"
             )

@@ -187,7 +187,7 @@ class SnowflakeDialect(Dialect):
         definitions = ", ".join(self.column_definitions(file.data_types))
         self.query(f"CREATE TEMPORARY TABLE {temporary} ({definitions})")
         external_stage = self._settings.stage
-        if file.file.is_shared and external_stage and not file.file.uri():
+        if file.file.is_shared and external_stage and not file.file.store_uri():
             external_stage = None
         if external_stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
