@@ -258,6 +258,7 @@ def test_the_backend_and_its_settings_are_options_before_or_after_the_command(
         "database.bigquery.dataset": "a",
         "database.bigquery.project_id": "acme",
         "database.bigquery.location": "US",
+        "database.bigquery.load_from_lake": True,
     }
 
 

@@ -253,7 +253,7 @@ def test_a_public_container_is_read_anonymously(
         (
             CONTOSO,
             {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName=fabrikam;AccountKey={KEY}"},
-            "AZURE_STORAGE_CONNECTION_STRING is of another account, fabrikam: unset it and use",
+            "AZURE_STORAGE_CONNECTION_STRING is for another account, fabrikam: unset it and use",
         ),
     ],
 )
