@@ -42,7 +42,7 @@ def instance_lock(home: Path) -> Iterator[None]:
     """Hold the lock of DAGSTER_HOME, which is `home`, during the block.
 
     It guards the creation and removal of files there. Waits without limit while another process
-    holds it. Creates the folder if it is missing.
+    holds it; the block must not take it again. Creates the folder if it is missing.
     """
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / ".finops.lock"):
@@ -54,8 +54,8 @@ def run_lock(home: Path, run_id: str) -> Iterator[None]:
     """Hold the run's lock during the block; do nothing if this process holds it already.
 
     Writes the run's note with the process id. Lock file and note are removed at the end of the
-    block. If the block raises they stay, and `is_lost` is then true. Takes the instance lock for
-    both changes.
+    block. If the block raises they stay, and `is_lost` is then true. Both changes take the instance
+    lock, which the caller must not hold.
     """
     if run_id in _own_locks:
         yield

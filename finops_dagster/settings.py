@@ -128,6 +128,7 @@ class MetricsSettings(SettingsTable):
 class UpkeepSettings(SettingsTable):
     """The schedule `state_upkeep`: whether it is on at first, and after how long it deletes.
 
+    Backups are deleted after `backup_days`, and what no month needs after `cleanup_days`.
     `backup_dir` is a folder or the address of a store, which `storage.lake` says how to reach; by
     default the folder `backups` of the lake.
     """
@@ -360,8 +361,9 @@ def settings_with_exports(
 ) -> Settings:
     """Return settings with these exports, instead of those of the file. Raises SettingsError.
 
-    `tables`, such as `storage`, override those of the environment and of the file at `path`; None
-    overrides nothing. Without a path no file is read, and messages name `location` instead of it.
+    `tables`, such as `storage`, override those of the environment and of the file at `path`, key by
+    key; None overrides nothing. Without a path no file is read, but the environment is, and
+    messages name `location` instead of the file.
     """
     overrides = {name: table for name, table in tables.items() if table is not None}
     file = None if path is None else settings_file(path)

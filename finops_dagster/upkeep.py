@@ -92,7 +92,10 @@ def keep_up(settings: Settings, history: History) -> "tuple[ObjectInfo, Changes]
 
 
 def open_backups(settings: Settings) -> tuple[WritableStore, str]:
-    """Return the store of the backups and their folder in it; nothing is connected to."""
+    """Return the store of the backups and their folder in it; nothing is connected to.
+
+    Raises StoreError if the client package of the store or its credentials are missing.
+    """
     chosen = settings.upkeep.backup_dir
     address = settings.storage.parquet_dir if chosen is None else chosen
     if isinstance(address, Path):

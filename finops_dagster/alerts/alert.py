@@ -30,7 +30,10 @@ class Alert:
 
     @classmethod
     def of(cls, key: str, title: str, lines: Sequence[str], command: str) -> Self:
-        """Return an alert with every text escaped and shortened."""
+        """Return an alert whose title and lines are escaped, and cut to about 1,000 characters.
+
+        `key` and `command` stay as they are.
+        """
         return cls(key, shortened(title), tuple(map(shortened, lines)), command)
 
     @property
@@ -40,7 +43,7 @@ class Alert:
 
     @property
     def digest(self) -> str:
-        """A hash of the key, by which a receiver recognises an alert that is sent again."""
+        """A hash of the key in 32 hexadecimal digits; the same if the alert is sent again."""
         return hashlib.sha256(self.key.encode()).hexdigest()[:32]
 
 
@@ -71,9 +74,10 @@ def month_failed(
 
 
 def exceeds(restatement: Restatement, percent: float, amount: float) -> bool:
-    """Return whether the cost in any currency changed by at least both thresholds.
+    """Return whether the cost in a currency rose or fell by at least both thresholds.
 
-    `percent` is of the cost before, and `amount` in units of the currency.
+    `percent` is of the cost before, without its sign, and `amount` is in units of the currency. A
+    cost that did not change never counts, even if the thresholds are 0.
     """
     return any(
         abs(total.added_cost)
@@ -84,7 +88,11 @@ def exceeds(restatement: Restatement, percent: float, amount: float) -> bool:
 
 
 def month_restated(export: str, month: str, restatement: Restatement, key: str) -> Alert:
-    """Return the alert of a restatement: costs in each currency, and the largest changes."""
+    """Return the alert of a restatement that changed a cost.
+
+    It has the costs of each currency that changed, and the three largest changes by service and
+    account. The title names no change if there is none: call `exceeds` first.
+    """
     totals = [total for total in restatement.totals if total.added_cost]
     changes = [f"{_added(total)}{_percent(total)}" for total in totals]
     reasons = [
@@ -115,8 +123,8 @@ def export_silent(
 ) -> Alert:
     """Return the alert of an export of which the vendor has written no version for `days` days.
 
-    `newest` is the time of its newest version; None if no version was found. Up to `silent_days`
-    are normal by the settings.
+    `newest` is the time of its newest version in UTC. If no version was found, it is None, and
+    `days` are those since the sensor first ran. Up to `silent_days` are normal by the settings.
     """
     version = f"Its newest version is of {_time(newest)}" if newest else "No version was found"
     return Alert.of(

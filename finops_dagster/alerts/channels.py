@@ -18,14 +18,17 @@ class Channel(Protocol):
     def send(self, alert: Alert) -> str:
         """Send an alert, and return a line that says how it was received.
 
-        Raises SendFailed, whose message is a line without secrets. Takes at most about ten seconds
-        if there is no answer.
+        Raises SendFailed if it was not sent; its message is a line without secrets. Waits at most
+        ten seconds for each answer; an e-mail needs several answers, so it may take longer.
         """
         ...
 
 
 def channels_of(settings: AlertSettings) -> Mapping[str, Channel]:
-    """Return the channels by their names in the settings, without reading secrets or connecting."""
+    """Return the channels that are set, by name: `webhook`, `smtp`, `command`.
+
+    Reads no secrets, and does not connect.
+    """
     channels: dict[str, Channel] = {}
     if settings.webhook_env:
         channels["webhook"] = Webhook(settings.webhook_env, settings.webhook_form)

@@ -15,7 +15,8 @@ from finops_dagster.alerts.send import SECONDS, SendFailed
 class Command:
     """A channel that runs a program, without a shell; `arguments` begin with its name.
 
-    The program gets the environment without the variables `secrets`, those of other channels.
+    The program gets the environment without the variables named in `secrets`, which have the
+    secrets of other channels.
     """
 
     arguments: Sequence[str]
@@ -24,7 +25,8 @@ class Command:
     def send(self, alert: Alert) -> str:
         """Run the program with the alert's text on its standard input; see `Channel`.
 
-        Its output is discarded.
+        Its output is discarded. Raises SendFailed if it cannot be started, ends with another exit
+        code than 0, or runs longer than ten seconds; then it is killed.
         """
         program = self.arguments[0]
         environment = {k: value for k, value in os.environ.items() if k not in self.secrets}

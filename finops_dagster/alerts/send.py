@@ -15,7 +15,10 @@ class SendFailed(Exception):
 
 
 def read_secret(variable: str) -> str:
-    """Return the secret in an environment variable. Raises SendFailed if it is not set."""
+    """Return the secret in an environment variable, without blanks at its ends.
+
+    Raises SendFailed if the variable is missing or blank.
+    """
     value = os.environ.get(variable, "").strip()
     if not value:
         raise SendFailed(f"the environment variable {variable} is not set; set it for this process")
@@ -23,7 +26,10 @@ def read_secret(variable: str) -> str:
 
 
 def network_problem(error: BaseException) -> str:
-    """Return why a connection failed, in a text without its address and its secrets."""
+    """Return in a few words why a connection failed, without the URL and its secrets.
+
+    If the certificate is for another host, the words name the host.
+    """
     if isinstance(error, TimeoutError):
         return f"no answer within {SECONDS} s"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -21,7 +21,11 @@ class MailServer:
     settings: SmtpSettings
 
     def send(self, alert: Alert) -> str:
-        """Send an alert; see `Channel`. It counts as sent if the server accepts any receiver."""
+        """Send an alert; see `Channel`.
+
+        It counts as sent if the server accepts one of the receivers; the line that is returned
+        names those that the server refused.
+        """
         settings = self.settings
         password = read_secret(settings.password_env) if settings.password_env else ""
         place = f"{settings.host}:{settings.port}"
@@ -48,7 +52,7 @@ class MailServer:
                 "ASCII need; check alerts.smtp.security, from and to"
             )
         except smtplib.SMTPResponseException as error:
-            problem = f"{place} answered {error.smtp_code}"
+            problem = f"{place} answered {error.smtp_code}; see the log of the mail server"
         except smtplib.SMTPException:
             problem = f"{place} is silent or hangs up; check alerts.smtp.security and port"
         except OSError as error:

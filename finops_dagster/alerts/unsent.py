@@ -1,4 +1,4 @@
-"""Sends alerts through the channels, and keeps those that a channel did not take."""
+"""Sends alerts through the channels, and returns those to send again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ _MOST_UNSENT = 100
 
 @dataclass
 class Unsent:
-    """An alert, and the names of the channels that have not taken it. Stored as JSON."""
+    """An alert, and the names of the channels through which it was not sent yet.
+
+    `tries` is the number of calls of `send` in which a channel failed to send it. Stored as JSON,
+    so the names of the fields must not change.
+    """
 
     alert: Alert
     pending_channels: list[str]
@@ -33,9 +37,9 @@ class Unsent:
 
 
 def drop_old(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
-    """Return the alerts without those to give up, and a line for each of these.
+    """Return the alerts that may be sent again, and a line for each alert that is given up.
 
-    At most 100 are kept, the last ones of `unsent`, and none with 288 tries or more.
+    Only the last 100 of `unsent` may be sent again, and none that has 288 tries or more.
     """
     newest = unsent[-_MOST_UNSENT:]
     dropped = [f"not sent, as too many wait: {u.alert.title}" for u in unsent[:-_MOST_UNSENT]]
@@ -52,9 +56,12 @@ def send(
 ) -> tuple[list[Unsent], list[str]]:
     """Send alerts; return those that are still unsent, and a line for each channel that failed.
 
-    After a failure, a channel gets no further alert in this call. No send begins after `end`, a
-    time of `time.monotonic`. Pending channels that are not in `channels` are removed. Alerts with
-    fewer tries are sent first, so that one that is always refused does not delay the others.
+    The unsent ones are in the order of `unsent`, and the lines have no secrets. After a failure, a
+    channel gets no further alert in this call. No send begins after `end`, a time of
+    `time.monotonic`, and each is waited for up to 15 seconds. A send that takes longer has failed,
+    but goes on in its thread, so its alert may arrive twice. Pending channels that are not in
+    `channels` are removed. Alerts with fewer tries are sent first, so that one that is always
+    refused does not delay the others.
     """
     problems: dict[str, str] = {}
     waiting: dict[int, Unsent] = {}

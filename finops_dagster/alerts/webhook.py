@@ -33,7 +33,11 @@ class Webhook:
     form: Literal["slack", "teams"]
 
     def send(self, alert: Alert) -> str:
-        """Post an alert; see `Channel`."""
+        """Post an alert; see `Channel`.
+
+        Raises SendFailed also if the URL is not https://, unless the server is this machine.
+        Redirects are refused.
+        """
         document = {"slack": slack_document, "teams": teams_document}[self.form](alert)
         body, headers = json.dumps(document).encode(), {"Content-Type": "application/json"}
         url = self._url()
@@ -50,7 +54,7 @@ class Webhook:
         except OSError as error:
             problem = network_problem(error)
         except (HTTPException, ValueError):
-            problem = "the server's answer is not HTTP, or the URL is none"
+            problem = "the server's answer is not HTTP, or the URL is none; check the URL"
         raise SendFailed(f"{problem} (the URL is in {self.url_env})")
 
     def _url(self) -> str:
@@ -67,7 +71,10 @@ class Webhook:
         except ValueError:
             pass
         if not is_usable:
-            raise SendFailed(f"the environment variable {self.url_env} has no https:// URL")
+            raise SendFailed(
+                f"the environment variable {self.url_env} has no https:// URL; set it to the "
+                "webhook's URL"
+            )
         return url
 
 

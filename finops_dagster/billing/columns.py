@@ -44,8 +44,9 @@ class SqlType(StrEnum):
 def merged_type(table_type: str, month_type: str) -> str | None:
     """Return the type that a column of a warehouse's table needs to hold a month's column as well.
 
-    None if no type can hold both. A text column takes every type. A column of times or text maps
-    becomes text, unless the month has numbers. A column of numbers takes no other type.
+    Both are DuckDB's types, as in `SqlType`. Equal types stay, and a text column takes every type.
+    Times, text and text maps together become text. None for any other pair, such as a column of
+    numbers and a month with text.
     """
     if table_type in (month_type, SqlType.TEXT):
         return table_type
@@ -86,10 +87,10 @@ def name_columns(
     for ever. Most others get their preferred name. Customers choose tag keys freely, and several
     can prefer one name (`user:team`, `user:Team`, `user_team`): the header that has the name
     already keeps it, or else the header that needs the fewest changes gets it. Every other header
-    gets a suffix, a short hash of its exact spelling, which depends on no order. Headers that the
-    vendor chose differ in case only by accident (`SavingsPlanARN`, `SavingsPlanArn`): they share a
-    column, unless one file has both. Names that differ in case alone are one name, as in DuckDB and
-    in most warehouses.
+    gets a suffix, a short hash of its exact spelling, which depends on no order. So does a header
+    that prefers an empty name, or one of `ADDED_COLUMNS`. Headers that the vendor chose differ in
+    case only by accident (`SavingsPlanARN`, `SavingsPlanArn`): they share a column, unless one file
+    has both. Names that differ in case alone are one name, as in DuckDB and in most warehouses.
     """
     headers = list(headers)
     known_names = {**known_names, **_names_by_alias(headers, known_names, naming)}
@@ -124,6 +125,7 @@ def case_distance(left: str, right: str) -> int:
     """Return in how many letters and digits two spellings of a name differ, position by position.
 
     Characters such as `_` and `/` are skipped: `SavingsPlanArn` and `savings_plan_arn` differ in 3.
+    The extra characters of a longer name are not counted.
     """
     left_letters, right_letters = (re.sub(r"[^A-Za-z0-9]", "", text) for text in (left, right))
     return sum(a != b for a, b in zip(left_letters, right_letters, strict=False))
@@ -153,7 +155,8 @@ def _distance_from_flat(header: str) -> tuple[int, str]:
 def name_within(max_bytes: int, name: str) -> str:
     """Return the name in at most `max_bytes` bytes of UTF-8; a longer one ends in a hash.
 
-    The hash is of the whole name and has 64 bits, so that two names do not become one.
+    `max_bytes` is at least 17. The hash is of the full name and has 64 bits, so that two names do
+    not become one.
     """
     encoded = name.encode()
     if len(encoded) <= max_bytes:
@@ -171,12 +174,18 @@ def _hashed_name(header: str, name: str, used: Collection[str]) -> str:
 
 
 def quoted(name: str) -> Sql:
-    """Return a name as an SQL identifier."""
+    """Return a name as an SQL identifier in double quotes, as DuckDB reads it.
+
+    Other warehouses may quote in another way: use their dialect's `quoted`.
+    """
     return Sql('"' + name.replace('"', '""') + '"')
 
 
 def literal(text: str) -> Sql:
-    """Return a text as an SQL literal, for statements that take no bound parameter."""
+    """Return a text as an SQL literal, for statements that take no bound parameter.
+
+    It is for DuckDB, where a backslash is a plain character; in some warehouses it is an escape.
+    """
     return Sql("'" + text.replace("'", "''") + "'")
 
 

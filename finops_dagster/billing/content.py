@@ -51,7 +51,10 @@ class Content:
 
     @classmethod
     def of_rows(cls, rows: Iterable[dict[str, Any]] | None) -> Content | None:
-        """Return the content of rows that `rows` returned; None for None, as of old releases."""
+        """Return the content of rows that `rows` returned.
+
+        None if `rows` is None, as in records of old releases.
+        """
         return None if rows is None else cls.of(map(FileContent.of_row, rows))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -80,7 +83,10 @@ class Content:
 
     @property
     def digest(self) -> str:
-        """The first eight hex digits of a hash of `checksums`, which must be known."""
+        """The first eight hex digits of a hash of `checksums`.
+
+        If `checksums` is None, the digest means nothing: it is then the same for every content.
+        """
         return hashlib.sha256(repr(self.checksums).encode()).hexdigest()[:8]
 
 

@@ -33,9 +33,10 @@ _MESSAGES = {
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """Return a message of one line for an error of the disk; None for any other error.
+    """Return a message of one line if an error is about the disk: what is wrong, and what to do.
 
-    Such are an OSError and DuckDB's IOException: no space, no permission, a missing file.
+    Such are an OSError and DuckDB's IOException: no space, no permission, a missing file. None for
+    every other error, also for an OSError with another cause, such as the network.
     """
     path: object
     code: int | None
@@ -59,10 +60,11 @@ def disk_problem(error: BaseException) -> str | None:
 
 
 def check_writable(folder: Path, file: Path | None = None) -> str:
-    """Check that a file can be created in the folder, and that `file` can be written.
+    """Check that a file can be created in the folder, and that `file` can be written if it exists.
 
-    A folder that does not exist is checked by its nearest existing parent. Nothing is changed.
-    Returns the folder's path, for a message. Raises BillError.
+    A folder that does not exist is checked by its nearest existing parent, and is not created.
+    Returns a text for a message: the folder's path, with a note if the folder does not exist yet.
+    Raises BillError.
     """
     existing = folder
     try:

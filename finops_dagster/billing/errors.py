@@ -73,7 +73,10 @@ def shortened(text: str) -> str:
 
 
 def excerpt(value: object) -> str:
-    """Return an untrusted value for a message: a text in quotes, escaped, cut to 160 characters."""
+    """Return an untrusted value for a message: a text in quotes, escaped, cut to 160 characters.
+
+    A longer text loses its middle. Any other value is shown as by `repr`, and shortened too.
+    """
     return _SHORT_REPR.repr(value)
 
 

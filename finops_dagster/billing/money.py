@@ -34,7 +34,8 @@ class Totals:
     def difference(self, other: Totals) -> tuple[str, str] | None:
         """Return the first difference as two texts, of these totals and the others; None if equal.
 
-        `sums` and `costs` are compared where both sides have them.
+        `sums` and `costs` are compared where both sides have them. A column or currency that one
+        side lacks counts as 0.
         """
         if (self.rows, self.cost) != (other.rows, other.cost):
             return str(self), str(other)

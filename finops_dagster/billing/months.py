@@ -30,7 +30,7 @@ class BillingMonth:
 
     @classmethod
     def of(cls, day: date) -> BillingMonth:
-        """Return the month of a day."""
+        """Return the month of a day. A time is not converted: pass one in UTC."""
         return cls(day.year, day.month)
 
     @classmethod

@@ -81,7 +81,11 @@ class Restatement:
 
     @property
     def totals(self) -> tuple[CostChange, ...]:
-        """The month's cost and rows in both versions, by currency; their service is `OTHER`."""
+        """The month's cost and rows in both versions, one sum for each currency.
+
+        They are sorted by currency. Service and account are `OTHER`, though the listed ones are in
+        the sums.
+        """
         return summed_changes(self.changes)
 
 

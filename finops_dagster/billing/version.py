@@ -44,7 +44,8 @@ class Version:
     def is_unchanged(self, available: Content) -> bool:
         """Return whether the files in the store have this version's names, sizes and ETags.
 
-        A record without content is compared by the number of its files and their bytes in all.
+        False does not prove a change: a copy of the bucket has other ETags for the same bytes. A
+        record without content is compared by the number of its files and their bytes in all.
         """
         if self.content is None:
             return self._has_same_size(available)

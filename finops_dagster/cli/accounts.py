@@ -40,7 +40,7 @@ def list_accounts(context: typer.Context, json: Json = False) -> None:
     """List the accounts of the bill, with their names.
 
     First come the problems: accounts that are not in the accounts file, and lines of the file that
-    no charge matches. The cost is the billed cost of the last month.
+    no charge matches. The cost is the billed cost of the newest month that has charges.
 
     $ finops accounts list
     """

@@ -29,10 +29,10 @@ def available_months(
 ) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, ManifestOrError]]]:
     """Yield each selected export with its source and its newest manifests by month.
 
-    If a manifest is damaged or refused, the month has the error instead. An export is left out as a
-    whole if its store fails for any of the months, or if it has no manifest in them; `on_problem`
-    gets a line about it. Raises BillError if no export is selected. Sends requests to the vendors'
-    stores.
+    A month without a manifest is left out; one whose manifest is damaged or refused has the error
+    instead. An export is left out, and `on_problem` gets a line about it, if its store fails for
+    any of the months, or if none of them has a manifest or is selected. Raises BillError if no
+    export is selected. Sends requests to the vendors' stores.
     """
     stores, stored = ObjectStores(), StoredMonths(settings)
     for export in selection.exports(settings):
@@ -56,8 +56,8 @@ def available_manifests(
 ) -> dict[BillingMonth, ManifestOrError]:
     """Return the newest manifest of each month that has one; its error if it cannot be read.
 
-    `months` must not be empty. Raises StoreError or StoreUnavailable if the store fails for any of
-    them, and ManifestMissing if none has a manifest.
+    Months without a manifest are left out. `months` must not be empty. Raises StoreError or
+    StoreUnavailable if the store fails for any of them, and ManifestMissing if none has a manifest.
     """
     manifests = source.newest_manifests(months)
     problems = [
@@ -120,7 +120,7 @@ def discovery_rows(
 
 
 def _delivery(delivery: Delivery | None) -> Row:
-    """Return what Azure says of its run; an empty row for vendors such as AWS."""
+    """Return the delivery's fields; none for a vendor that does not deliver months in runs."""
     if delivery is None:
         return {}
     return vars(delivery)
@@ -138,10 +138,12 @@ def _loaded(month: StoredMonth, manifest: Manifest) -> str:
 
 
 def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
-    """Yield a row for each month with the stages that a run would execute now; runs nothing.
+    """Yield a row for each month that says which stages would have work to do; run nothing.
 
-    They are known from the versions, and from the manifest's time and size; the vendor's files are
-    not compared. Months are left out as by `discovery_rows`.
+    `would_run` is text: names of stages, or `nothing: unchanged`. It is found from the versions,
+    and from the manifest's time and size; the vendor's files are not listed or compared. A month
+    whose manifest cannot be read is left out, and so is an export as by `available_months`;
+    `on_problem` gets a line about each.
     """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
@@ -169,11 +171,12 @@ def _is_rewritten(manifest: Manifest, stored: Manifest) -> bool:
 
 
 def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> list[Row]:
-    """Return those of the rows, which `month_rows` made, that are stale.
+    """Return the rows of `month_rows` whose months are stale.
 
-    A month is stale if its last stage does not have the vendor's newest version. The newest
-    manifests of all months are read from the vendors; `on_problem` gets a line for each that cannot
-    be read. Such months, and those that the vendor does not have, are left out.
+    A month is stale if the last stage of its bill (the warehouse, or else the lake) does not have
+    the vendor's newest version, also if the warehouse does not answer. The newest manifests of all
+    exports are read from the vendors; `on_problem` gets a line for each that cannot be read. Such
+    months, and those that the vendor does not have, are left out. Raises BillError without exports.
     """
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}

@@ -31,7 +31,10 @@ class Changes:
     stages: list[StageChange] = field(default_factory=list)
 
     def add(self, line: str, stage: StageChange | None = None) -> None:
-        """Add a line that says what was changed, and the change of a stage, if it is one."""
+        """Add a line that says what was changed.
+
+        `stage` is the same change for Dagster's event log; None if no stage was changed.
+        """
         self.lines.append(line)
         if stage is not None:
             self.stages.append(stage)
@@ -62,7 +65,7 @@ def log_changes(command: str) -> Iterator[Changes]:
 
 
 def logged_changes() -> list[Row]:
-    """Return a row for each logged command, newest first; none if nothing was logged."""
+    """Return a row for each logged command, newest first: `at`, user, host, command, changes."""
     file = dagster_home() / _FILE
     if not file.is_file():
         return []

@@ -33,11 +33,11 @@ Deletion = tuple[Row, StageChange | None]
 def clean(
     settings: Settings, history: History, *, older_than: timedelta, dry_run: bool
 ) -> Iterator[Deletion]:
-    """Delete staged files, runs and load records that no month needs; yield each.
+    """Delete staged files, runs and superseded loads that no month needs; yield each.
 
-    Only those older than `older_than` are deleted, and only as the caller iterates. A dry run
-    yields the same and deletes nothing. Also deletes files of a lake in a store that no month has
-    any more, once they are a day old.
+    Only those older than `older_than` are deleted, and only as the caller iterates. Replaced files
+    of a lake in a store are deleted once they are a day old, whatever `older_than` is. A dry run
+    yields the same and deletes nothing. A missing DuckDB file may be created, empty.
     """
     cutoff = datetime.now(UTC) - older_than
     stored = StoredMonths(settings)
@@ -92,7 +92,7 @@ def _delete_replaced(
     lake: Lake, export: str, registered: Collection[str], *, dry_run: bool
 ) -> Iterator[Row]:
     """Delete files of a lake that no month and no catalog has any more; yield a row for each."""
-    # A run may have uploaded a file that it has not made the month's yet.
+    # A run may have uploaded a file that the month's pointer does not name yet.
     for info in lake.unneeded_objects(export, datetime.now(UTC) - _LONGEST_RUN):
         if lake_url(info.location) in registered:
             continue
@@ -107,8 +107,9 @@ def clean_after_lost_runs(
 ) -> Iterator[Deletion]:
     """Mark lost runs as failed, delete unfinished files, and yield each.
 
-    All of it happens as the caller iterates. A dry run changes nothing; it may also yield lost runs
-    that Dagster shows as ended already. Files of an export with a run in progress are skipped.
+    All of it happens as the caller iterates. Only lost runs of this machine are found. A dry run
+    changes nothing; it may also yield lost runs that Dagster shows as ended already. Files of an
+    export with a run in progress are skipped.
     """
     if dry_run or history.instance is None:
         lost = lost_runs(dagster_home())

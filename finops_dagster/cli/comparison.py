@@ -21,10 +21,11 @@ from finops_dagster.tables.database import DuckDB
 
 
 def compare(settings: Settings, exports: tuple[str, str], month: BillingMonth) -> Sequence[Group]:
-    """Return the groups of charges of two exports in a month, the largest differences first.
+    """Return the costs of two exports in a month by group, the largest differences first.
 
-    A group has the costs in both exports; groups that do not differ are among them. Raises
-    BillError if an export has no charges of the month, or if they cannot be read.
+    A group is an account, service, category and currency, with rows and costs in each export;
+    groups that do not differ are among them. Raises BillError if there is no such export, or if its
+    charges of the month are missing or cannot be read.
     """
     first, second = (parquet_relation(_path(settings, export, month)) for export in exports)
     with DuckDB.of(settings.database.duckdb).scratch() as connection:
@@ -53,7 +54,7 @@ def headings(exports: tuple[str, str]) -> Headings:
 
 
 def as_row(group: Group) -> Row:
-    """Return a group as a row to print."""
+    """Return a group as a row; the keys of the two exports end in `_1` and `_2`."""
     amounts = {"billed": group.billed, "effective": group.effective}
     return {
         "account": group.account,

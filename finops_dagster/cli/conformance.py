@@ -34,10 +34,12 @@ Broken = tuple[str, BillingMonth, BrokenRule]
 
 
 def check(settings: Settings, selection: Selection) -> tuple[list[Broken], list[str]]:
-    """Return the broken rules, by export and month, and lines that say what was checked.
+    """Return the rules that charges break, and lines that say what was checked.
 
-    Raises BillError if there is no file of charges, or one that cannot be read. On a terminal,
-    standard error shows the month that is being read.
+    The rules are in the order of exports in the settings, and then newest month first; disputed
+    rules are among them. Months without a file of charges are skipped. Raises BillError if all are,
+    if a file cannot be read, or if no export is selected. On a terminal, standard error shows the
+    month that is being read.
     """
     lake = focus_lake(settings.storage.open_lake())
     specification = Specification.load(FOCUS_VERSION)

@@ -30,11 +30,11 @@ _COLUMNS_SHOWN = 5
 
 
 def deep_differences(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> Differences:
-    """Yield a line for each difference in a byte of the staged files or in a cell of other copies.
+    """Yield what differs in the bytes of staged files, or in the cells of the other copies.
 
-    Each line comes with the command that repairs it, as those of `differences` do.
-    `logged` are the versions in the event log. What cannot be compared is counted in `coverage`.
-    Raises the errors of `differences`.
+    These are differences that `differences` does not find; call it too. `logged` are the versions
+    in the event log. Cells are compared only if table and Parquet file have the same version; what
+    is not compared is counted in `coverage.skipped`. Raises the errors of `differences`.
     """
     yield from _bill_differences(month, logged, coverage)
     yield from _charges_differences(month)
@@ -150,7 +150,7 @@ class _Copy:
     def differing_columns(self, other: _Copy) -> list[str]:
         """Return the columns that differ, by the first kind of digest that both copies have.
 
-        The list is empty if one of the copies cannot be read.
+        Empty also if they have no kind in common, as if one of them cannot be read.
         """
         for digest in self.digests:
             for other_digest in other.digests:

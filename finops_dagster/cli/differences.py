@@ -29,7 +29,7 @@ _CHECKED_DEEP = (
 
 
 class Repair(Enum):
-    """The command that repairs a month, from the one that does the least to the most."""
+    """The command that repairs a month, in order from the least work to the most."""
 
     RUN = "finops {vendor} run-pipeline {only}"
     """Runs only the stages that differ from the stage before them."""
@@ -42,7 +42,11 @@ class Repair(Enum):
 
     @classmethod
     def of(cls, repairs: Collection[Repair]) -> Repair:
-        """Return the one repair for a month that needs all of these, which are at least one."""
+        """Return the one repair that does what all of these do; `repairs` must not be empty.
+
+        It is the one with the most work; for RUN and FETCH, neither of which includes the other, it
+        is REPROCESS.
+        """
         if {cls.RUN, cls.FETCH} <= set(repairs):
             return cls.REPROCESS
         return max(repairs, key=list(cls).index)
@@ -56,7 +60,7 @@ LoggedVersions = dict[str, str | None]
 
 @dataclass
 class Coverage:
-    """What a verification checked and what it skipped, which `verify` counts as it goes."""
+    """What `verify` checked and what it skipped; it adds to the counts month by month."""
 
     is_deep: bool = False
     warehouse: str | None = None
@@ -65,12 +69,12 @@ class Coverage:
     without_data: Counter[str] = field(default_factory=Counter)
     """The number of months without any record, by export."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """The number of months by what was not checked in them."""
+    """The number of months for each part that was not checked, by its description."""
     has_charges: bool = False
     """Whether an export has charges of FOCUS, which are checked too."""
 
     def lines(self) -> Iterator[str]:
-        """Yield lines to print: what was checked, what was not, and months without data."""
+        """Yield lines that say what was checked, what was not, and which months have no data."""
         checked = _CHECKED_DEEP if self.is_deep else _CHECKED
         if self.has_charges:
             checked += f", {'every column' if self.is_deep else 'rows and costs'} of charges"
@@ -89,11 +93,12 @@ class Coverage:
 
 
 def differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
-    """Yield what differs in version, rows or cost; the cells are not read.
+    """Yield what differs in version, rows or cost; the cells are not compared.
 
-    The event log, the ledger, the table, the Parquet file, the warehouse and the charges are
-    compared. `logged` are the versions in the event log. A missing DuckDB file is created, empty.
-    Raises LedgerDamaged, BillError for a file that cannot be read, and WarehouseUnavailable.
+    The event log, the ledger, the billing table, the Parquet file, the warehouse and the charges
+    are compared. If the table does not have the totals of the ledger, only that is yielded.
+    `logged` are the versions in the event log. A missing DuckDB file is created, empty. Raises
+    LedgerDamaged, BillError for a file that cannot be read, and WarehouseUnavailable.
     """
     with month.connect() as connection:
         recorded = ledger.newest_load(connection, month.export.name, month.month)

@@ -32,8 +32,8 @@ _CHANGES_SHOWN = 3
 def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each month that the warehouse's ledger records as loaded.
 
-    By export, newest month first. Queries the warehouse; without one, the ledger in DuckDB is read.
-    Raises BillError and WarehouseUnavailable.
+    By export, newest month first. Without a warehouse, the ledger in DuckDB and the records of a
+    lake in a store are read instead. Raises BillError and WarehouseUnavailable.
     """
     stored, rows = StoredMonths(settings), list[Row]()
     for export in selection.exports(settings):
@@ -55,9 +55,10 @@ def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
 def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
     """Yield a row for each selected month that is stored, or whose last run did not succeed.
 
-    A row has the version of each stage, rows and cost of the Parquet file, and the status of the
-    last run in `last_run`: "success" also if none ran. `reason` says why the run failed, or why the
-    month has no charges. A missing value is None.
+    By export, newest month first. A row has the version of each stage under the stage's name, as
+    `StoredMonth.versions`, rows and cost of the Parquet file, and the status of the last run in
+    `last_run`: "success" also if none ran. `reason` says why the run failed, or why the month has
+    no charges. A missing value is None.
     """
     for month in StoredMonths(settings).months(selection):
         export, name = month.key
@@ -78,9 +79,10 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
 def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each stage of one month: its last result, and the error since then.
 
-    The selection must be one month of one export. What a stage has not recorded is None. If the
-    event log does not have the month, version and totals come from a lake in a store, if there is
-    one.
+    The selection must be one month of one export, and one of `export.months()`: ValueError is
+    raised for any other month, and BillError for an unknown export. What a stage has not recorded
+    is None. `error` may also say why the month has no charges. If the event log does not have the
+    month, version and totals come from a lake in a store, if there is one.
     """
     export, month = selection.exports(settings)[0], str(selection.start)
     no_charges = no_charges_reason(export, BillingMonth.parse(month), settings.exports)
@@ -135,8 +137,9 @@ def _stage_row(stage: str, last: Materialization | None, failure: RunFailure | N
 def restatement_fields(metadata: Mapping[str, Any]) -> Row:
     """Return the fields of a row about a restatement, from the metadata of `billing_table`.
 
-    All are None if the load replaced no version. Loads of earlier releases recorded a rounded cost,
-    no replaced version, and no largest changes.
+    They are `replaced_version`, `rows_changed`, `cost_changed` (new minus old, as exact text) and
+    `largest_changes` (up to three). All are None if the load replaced no version. Loads of earlier
+    releases recorded a rounded cost, no replaced version, and no largest changes.
     """
     # The shortest text of the float is the rounded cost that was recorded.
     cost = metadata.get("cost_changed")
@@ -177,7 +180,7 @@ def change_text(change: CostChange) -> str:
 def stages_behind(versions: StageVersions) -> str | None:
     """Return the stages that do not have the month's newest version: `parquet: v1; focus: nothing`.
 
-    Empty if all have it; None if the newest version is not known.
+    The newest is that of `newest_version`. Empty if all have it; None if it is not known.
     """
     newest = newest_version(versions)
     if newest is None:

@@ -49,15 +49,16 @@ def run_months(
 ) -> bool:
     """Run the months one by one, print a line as each ends, and return whether all succeeded.
 
-    An export that has none of the months is a failure too. `until` is the last stage to run; None
-    runs every stage. `manifest` and `staged_files` run with the stages before them; any later stage
-    runs alone, from what the stage before it stored. `force` runs unchanged months again. `as_json`
-    prints each month as one line of JSON; otherwise, what failed is printed last, on standard error
-    once more if other months came after it. Lost runs are marked as failed first. Raises BillError
-    if no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.
+    Export by export, newest month first; first the exports that complete the charges of others. An
+    export that has none of the months is a failure too. `until` is the last stage to run; None runs
+    every stage. `manifest` and `staged_files` run with the stages before them; any later stage runs
+    alone, from what the stage before it stored. `force` runs unchanged months again. `as_json`
+    prints each month as one line of JSON. Without it, all failures are printed again at the end, on
+    standard error, unless the last month failed or none ran. Lost runs are marked as failed first.
+    Raises BillError if no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.
     """
     stages = _stages(settings, selection, until)
-    # Not for months that need no run.
+    # Built for the first month that needs a run.
     definitions = cache(partial(build_definitions, settings))
     failed, last_line = list[str](), ""
     with open_instance() as instance, _Progress(is_hidden=as_json) as progress:
@@ -181,7 +182,8 @@ def _months_to_run(
 class _Progress(Progress):
     """A progress bar with the months and bytes that are done, their rate, and the time left.
 
-    The bar is shown on a terminal only. Lines are printed above it.
+    The bar is shown on a terminal only. Lines are printed above it. `month_count` and `stage_count`
+    are set before the first month starts.
     """
 
     def __init__(self, *, is_hidden: bool) -> None:
@@ -214,11 +216,11 @@ class _Progress(Progress):
         self.update(self._bar, description=description, summary=summary)
 
     def print_warning(self, text: str) -> None:
-        """Print a warning of the run to standard error."""
+        """Print a warning of the run to standard error, after the month's name."""
         print_error(f"{self._label}  {text}")
 
     def end_stage(self, stage: str, metadata: dict[str, Any]) -> None:
-        """Advance the bar by a stage, and add the bytes that were staged."""
+        """Advance the bar by a stage; add `metadata["bytes"]` if the stage is `staged_files`."""
         self._staged_bytes += metadata.get("bytes", 0) if stage == "staged_files" else 0
         self.update(self._bar, advance=1)
         self.show_message(stage)
@@ -230,7 +232,7 @@ class _Progress(Progress):
         self.show_message("")
 
     def print_line(self, line: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar, escaped and shortened."""
         # Without soft_wrap, rich would insert line ends at the width of the terminal.
         self.console.print(shortened(line), soft_wrap=True)
 

@@ -64,7 +64,7 @@ class Options:
         return context.find_object(cls) or cls()
 
     def settings(self) -> Settings:
-        """Load the settings, with what the options override. Raises SettingsError."""
+        """Load the settings file and override it by the options. Raises SettingsError."""
         from finops_dagster.settings import load_settings
 
         pairs = (text.partition("=") for text in self.database_config)
@@ -74,7 +74,8 @@ class Options:
     def settings_and_selection(cls, context: typer.Context) -> tuple[Settings, Selection]:
         """Return the settings, and the selected months, for a command of a vendor's group.
 
-        Raises SettingsError, and BillError if the last month is before the first.
+        The name of the group is the selected vendor. Raises SettingsError, and BillError if the
+        last month is before the first.
         """
         # The group of a vendor's commands has the vendor's name.
         assert context.parent is not None
@@ -117,7 +118,11 @@ class Selection:
         return chosen
 
     def months(self, export: ExportSettings) -> list[BillingMonth]:
-        """Return the selected months of an export, newest first."""
+        """Return the selected months of an export, newest first.
+
+        Only those from its `start_month` to its `end_month`, or to the current month; the list may
+        be empty. Whether the export itself is selected is not checked.
+        """
         # The newest month is the one that people wait for.
         return [
             month

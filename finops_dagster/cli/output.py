@@ -59,6 +59,7 @@ class _Column:
 
     @classmethod
     def of(cls, heading: str, values: Sequence[Any], as_text: Callable[[Any], str]) -> _Column:
+        """Return a column of values as text; numeric if all that are not None are numbers."""
         filled = [value for value in values if value is not None]
         is_numeric = bool(filled) and all(map(is_number, filled))
         # A part of a number looks like another number.
@@ -67,12 +68,12 @@ class _Column:
 
     @cached_property
     def full_width(self) -> int:
-        """The width at which no cell is folded or cut."""
+        """The width at which neither the heading nor a cell is folded or cut."""
         return max(map(cell_len, (self.heading, *self.cells)))
 
     @cached_property
     def cells_width(self) -> int:
-        """The width at which at most the heading is folded."""
+        """The width at which no cell is folded or cut; the heading may be folded."""
         return max(map(cell_len, self.cells), default=0)
 
     @cached_property
@@ -88,13 +89,13 @@ class _Column:
 
     @cached_property
     def usual_width(self) -> int:
-        """The width at which only long cells are folded or cut."""
+        """The width at which only cells of more than 40 characters are folded or cut."""
         if self.too_long is _TooLong.KEEP:
             return self.minimum_width
         return min(self.full_width, _WIDE_ENOUGH)
 
     def lines(self, cell: str, width: int) -> list[str]:
-        """Return the lines of a cell, each padded to `width`."""
+        """Return the lines of a cell, folded or cut as `too_long` says, and padded to `width`."""
         lines = [cell]
         if cell_len(cell) > width and self.too_long is _TooLong.FOLD:
             folded = Text(cell).wrap(console(), width, overflow="fold")
@@ -201,10 +202,11 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """Return a value as JSON types that no reader rounds.
+    """Return a value, or all values within it, as JSON types that no reader rounds.
 
-    Amounts, whole numbers above 2^53, NaN and infinity become text. Times become ISO 8601 with
-    their zone; a time without one is in UTC.
+    Decimals, whole numbers above 2^53, NaN and infinity become text; other floats stay. Dates and
+    times become ISO 8601 text; a datetime without a zone is in UTC. Bytes become text in DuckDB's
+    notation, and a value of any other type becomes `str(value)`.
     """
     match value:
         case dict():
@@ -249,8 +251,9 @@ def cell_text(value: Any) -> str:
 def value_text(value: Any) -> str:
     """Return a value of a row as text for people: `1,234`, `1,234.50` for an amount, `yes`.
 
-    A time is shown in UTC; one without a zone is in UTC already. None becomes empty, a float is
-    printed as it is, and text is escaped and shortened.
+    An amount is a Decimal, and is rounded to two decimals. A time is shown in UTC, to the second;
+    one without a zone is in UTC already. None becomes an empty text, a float is not rounded, and
+    text is escaped and shortened.
     """
     match value:
         case None:

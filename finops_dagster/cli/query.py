@@ -61,7 +61,7 @@ def read_sql(source: str) -> str:
 
 
 def question_rows() -> list[Row]:
-    """Return a row for each named question of docs/focus.md: its name and its text."""
+    """Return a row for each named question of docs/focus.md: `name`, and `question`, its text."""
     return [
         {"name": question.name, "question": question.text}
         for question in named_questions().values()
@@ -81,11 +81,13 @@ def question_sql(name: str) -> str:
 def run_query(
     settings: Settings, sql: str, output_format: OutputFormat, out: Path | None, as_of: date | None
 ) -> None:
-    """Run one SELECT, and print its rows, or write them to the file `out`.
+    """Run one SELECT, and print its rows, or write them to the file `out`, which is replaced.
 
-    A table has at most 200 rows; standard error says what it leaves out. Every other format has all
-    rows, exactly; only JSON keeps the result in memory, within DuckDB's limit. Raises QueryInvalid
-    if DuckDB refuses the query, and BillError for anything else that is wrong with it.
+    A table is always printed, with at most 200 rows; standard error says what it leaves out. Every
+    other format has all rows, exactly; only JSON keeps the result in memory, within DuckDB's limit.
+    `parquet` needs `out`. `as_of` reads the versions of the end of that day in UTC, None the
+    newest. Raises QueryInvalid if DuckDB refuses the query, also for a damaged file, and BillError
+    for anything other than one SELECT, a version that the lake no longer has, or a full disk.
     """
     with relations_of(settings, as_of) as (connection, names):
         try:
@@ -136,7 +138,10 @@ class _Query:
             print_error(f"only the first {_ROWS_SHOWN} rows are shown; {_ALL_OF_IT}")
 
     def print_csv(self, temp_dir: Path | None) -> None:
-        """Print the rows as CSV; DuckDB writes only to files, so they are written to one first."""
+        """Print the rows as CSV; DuckDB writes them to a file in `temp_dir` first.
+
+        None is the temporary folder of the system.
+        """
         with TemporaryDirectory(dir=temp_dir) as folder:
             file = Path(folder) / "rows.csv"
             self.write("csv", file)
@@ -145,7 +150,10 @@ class _Query:
         sys.stdout.flush()
 
     def write(self, output_format: OutputFormat, file: Path) -> int:
-        """Write the rows to a file, and return their number."""
+        """Write the rows to a file as csv, json or parquet, and return their number.
+
+        Standard error says which columns got another name, as several had the same.
+        """
         if output_format == "json":
             with file.open("w", encoding="ascii") as stream:
                 return self.write_json(stream)
@@ -166,7 +174,10 @@ class _Query:
         return rows
 
     def write_json(self, stream: IO[str]) -> int:
-        """Write the rows as an array of objects, a few at a time, and return their number."""
+        """Write the rows as an array of objects, and return their number.
+
+        Columns with the same name are renamed as by `write`.
+        """
         names = self._execute()
         keys = _unique_names(names)
         _report_renamed(names, keys)

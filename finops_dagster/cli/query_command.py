@@ -22,7 +22,7 @@ class QueryCommand(typer.core.TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments as click does; `--named` without a name gets an empty text.
 
-        Raises BadParameter for SQL that looks like an option.
+        Raises BadParameter for SQL that begins with a comment, which looks like an option.
         """
         end = args.index("--") if "--" in args else len(args)
         if any(map(_COMMENT.match, args[:end])):
@@ -40,9 +40,10 @@ class QueryCommand(typer.core.TyperCommand):
 def chosen_format(
     output_format: OutputFormat | None, out: Path | None, *, as_json: bool
 ) -> OutputFormat:
-    """Return the format that `--format`, `--out` and `--json` choose: by default a table.
+    """Return the format that `--format`, `--json` or the suffix of `--out` chooses, else a table.
 
-    Raises BadParameter where they exclude each other.
+    Raises BadParameter if they exclude each other, for parquet without `out`, and for `out` without
+    a format that can be written to a file.
     """
     if as_json:
         if output_format not in (None, "json"):

@@ -23,7 +23,7 @@ def relations_of(
     The block gets the connection and the names of the relations: a view for each export, and
     `focus` and others if a month has charges. See `open_relations`. With `as_of`, the months have
     the versions that they had at the end of that day in UTC. Raises BillError if a file cannot be
-    read, or if one of these versions is not kept.
+    read, if the lake no longer has one of these versions, and for an error of DuckDB in the block.
     """
     return open_relations(
         DuckDB.of(settings.database.duckdb),

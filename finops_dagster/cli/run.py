@@ -12,7 +12,7 @@ from finops_dagster.terminal import print_error
 
 _RUNS_ALONE = "Runs only this stage, from what the stage before it stored. Downloads nothing."
 _RUNS_SHOWN = 100
-# Each command runs the pipeline up to a stage: its name, the stage, its help.
+# Each command runs one stage, extract-billing also the stage before it: name, stage, help.
 _COMMANDS = [
     (
         "extract-manifests",
@@ -88,7 +88,8 @@ def group_help(vendor: str) -> str:
 def discover_manifests(context: typer.Context, json: Json = False) -> None:
     """List the vendor's newest version of each month.
 
-    The column "loaded" says whether DuckDB has that version.
+    The column "loaded" says whether DuckDB has that version. The exit code is 1 if the versions of
+    a month or an export cannot be read.
 
     $ finops aws discover-manifests --export acme --start-date 2026-01
     """
@@ -121,8 +122,9 @@ def run_pipeline(
 ) -> None:
     """Run every stage of each month, newest month first.
 
-    An unchanged month is verified, and not loaded again. If a month fails, the others still run;
-    the exit code is then 1. --json prints one line of JSON for each month when its run ends.
+    The exports run one after the other. An unchanged month is verified, and not loaded again. If a
+    month fails, the others still run; the exit code is then 1. --json prints one line of JSON for
+    each month when its run ends.
 
     $ finops aws run-pipeline
     $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run

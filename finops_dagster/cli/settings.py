@@ -69,10 +69,11 @@ def write_first_settings(file: Path | None) -> Path:
 
 
 def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
-    """Return the exports of every vendor below a URL or a folder, each with a name of its own.
+    """Return the exports of every vendor below a URL or a folder, each with a unique name.
 
-    `store_settings` are the fields of StoreSettings except `source`. Raises BillError if there is
-    no export, SettingsError for an invalid URL, and the store's errors.
+    A number is added to a name that an earlier export has. `store_settings` are the fields of
+    StoreSettings except `source`. Raises BillError if there is no export, SettingsError for an
+    invalid URL, and the store's errors.
     """
     if "://" not in source or source.startswith("file://"):
         source = f"file://{Path(source.removeprefix('file://')).resolve()}"
@@ -105,7 +106,8 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
 def as_row(export: FoundExport) -> Row:
     """Return an export as a row of JSON: its settings other than defaults, and `problem`.
 
-    `months` is the number of months that were found; `note` says what was guessed, if anything.
+    `months` is the number of months that were found. `note`, which says what was guessed, is left
+    out if nothing was.
     """
     table = export.settings.model_dump(mode="json", exclude_defaults=True)
     notes = {"note": export.note} if export.note else {}
@@ -113,9 +115,9 @@ def as_row(export: FoundExport) -> Row:
 
 
 def as_toml(export: FoundExport) -> str:
-    """Return the export as an [[exports]] block of a settings file, with its problem in a comment.
+    """Return the export as an [[exports]] block of a settings file, with a final line end.
 
-    The export has at least one month.
+    Its problem and its note are in comments. The export must have at least one month.
     """
     lines = [f"[[exports]]  # found: {export.months[0]} to {export.months[-1]}"]
     lines += [f"# {shortened(text)}" for text in (export.problem, export.note) if text]
@@ -142,8 +144,8 @@ def _toml(value: str | bool | list[str]) -> str:
 def origins(options: Options) -> list[Row]:
     """Return a row for each setting: its value, and where that comes from.
 
-    It comes from the command line, an environment variable, the file or the default. A setting
-    whose value is None is left out. Raises SettingsError.
+    `from` is "command line", the name of an environment variable, the path of the settings file or
+    "default". A setting whose value is None is left out. Raises SettingsError.
     """
     settings, file = options.settings(), settings_file(options.config)
     in_file = {name for name, _ in flat_settings(tomllib.loads(file.read_text()))}
@@ -191,10 +193,12 @@ _PROBLEMS = (BillError, SettingsError, StoreError, StoreUnavailable, WarehouseUn
 
 
 def check_connections(settings: Settings) -> list[Row]:
-    """Return a row for each export, folder and database that the settings name.
+    """Check each export, folder and database that the settings name; return a row for each.
 
-    `answer` says what was found; if it cannot be used, `answer` is empty and `problem` has a line.
-    Connects to the stores and the warehouse; changes nothing.
+    Also the catalog, the accounts file and the budgets, if they are set. `answer` says what was
+    found; if something cannot be used, `answer` is empty and `problem` has a line. Connects to the
+    stores and the warehouse. A small file or object that is written to test a folder or a lake is
+    deleted again; nothing else is changed.
     """
     storage = settings.storage
     checks: dict[str, Callable[[], str]] = {

@@ -224,7 +224,8 @@ def verify(
 
     Compares Dagster's event log, the load records (the ledger), the DuckDB table, the Parquet
     files, the charges of FOCUS and the warehouse. Lists every difference with the command that
-    repairs it; the exit code is then 1. Standard error says what was checked and what was not.
+    repairs it; the exit code is then 1. Standard error says what was checked and what was not. With
+    --repair, runs the repairs instead of listing the differences; the exit code is 1 if one fails.
 
     $ finops state verify
     $ finops state verify acme 2026-01 --deep
@@ -320,7 +321,7 @@ def cleanup(
 def export_state(context: typer.Context, file: StateFile, export: OptionalExport = None) -> None:
     """Write the load records and the run history to a file.
 
-    The file says which versions are loaded; it has no billing data.
+    The file says which versions are loaded; it has no billing data. An existing file is replaced.
 
     $ finops state export state.json
     $ finops state export acme.json acme
@@ -342,7 +343,7 @@ def import_state(context: typer.Context, file: StateFile) -> None:
     """Import the records of months whose data is on this machine.
 
     Copy data/ to this machine first. The records of a stage are refused, with a line that says
-    why, if its data on this machine is not of the version in the file.
+    why, if its data on this machine is not of the version in the file; the exit code is then 1.
 
     $ finops state import state.json
     """

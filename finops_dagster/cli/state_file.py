@@ -1,4 +1,4 @@
-"""The file of `finops state export`: one record after the other, so that it is never read whole.
+"""The file of `finops state export`: a sequence of records, read and written one by one.
 
 In JSON each record is a line, in YAML a document. First comes `file`, then each `export` with its
 months, each `month` with its loads and restatements, then the runs, and `end`. Files of earlier
@@ -89,9 +89,9 @@ class MonthRecord(_Record):
 class LoadRecord(_Record):
     """A load of a month, as the ledger records it.
 
-    `version` is its version id; `files` and `bytes` are numbers; `sums` are by money column, and
-    `costs` by currency. Files of earlier releases have no content, no load number, and only the
-    headline cost.
+    `version` is its version id; `files` and `bytes` are the number and size of the vendor's files;
+    `cost` is the headline cost, `sums` are by money column, and `costs` by currency. Files of
+    earlier releases have no content, no load number, and only the headline cost.
     """
 
     kind: Literal["load"] = "load"
@@ -121,7 +121,10 @@ class LoadRecord(_Record):
         return cls.model_validate({**fields, "load_number": load.number})
 
     def load(self, export: ExportSettings, number: int) -> Load:
-        """Return the load for the ledger; `number` is its load number if the record has none."""
+        """Return the load for the ledger of `export`, with that export's name and table.
+
+        `number` is its load number if the record has none.
+        """
         fields = self.model_dump(mode="json")
         return Load.of_row(
             {column: fields[name] for name, column in _LEDGER_COLUMNS.items()},
@@ -135,7 +138,7 @@ class LoadRecord(_Record):
 
 
 class RestatementRecord(_Record):
-    """A restatement of the month before it."""
+    """A restatement of the month whose record comes before it."""
 
     kind: Literal["restatement"] = "restatement"
     restatement: Restatement
@@ -166,7 +169,7 @@ _RECORDS: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminato
 
 
 class MonthState(_Record):
-    """All that a file has of one month; loads and restatements are the newest first."""
+    """The records of one month in a file; loads and restatements are the newest first."""
 
     export: ExportRecord
     month: MonthName
@@ -184,6 +187,7 @@ class _OldExport(_Record):
     restatements: dict[MonthName, list[Restatement]] = {}
 
     def months_of(self) -> Iterator[MonthState]:
+        """Yield the months of the export, as `read_months` yields those of a newer file."""
         export = ExportRecord(name=self.name, vendor=self.vendor, table=self.table)
         for month, stages in self.months.items():
             loads = [load for load in self.versions if load.month == month]
@@ -204,10 +208,10 @@ class _OldDocument(_Record):
 
 
 def write_records(records: Iterable[Record], file: Path) -> None:
-    """Write records as JSON or YAML, by the file's suffix.
+    """Write records to a JSON file (.json, .jsonl) or a YAML file (.yaml, .yml).
 
     An existing file is replaced only once all records are written. Raises BillError for another
-    suffix or a missing folder, and OSError.
+    suffix or a missing folder, and OSError if the file cannot be written.
     """
     is_yaml, part = _is_yaml(file), file.with_name(f"{file.name}.part")
     try:
@@ -238,10 +242,10 @@ def _write_yaml(record: Record, stream: TextIO) -> None:
 
 
 def read_months(file: Path) -> Iterator[MonthState]:
-    """Yield the months of a file; only one is in memory at a time.
+    """Yield the months of a file, one at a time; of an earlier release's file, all are in memory.
 
-    Raises BillError if the file cannot be read, is not of `finops state export`, or is cut short,
-    which shows only at its end.
+    Raises BillError, as the caller iterates, if the file cannot be read or is not of `finops state
+    export`. That a file is cut short is found only after its last month.
     """
     try:
         yield from _months(file)

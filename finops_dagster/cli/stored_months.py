@@ -64,10 +64,10 @@ def without_charges(stages: Sequence[str]) -> tuple[str, ...]:
 
 
 def newest_version(versions: StageVersions) -> str | None:
-    """Return the newest version of a month that was read from the vendor; None if none was.
+    """Return the newest version of a month that this machine has read; None if it has read none.
 
-    It is the version of the staged files if they are those of the manifest that was read last, or
-    else the manifest's own id.
+    The vendor may have a newer one. `versions` must have `manifest`. The result is the version id
+    of the staged files if they are those of that manifest, or else the manifest's id.
     """
     manifest: str | None = versions["manifest"]
     staged: str | None = versions.get("staged_files")
@@ -78,8 +78,9 @@ class StoredMonths:
     """The months of all exports in the staging folder, DuckDB, the lake and the warehouse.
 
     `table_versions(export_name)` and `warehouse_versions(table)` return the version id of each
-    loaded month, by month. For a warehouse that does not answer, the latter returns None. Each
-    ledger is read once; if it cannot be read, one line on standard error says so.
+    loaded month, by month as text. Each ledger is read once. If it cannot be read, one line on
+    standard error says so: `table_versions` then returns the versions of the Parquet files, and
+    `warehouse_versions` None.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -119,8 +120,8 @@ class StoredMonths:
     def loads(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
         """Return the full name of the export's table and its loaded months, newest first.
 
-        The ledger of the warehouse is read, or that of DuckDB if there is no warehouse, and for
-        months that are not in the latter, the records of a lake in a store. Raises BillError and
+        They are read from the ledger of the warehouse. Without a warehouse, they are read from the
+        ledger in DuckDB, and months that it lacks from a lake in a store. Raises BillError and
         WarehouseUnavailable.
         """
         table = export.table_name
@@ -222,12 +223,15 @@ class StoredMonth:
 
     @cached_property
     def lake_record(self) -> LoadedVersion | None:
-        """The version that the footer of the Parquet file records; None if it cannot be read."""
+        """The version that the Parquet file's footer records; None if it is missing or damaged."""
         return version_of_footer(self._footer_texts)
 
     @cached_property
     def is_only_in_lake(self) -> bool:
-        """Whether the month is in a lake in a store, and not in the ledger of this machine."""
+        """Whether the month is in a lake in a store, and not in the ledger of this machine.
+
+        If it is in such a lake, the DuckDB file is opened as by `connect`, and created if missing.
+        """
         if not self.lake_file.is_shared or self.lake_record is None:
             return False
         with self.connect() as connection:
@@ -261,14 +265,15 @@ class StoredMonth:
     def connect(self, *, repair: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
         """Open the DuckDB file for the block; create it and its ledger if they are missing.
 
-        With `repair`, a damaged table of the ledger is replaced by an empty one; without it,
-        LedgerDamaged is raised. Raises BillError if the file cannot be opened.
+        With `repair`, a damaged table of the ledger is renamed, and an empty one created; without
+        it, LedgerDamaged is raised. Raises BillError if the file cannot be opened.
         """
         return self.storage.database.connect(self.export.name, self.month, repair=repair)
 
     def verified_load(self, connection: DuckDBPyConnection) -> Load | None:
-        """Return the newest load of the ledger; None unless the table has its rows and its cost.
+        """Return the newest load of the ledger; None unless the table has the load's totals.
 
+        The totals are measured in the table: rows, costs and sums of the money columns.
         `connection` is that of `connect`.
         """
         return verified_load(connection, self.export.name, self.month, self.formats)
@@ -277,8 +282,9 @@ class StoredMonth:
     def table_version(self) -> str | None:
         """The version that the ledger records for the billing table; None if it records none.
 
-        The table itself is not read. While a load has the DuckDB file open, and for a month that is
-        only in a lake in a store, it is the version of the Parquet file.
+        The table itself is not read. It is the version of the Parquet file if the ledger cannot be
+        read, as while a load has the DuckDB file open, and for a month that is only in a lake in a
+        store.
         """
         return self.storage.table_versions(self.export.name).get(str(self.month))
 
@@ -286,8 +292,9 @@ class StoredMonth:
     def versions(self) -> dict[str, str | None]:
         """The version of each stage; None if it has none, UNKNOWN if the warehouse does not answer.
 
-        Once the staged files are cleaned up, their version is that of the billing table, and so is
-        the manifest's if that is gone.
+        The keys are those of `stages`. Once the staged files are cleaned up, their version is that
+        of the billing table, and that of a manifest that is gone is the vendor's id in that. The
+        charges have `focus_version`, which may end with a difference.
         """
         manifest, staged = self.staging.manifest(), self.staging.records()
         files = staged[0].manifest_id if staged else self.table_version
@@ -311,7 +318,11 @@ class StoredMonth:
 
     @cached_property
     def no_charges_reason(self) -> str | None:
-        """Why the month has no charges although the export has some; None for any other month."""
+        """Why the settings leave the month without charges; None if they do not.
+
+        The export that completes its bill then does not have the month. None also for an export
+        that never has charges. Whether the month is loaded does not matter.
+        """
         return no_charges_reason(self.export, self.month, self.storage.settings.exports)
 
     @property
@@ -355,8 +366,8 @@ class StoredMonth:
     def focus_version(self) -> str | None:
         """The version of the bill from which the charges were derived; None without charges.
 
-        If the bill or the mapping has changed since, the text says so after the version. The rows
-        of the charges are not read.
+        If the bill or the mapping has changed since, the difference follows in parentheses:
+        `v1 (the bill of acme is v2)`. The rows of the charges are not read.
         """
         record = self.focus_record
         if record is None:
@@ -367,7 +378,11 @@ class StoredMonth:
         return record.version.manifest_id
 
     def has_stage(self, stage: str) -> bool:
-        """Return whether this stage has stored the month, so that the next stage can run."""
+        """Return whether this stage has stored the month, so that the next stage can run.
+
+        Staged files count only if they are those of the newest manifest. True if the warehouse does
+        not answer. Raises KeyError for a stage that is not one of `stages`.
+        """
         if stage == "staged_files":
             return self.staging.current_record() is not None
         return self.versions[stage] is not None

@@ -47,10 +47,11 @@ from finops_dagster.tables.restatements import add_restatements, restatements
 
 
 def state_records(settings: Settings, selection: Selection, history: History) -> Iterator[Record]:
-    """Yield the records of a state file, for all months of the selected exports.
+    """Yield the records of a state file, in its order, for all months of the selected exports.
 
-    They are loads, restatements, last materializations and runs. Raises BillError if the settings
-    do not have the selected export, or if a DuckDB file cannot be opened.
+    They are loads, restatements, last materializations and runs; first and last months of the
+    selection do not count. Raises BillError if the settings do not have the selected export, or if
+    a DuckDB file cannot be opened.
     """
     stored, exports = StoredMonths(settings), selection.exports(settings)
     yield FileRecord(
@@ -141,11 +142,12 @@ def import_months(
 ) -> list[str]:
     """Restore the loads, restatements and materializations that the data here confirms.
 
-    Loads are recorded in the ledger, in one transaction for each DuckDB file, and then
-    materializations in Dagster's event log. `months` are grouped by export. `on_month` is called
-    after each month that had a confirmed stage: with a line to print, and the change of its ledger
-    or None. Returns a line for each export or stage that is refused. Raises BillError for a DuckDB
-    file that cannot be opened, and WarehouseUnavailable.
+    First loads are recorded in the ledgers, in one transaction for each DuckDB file, and then
+    materializations in Dagster's event log; what is there already is not recorded again. `months`
+    must be grouped by export. `on_month` is called after each month that has a confirmed stage:
+    with a line to print, and the change of its ledger or None. Returns a line for each export or
+    stage that is refused. Raises BillError for a DuckDB file that cannot be opened, and
+    WarehouseUnavailable.
     """
     refused = list[str]()
     restored = list(_restore_ledgers(_known_months(settings, months, refused)))

@@ -30,10 +30,10 @@ def verify(
 ) -> tuple[list[tuple[StoredMonth, str, Repair]], Coverage]:
     """Return each difference with its month and repair, and what was checked; repair nothing.
 
-    `deep` also reads every staged file and every cell. If a month cannot be read, its error is
-    returned as a difference. A missing DuckDB file is created, empty. Raises BillError if no export
-    is selected, and WarehouseUnavailable. On a terminal, standard error shows which month is being
-    read.
+    Months without a Parquet file and without an event are only counted. `deep` also reads every
+    staged file and every cell. If a month cannot be read, its error is returned as a difference. A
+    missing DuckDB file is created, empty. Raises BillError if no export is selected, and
+    WarehouseUnavailable. On a terminal, standard error shows which month is being read.
     """
     has_warehouse = settings.database.has_warehouse
     coverage = Coverage(deep, settings.database.backend if has_warehouse else None)
@@ -80,8 +80,9 @@ def repair_months(
     """Restore the ledger from the lake, then run the repair of each month that still differs.
 
     `on_restored` is called for each month whose load or restatements are recorded in the ledger
-    again: with a line to print, and the change. Returns whether every run succeeded. `deep` and the
-    errors are those of `verify`.
+    again: with a line to print, and the change. Returns whether every run succeeded, which is also
+    true if none was needed; what then still differs is not checked. `deep` and the errors are those
+    of `verify`.
     """
     for month, _ in _recorded_months(settings, selection, Coverage()):
         with suppress(BillError):  # `verify` reports a database that cannot be opened.

@@ -61,8 +61,8 @@ def stop(
 def past_runs(settings: Settings, selection: Selection, limit: int | None) -> list[Row]:
     """Return a row for each run and export of the selected months, newest first.
 
-    Runs in progress are among them; their seconds are those until now. Times are in UTC. `limit` is
-    the largest number of rows; None returns all.
+    Runs in progress are among them; their `seconds` are those until now. Times are in UTC. `limit`
+    is the largest number of rows; None returns all. Raises BillError if no export is selected.
     """
     from finops_dagster.pipeline.history import open_history
 
@@ -98,8 +98,8 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
 
     `estimated_completion` is computed from the median durations of the stages, and `seconds_left`
     are those until then, 0 if it has passed; both are None if they cannot be estimated.
-    `process` is the id of the run's process if it runs on this machine, or else None; `lost` is
-    true if that process is gone.
+    `process` is the id of the run's process, None if it is not known, as on another machine; `lost`
+    is true if the process was on this machine and is gone.
     """
     from finops_dagster.processes import is_lost, read_note
     from finops_dagster.settings import dagster_home

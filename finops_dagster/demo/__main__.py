@@ -74,8 +74,10 @@ class _Load(NamedTuple):
 def main() -> int:
     """Write the missing versions as the clouds do, load every month, and print the costs.
 
-    Returns the exit code: 1 if a month fails, or if its totals differ from those of its files. All
-    data is in `data/demo` in the working directory; runs are recorded in DAGSTER_HOME.
+    Returns the exit code: 1 if a month fails, or if its totals differ from those of its files; else
+    0, and the page of the report is written too. All data is in `data/demo` in the working
+    directory, with a copy of the demo's settings; runs are recorded in DAGSTER_HOME. Settings in
+    environment variables are ignored.
     """
     console = plain_console()
     # Environment variables are ignored: they name the places of the user's own months.
@@ -117,7 +119,7 @@ def main() -> int:
 def restate() -> str:
     """Write a changed version of AWS's last month, and return a message about it; loads nothing.
 
-    Raises BillError if the demo has not written the last month yet.
+    Each call writes another version. Raises BillError if the demo has not written the month yet.
     """
     last = max(AWS_VERSIONS, key=lambda version: version.month)
     version_count = len(list(AWS_FOLDER.glob(f"{AWS_EXPORT}/{last.month:%Y%m%d}-*/*/")))

@@ -32,7 +32,10 @@ _AZURE_RUNS = [
 
 @dataclass(frozen=True)
 class DemoVersion:
-    """A version of a month: `month` is its first day, `write` writes its files and its manifest."""
+    """A version of a month: `month` is its first day, `write` writes its files and its manifest.
+
+    `name` is AWS's assembly id, or the time at which Azure's run was submitted.
+    """
 
     month: date
     name: str

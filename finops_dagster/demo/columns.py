@@ -63,7 +63,7 @@ class Column:
 
     @property
     def is_per_slot(self) -> bool:
-        """Whether the value is that of the charge's slot: a bill repeats the 1,000 slots."""
+        """Whether all charges of a slot have the same value; a bill repeats 1,000 slots."""
         return "charge." not in self.value
 
     @property
@@ -79,7 +79,7 @@ class Column:
 
 
 def cur1_columns(width: int) -> list[Column]:
-    """Return `width` columns of CUR v1, from 67 to 205, in AWS's order.
+    """Return `width` columns of CUR v1 in AWS's order; `width` is from 67 to 205.
 
     They are the 67 that every export has, then those that AWS adds for what is in the bill, and
     last some that are empty in this bill.
@@ -94,7 +94,10 @@ def cur1_columns(width: int) -> list[Column]:
 
 @cache
 def data_export_columns(layout_format: str) -> list[Column]:
-    """Return the columns of the format cur2, focus-1.0 or focus-1.2, sorted by name."""
+    """Return the columns of the format cur2, focus-1.0 or focus-1.2, sorted by name.
+
+    Every call returns the same list, so do not change it. It is empty for any other format.
+    """
     columns = []
     for name, row in _table("data_exports"):
         if layout_format not in row["formats"].split():

@@ -67,7 +67,10 @@ class BillVersion:
 
     @property
     def late_rows(self) -> int:
-        """The number of rows that AWS added after the month's end: one in 500 if restated, or 0."""
+        """The number of rows added after the month's end: one in 500 if restated, or 0.
+
+        It is rounded up.
+        """
         return -(-self.rows // 500) if self.restated else 0
 
     @property
@@ -151,13 +154,20 @@ class DemoDelivery:
 
     @property
     def manifest_keys(self) -> list[str]:
-        """The keys of the copies of the manifest; the last is the month's newest manifest."""
+        """The keys of the copies of the manifest, of which readers read the last.
+
+        The last key is the same for every version of the month.
+        """
         plain = self.layout.kind == "data export" and self.layout.plain_manifest_name
         name = "Manifest.json" if plain else f"{self.name}-Manifest.json"
         return [f"{folder}/{name}" for folder in self._folders[1:]]
 
     def manifest(self) -> dict[str, object]:
-        """Return the fields of the manifest's JSON; `keys` must have been written before."""
+        """Return the fields of the manifest's JSON.
+
+        The files at `keys` must exist already for a Data Export, whose manifest may have their
+        sizes.
+        """
         if self.layout.kind == "data export":
             return self._data_export_manifest()
         return self._cur1_manifest(is_for_athena=self.layout.kind == "athena")

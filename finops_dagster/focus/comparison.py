@@ -34,17 +34,18 @@ class Group:
 
     @property
     def differs(self) -> bool:
-        """Whether a cost differs; the same cost may be in more or fewer charges."""
+        """Whether BilledCost or EffectiveCost differs; the numbers of charges are not compared."""
         return self.billed[0] != self.billed[1] or self.effective[0] != self.effective[1]
 
 
 def comparable_exports(
     derivation: FocusDerivation, exports: Iterable[str]
 ) -> Iterator[tuple[str, FocusMonth]]:
-    """Yield the exports, with the records of their charges, that should have the same costs.
+    """Yield those of the exports whose charges should cost the same as the month of `derivation`.
 
-    They have a billing account in common with the month of `derivation`, and one of the two bills
-    is a FOCUS export of the vendor and the other one is not. Only footers and account ids are read.
+    Each comes with the record of its charges. Both exports have charges of the month with a common
+    billing account, and exactly one of the two bills is in the format `focus`. Raises duckdb.Error
+    if charges cannot be read. Files in a store are downloaded, here as in `differing_groups`.
     """
     is_own = _is_own_focus(derivation, derivation.export)
     for export in exports:
@@ -63,9 +64,10 @@ def comparable_exports(
 
 
 def differing_groups(derivation: FocusDerivation, export: str) -> Sequence[Group]:
-    """Return the groups in which a cost of a month's charges differs from that of another export.
+    """Return the groups in which BilledCost or EffectiveCost differs from that of another export.
 
-    Those with the largest differences come first.
+    Sorted by the larger one of the two differences, the largest first. The first values of each
+    pair are those of `derivation`. Raises duckdb.Error if charges of one export cannot be read.
     """
     with derivation.duckdb.scratch() as connection:
         groups = compare_charges(connection, *_charges(derivation, export))
@@ -86,10 +88,11 @@ def _charges(derivation: FocusDerivation, export: str) -> tuple[Sql, Sql]:
 def compare_charges(
     connection: duckdb.DuckDBPyConnection, first: Sql, second: Sql
 ) -> Sequence[Group]:
-    """Return all groups of two exports' charges, those with the largest differences first.
+    """Return all groups of two exports' charges, also those without a difference.
 
-    `first` and `second` are what follows FROM to read the charges of each. Equal groups are among
-    them.
+    `first` and `second` are what follows FROM to read the charges of each. Sorted by the larger one
+    of the differences of BilledCost and EffectiveCost, the largest first. A group that one export
+    lacks has 0 charges and costs of 0 there.
     """
     sides = Sql(
         " UNION ALL ".join(

@@ -37,7 +37,8 @@ class BrokenRule:
     """A rule with the number of charges that break it; all charges if it is on a whole column.
 
     `example` has the values of the rule's columns in one such charge, and its line items if the
-    charges have their ids. For a UniqueRule, it has the key and two of its values.
+    charges have their ids. For a UniqueRule, it has the key and two of its values; for a rule on
+    names or types, the columns that break it with their types, or "missing".
     """
 
     rule: Rule
@@ -53,8 +54,9 @@ def find_broken_rules(
     """Return the rules of FOCUS that charges break, sorted by id; empty if they conform.
 
     `relation` is what follows FROM to read the charges. The rules are those of FOCUS 1.2 without a
-    `specification`. Disputed ones are among them. A value of another type is cast to FOCUS's type.
-    If a column is missing, only its rule `present` is broken: no other rule on it is checked.
+    `specification`; disputed and recommended ones are among them. A column of another type breaks
+    its rule `type`, and is cast to FOCUS's type for the others. A missing column breaks its rule
+    `present`; no other rule that reads it is checked. Raises duckdb.Error.
     """
     specification = specification or Specification.load()
     described = connection.execute(f"DESCRIBE FROM {relation}").fetchall()
@@ -160,7 +162,7 @@ def _cells(types: Mapping[str, str], specification: Specification) -> dict[str, 
 
 
 def _is_kept_by_type(rule: ChargeRule, cells: Mapping[str, Sql]) -> bool:
-    """Return whether the rule is that a column can be read, which was written in FOCUS's type."""
+    """Return whether no value can break the rule, since its column was written in FOCUS's type."""
     (name, *_) = rule.columns
     return as_written(name) in rule.breaks and cells[name] == quoted(name)
 

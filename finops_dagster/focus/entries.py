@@ -1,4 +1,4 @@
-"""Reconciles charges with their bill: the totals of both, and the entries of what differs."""
+"""Reconcile charges with their bill: the totals of both, and the entries of what differs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Entry:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """Return the entry that `row` turned into this row."""
+        """Return the entry of a row that the method `row` returned."""
         amounts = {name: Decimal(row[name]) for name in ("billed", "effective")}
         return cls(**{**row, **amounts})
 
     def row(self) -> dict[str, Any]:
-        """Return the row for the footer; amounts are text, to stay exact."""
+        """Return the fields as a row for the footer's JSON; amounts are text, to stay exact."""
         amounts = {name: decimal_text(getattr(self, name)) for name in ("billed", "effective")}
         return {**asdict(self), **amounts}
 
@@ -61,9 +61,10 @@ class RuleTotals:
 
 
 def totals_by_rule(connection: DuckDBPyConnection, charges: Sql) -> list[RuleTotals]:
-    """Return the number of charges and their costs, by rule and currency.
+    """Return the number of charges and their costs, by rule and currency, in any order.
 
-    `charges` is what follows FROM to read them. A charge without a currency has the currency "".
+    `charges` is what follows FROM to read them. A charge without a currency has the currency "",
+    and a cost that is NULL counts as 0. Raises duckdb.Error.
     """
     sums = Sql(", ".join(f"coalesce(sum({quoted(name)}), 0)" for name in COSTS))
     rows = connection.execute(
@@ -92,9 +93,11 @@ def reconciled_entries(
 ) -> list[Entry]:
     """Reconcile the charges of a month with its bill, and return the entries of the month.
 
-    `kind_totals` are the totals of the bill's line items, `rule_totals` those of the charges.
-    Raises ReconciliationError if a kind that may not move costs has other costs in its charges, if
-    a line item has no charge, and if kinds that should cancel each other do not.
+    `kind_totals` are the totals of the bill's line items, `rule_totals` those of the charges. A
+    kind that may move costs has an entry for each currency in which its charges have other costs
+    than its line items, or for every currency if it becomes no charges. Entries are in the order of
+    the mapping's kinds. Raises ReconciliationError if any other kind has other costs in its
+    charges, if a line item has no charge, and if kinds that should cancel each other do not.
     """
     kinds = mapping.kinds_of_rules()
     charges: dict[tuple[str, str], list[RuleTotals]] = defaultdict(list)

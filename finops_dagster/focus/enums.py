@@ -1,6 +1,6 @@
 """ENUM types for texts whose values are known before a query runs.
 
-DuckDB writes an ENUM to Parquet in a quarter of the time of a text, and the file has texts.
+DuckDB writes an ENUM to Parquet in a quarter of the time of a text; in the file it is a text.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def enum_type(texts: Collection[str]) -> Sql:
 def literal_texts(sql: str) -> set[str] | None:
     """Return all texts that an SQL expression can evaluate to; None if they are not known.
 
-    They are known for a literal, NULL, and a CASE whose results are literals or NULL. They are not
-    known for a CASE in a CASE, and for literals that contain quotes.
+    They are known for a literal, NULL, and a CASE whose results are literals or NULL; NULL itself
+    is not among them. They are not known for a CASE in a CASE, and for literals with quotes.
     """
     results = [sql]
     if case := _CASE.fullmatch(sql):

@@ -1,4 +1,4 @@
-"""Finds the exports that have charges, and derives a month of one of them."""
+"""Find the exports that have charges, and the derivation of a month of one of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from finops_dagster.tables.database import DuckDB
 def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
     """Return the names of the exports from whose bills an export's charges are derived, by dataset.
 
-    If it is only the export itself, the dataset is "". None if no format of the export has a
-    mapping.
+    If it is only the export itself, the dataset is "". None if the export has no charges of its
+    own: no format of it has a mapping, its settings do not name the export that completes its bill,
+    or its bill completes that of another export.
     """
     formats = VENDORS[export.vendor].formats(export)
     has_mapping = any((export.vendor, name) in MAPPINGS for name in formats)
@@ -28,10 +29,11 @@ def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
 def no_charges_reason(
     export: ExportSettings, month: BillingMonth, exports: Iterable[ExportSettings]
 ) -> str | None:
-    """Return why a month of an export cannot have charges by the settings; None if it can.
+    """Return why the months in the settings exclude charges of a month; None if they do not.
 
-    It cannot if the export that completes its bill does not have the month. `exports` are all
-    exports of the settings.
+    They do if the export, or the one that completes its bill, starts after the month or ends before
+    it. None also for an export that has no charges of any month. `exports` are all exports of the
+    settings.
     """
     names = (focus_exports(export) or {}).values()
     for source in exports:
@@ -50,8 +52,9 @@ def focus_derivation(
 ) -> FocusDerivation:
     """Return the derivation of a month of an export that has charges.
 
-    Raises StageMissing if the lake does not have the month's bill, and BillError if the format of
-    the bill has no mapping.
+    Only the footer of the export's bill is read; nothing is derived yet. Raises StageMissing if the
+    lake does not have this bill, and BillError if its format has no mapping. Whether the lake has a
+    second bill is not checked.
     """
     exports, file = focus_exports(export), lake.file(export.name, month)
     bill = file.version()

@@ -1,4 +1,4 @@
-"""Which columns of the bill the columns of the charges are made of, by the SQL of the mapping."""
+"""The column lineage of the charges: of which columns of the bill the mapping makes each one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def bill_columns_of_charges(
     """Return the columns of a bill that the value of each column of the charges is made of.
 
     `columns` are the bill's, with their types. Columns that only decide which kind a line item is
-    do not count, and neither do constants: such a column of the charges has no entry.
+    do not count. A column of constants has no entry. Every column of the bill has an entry `x_...`,
+    also if the charges do not have it because an input reads it.
     """
     # The bill's columns by the names in expressions; a step may use earlier steps and lookups.
     columns_by_name = {column.name: _columns_of_input(column, columns) for column in mapping.inputs}

@@ -23,5 +23,8 @@ MAPPINGS: Mapping[tuple[str, str], FocusMapping] = {
 
 
 def mapping_of(vendor: str, bill_format: str) -> FocusMapping | None:
-    """Return the mapping of a vendor's format, as the lake's file names it; None if it has none."""
+    """Return the mapping of a vendor's format; None if it has none.
+
+    `bill_format` is the format that the footer of the bill's file has, such as `cur2`.
+    """
     return MAPPINGS.get((vendor, bill_format))

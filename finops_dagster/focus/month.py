@@ -1,4 +1,4 @@
-"""Derives a month's charges from its bill in the lake, reconciles them, and writes them beside it.
+"""Derive a month's charges from its bill in the lake, reconcile them, and write them beside it.
 
 `<parquet_dir>/focus/<export>/billing_month=2024-01/<export>-2024-01.parquet`
 """
@@ -70,7 +70,8 @@ class FocusMonth:
     `version` has the version id of the bill, the number of charges and the sums of their costs; its
     headline cost is BilledCost. `mapping` is the version of the mapping. `sources` has the version
     ids of all bills from which the charges are derived, by export. `unknown` has, by lookup, the
-    keys that the lookup lacks with the numbers of their line items: at most 20 keys.
+    keys that the lookup lacks with the numbers of their line items: at most 20 keys of each lookup,
+    those with the most line items.
     """
 
     version: LoadedVersion
@@ -92,11 +93,11 @@ class FocusMonth:
 
     @property
     def load_version(self) -> str:
-        """The version id in a warehouse's ledger: those of all bills, and that of the mapping."""
+        """The version id in a warehouse's ledger: those of all bills, then the mapping's."""
         return " ".join([*self.sources.values(), self.mapping])
 
     def footer(self, export: str) -> dict[str, str]:
-        """Return the footer texts of the file, which `read` reads."""
+        """Return the texts for the footer of the export's file; `read` turns them back."""
         return {
             "export": export,
             **footer_of(self.version),
@@ -160,10 +161,9 @@ class FocusDerivation:
     def current(self) -> FocusMonth | None:
         """Return the record of the month's file if the file is up to date; otherwise None.
 
-        It is up to date if it was derived from the versions of the bills that the lake has, with
-        this mapping, and if its rows have the totals of its footer. In a store, the bytes of the
-        file are verified instead of its rows. None if there is no record, even if a bill is
-        missing; otherwise raises StageMissing if the lake lacks a bill.
+        It is up to date if `difference` is None, and if its rows add up to the totals in its
+        footer; in a store, the checksum of the file is verified instead. None also for a missing or
+        damaged file. Raises StageMissing if there is a record, but the lake lacks a bill.
         """
         record = FocusMonth.read(self.file)
         if record is None or self.difference(record) is not None:
@@ -195,9 +195,9 @@ class FocusDerivation:
     def differing_columns(self) -> list[str]:
         """Derive the charges again, and return the columns in which the file's cells differ.
 
-        A column of the file that cannot be derived again counts as one that differs. Empty if
-        nothing differs. Writes nothing. Raises StageMissing if the lake lacks a bill, and
-        duckdb.Error if a file cannot be read.
+        Digests are compared, so the order of rows does not matter. A column with values that only
+        one side has is among them. Empty if nothing differs. Writes nothing. Raises StageMissing if
+        the lake lacks a bill, and duckdb.Error or BillError if a file is missing or cannot be read.
         """
         manifest_id = self.sources()[self.export].manifest_id
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:
@@ -216,11 +216,12 @@ class FocusDerivation:
 
     @contextmanager
     def replacing_month(self, run_id: str) -> Iterator[FocusMonth]:
-        """Derive the month's charges, and replace its file by them.
+        """Derive the month's charges, and write them to its file, in place of the old one.
 
-        The block gets the record, and runs before the replacement; on any error, also in the block,
-        the old file stays. Raises StageMissing if the lake lacks a bill, ReconciliationError if the
-        charges do not add up to the bills, and BillError if a bill cannot be read.
+        The block gets the new record, and runs before the replacement; on any error, also in the
+        block, the old file stays. `run_id` is the run of Dagster that the footer records. Raises
+        StageMissing if the lake lacks a bill, ReconciliationError if the charges do not add up to
+        the bills, and BillError if a bill cannot be read.
         """
         versions = self.sources()
         with self.duckdb.scratch(preserve_insertion_order=False) as connection:

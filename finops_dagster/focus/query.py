@@ -23,7 +23,7 @@ from finops_dagster.focus.mapping import ADDED_TYPES, Charge, FocusMapping, Inpu
 from finops_dagster.focus.specification import Specification
 
 _ROW_NUMBER = "file_row_number"
-# The dictionary of an ENUM is written whole with each row group.
+# DuckDB writes all texts of an ENUM into the dictionary of each row group, used or not.
 _MOST_ENUM_TEXTS = 4096
 
 
@@ -60,10 +60,11 @@ class FocusQuery:
     texts: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Create what the queries read: tables of lookups and built inputs, and the view `bill`.
+        """Create what the queries read: temporary tables of lookups and inputs, and a view `bill`.
 
-        `bill` has the mapping's inputs for each line item of the bill, and every other column of
-        the bill as `x_...`. The mapping's extra lines are put into the table `extra_lines`.
+        `bill` has the line items with the mapping's inputs, and as `x_...` the bill's columns that
+        no input reads or that are in `kept`. Of the inputs that are built, it has only those that
+        the extra lines read. The mapping's extra lines are put into the table `extra_lines`.
         """
         for lookup in self.mapping.lookups:
             self._create_table(lookup)
@@ -83,7 +84,8 @@ class FocusQuery:
     def charges(self, names: Collection[str] | None = None) -> Sql:
         """Return the SELECT of the month's charges: the columns of FOCUS first, in its order.
 
-        With `names`, they have only these columns and `x_rule`.
+        With `names`, only those of these columns that the charges have, and `x_rule`; columns of
+        the vendor are then left out. Nothing is executed.
         """
         mapping = self.mapping
         mapped = [*mapping.columns, *mapping.derived, *ADDED_TYPES]
@@ -105,7 +107,11 @@ class FocusQuery:
         return Sql(f"SELECT {columns} FROM ({lines})")
 
     def totals_by_kind(self) -> list[KindTotals]:
-        """Return the number of the bill's line items and their costs, by kind and currency."""
+        """Return the number of the bill's line items and their costs, by kind and currency.
+
+        In any order; a kind without line items is left out. The mapping's extra lines do not count.
+        Line items without a currency have the currency "".
+        """
         mapping = self.mapping
         currency, headline, amortized = map(
             Sql, (mapping.currency, mapping.headline, mapping.amortized)
@@ -122,7 +128,8 @@ class FocusQuery:
     def unknown_keys(self) -> Iterator[tuple[str, list[tuple[str, int]]]]:
         """Yield each lookup's name, and pairs of a key that it lacks and its number of line items.
 
-        The key with the most line items is first.
+        The key with the most line items is first. The list is empty if the lookup has all keys. A
+        key of several cells is one text with spaces; line items whose first cell is NULL have none.
         """
         for lookup in self.mapping.lookups:
             table, names = _table(lookup), self._lookup_columns[lookup.name]
@@ -376,7 +383,7 @@ class FocusQuery:
 
 
 def vendor_name(column: str) -> str:
-    """Return the name of a vendor's column among the charges, which begins with `x_`."""
+    """Return the name that a column of the bill has in the charges: with `x_` at its beginning."""
     return column if column.startswith("x_") else f"x_{column}"
 
 

@@ -80,7 +80,7 @@ class UniqueRule(Rule):
 
 
 def rules_of(specification: Specification) -> tuple[Rule, ...]:
-    """Return all rules of a specification, by id.
+    """Return all rules of a specification, sorted by id.
 
     A rule that names a column which the specification does not have is left out.
     """
@@ -107,7 +107,10 @@ def rules_of(specification: Specification) -> tuple[Rule, ...]:
 
 
 def as_written(column: str) -> Sql:
-    """Return the name, in SQL, of the column's values before they were cast to FOCUS's type."""
+    """Return the quoted name by which `breaks` reads a column's values before their cast.
+
+    `find_broken_rules` adds these columns, since a cast makes NULL of values that cannot be read.
+    """
     return quoted(f"{column} as written")
 
 

@@ -26,7 +26,7 @@ class ColumnType(StrEnum):
 
     @property
     def sql_type(self) -> SqlType:
-        """Return the type that such a column has in the table."""
+        """The type of such a column in the table of charges."""
         return {
             ColumnType.TEXT: SqlType.TEXT,
             ColumnType.DECIMAL: SqlType.MONEY,
@@ -58,9 +58,9 @@ class ValueFormat(StrEnum):
 class FocusColumn:
     """A column of FOCUS. `focus-1.2.toml` says what each field means.
 
-    `allowed_values` is empty where every value is allowed. `values_by_category` says it by
-    ServiceCategory, and is empty except for ServiceSubcategory. `keys` is empty where customers
-    choose them.
+    `allowed_values` is empty where every value is allowed. `values_by_category` has the allowed
+    values of each ServiceCategory; it is None except for ServiceSubcategory. `keys` is empty where
+    customers choose the keys.
     """
 
     name: str
@@ -79,7 +79,10 @@ class FocusColumn:
 
     @classmethod
     def of_table(cls, name: str, table: Mapping[str, Any]) -> Self:
-        """Return the column that a table of the TOML file describes."""
+        """Return the column that a TOML table `[columns.NAME]` describes.
+
+        Raises KeyError, ValueError or TypeError for a missing, wrong or unknown field.
+        """
         fields = dict(table)
         values = fields.pop("values", [])
         if isinstance(values, dict):
@@ -142,7 +145,8 @@ class Specification:
         """Return the specification in a TOML file.
 
         A file may name in `based_on` a version that `load` knows: it then has only the columns and
-        rules that are new or changed, and names in `removed_columns` those that are gone.
+        rules that are new or changed, and names in `removed_columns` the columns that are gone. A
+        file without `based_on` needs the file `<its name>-model.toml` beside it.
         """
         file = tomllib.loads(path.read_text(encoding="utf-8"))
         base = cls.load(file["based_on"]) if "based_on" in file else None

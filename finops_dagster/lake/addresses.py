@@ -15,13 +15,13 @@ from finops_dagster.settings_table import URL
 
 
 class LakeSettings(S3Settings):
-    """How a lake in S3 is reached, and how many replaced versions of each month are kept."""
+    """The settings of a lake: those of S3, and how many replaced versions of each month to keep."""
 
     keep_versions: NonNegativeInt = 0
 
     @property
     def of_store(self) -> Mapping[str, Any]:
-        """The settings that `StoreSettings` has too, by key, also those with default values."""
+        """All settings but `keep_versions`, by key, as keyword arguments of `StoreSettings`."""
         return {key: value for key, value in vars(self).items() if key != "keep_versions"}
 
 
@@ -43,8 +43,9 @@ LakeAddress = Annotated[Path | str, BeforeValidator(_checked_address)]
 def open_lake(address: Path | str, settings: LakeSettings, scratch: Path) -> Lake:
     """Return the lake at an address of `LakeAddress`; nothing is read or connected to.
 
-    `scratch` is a folder for local copies of a store's files; a lake in a folder does not use it.
-    Raises ValueError for keys that the store does not have.
+    A folder must be a Path: a str is the address of a store. `scratch` is a folder for local copies
+    of a store's files. Raises ValueError if a setting is not for this store, such as `region` for
+    Azure.
     """
     if isinstance(address, Path):
         return FolderLake(address, settings.keep_versions)

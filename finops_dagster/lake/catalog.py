@@ -1,4 +1,7 @@
-"""Registers the lake's files in an Iceberg catalog, as they are: no file is written or moved."""
+"""Registers the lake's files in an Iceberg catalog, without rewriting or moving them.
+
+In a folder, each registered file gets a second name, which it keeps when the month is replaced.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ class CatalogError(BillError):
 
 @dataclass(frozen=True)
 class Registration:
-    """What was registered in a table: the addresses of the files that were added and removed."""
+    """What changed in a table: the addresses of the files that were added and removed.
+
+    `table` has the namespace before its name.
+    """
 
     table: str
     added: tuple[str, ...] = ()
@@ -48,7 +54,7 @@ class Registration:
 class IcebergCatalog:
     """A catalog whose tables consist of files of the lake; connects when it is first used.
 
-    `location` is the address of the lake, and `access` says how it is reached in S3.
+    `location` is the address of the lake, and `access` has its settings of S3.
     """
 
     settings: CatalogSettings
@@ -56,11 +62,12 @@ class IcebergCatalog:
     access: LakeSettings
 
     def register(self, lake: Lake, export: str, table: str) -> Registration:
-        """Add the lake's files of an export to a table, and remove those that the lake has not.
+        """Add an export's files to a table, remove those that the lake lacks, and return both.
 
-        That is one snapshot, or none if nothing differs. Creates the table if it is missing. If the
-        lake has no file of the export, nothing is removed; files of other exports stay. If another
-        writer commits first, both are read again. Raises CatalogError.
+        That is one snapshot, or none if nothing differs. Columns that the table lacks are added. If
+        the lake has no file of the export, nothing is created or removed; else a missing table is
+        created. Files of other exports stay. If another writer commits first, it tries again, up to
+        twelve times. Raises CatalogError.
         """
         name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):
@@ -83,9 +90,9 @@ class IcebergCatalog:
         return f"{self.settings.type}, {count_text(len(tables), 'table')} in {namespace}"
 
     def registered_addresses(self, lake: Lake, export: str, table: str) -> set[str]:
-        """Return the addresses of an export's files that a table has; empty if it is missing.
+        """Return the addresses of an export's files that a table has; empty without the table.
 
-        Raises CatalogError.
+        They are those of `lake_url`; the lake may lack the files. Raises CatalogError.
         """
         name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):

@@ -19,9 +19,9 @@ CHARGES_TABLE = "focus"
 class CatalogSettings(SettingsTable):
     """A catalog, and the namespace of the tables in it.
 
-    `uri` is the database of a catalog in SQL, or the address of a REST catalog. `warehouse` is what
-    pyiceberg calls so; without it, the metadata of tables are in the folder `iceberg` of the lake.
-    `properties` are further ones of pyiceberg. Secrets are in the environment variables that
+    `uri` is the database of a catalog in SQL, or the address of a REST catalog. `warehouse` is
+    pyiceberg's property; without it, the metadata of tables are in the folder `iceberg` of the
+    lake, or where a REST catalog puts them. `properties` are further ones of pyiceberg. Secrets are in the environment variables that
     pyiceberg reads, such as PYICEBERG_CATALOG__FINOPS__CREDENTIAL.
     """
 
@@ -48,10 +48,11 @@ class CatalogSettings(SettingsTable):
             )
 
     def all_properties(self, lake: str, access: LakeSettings) -> dict[str, str]:
-        """Return the properties for pyiceberg, with credentials of AWS if it needs them.
+        """Return the properties for pyiceberg's `load_catalog`.
 
-        `lake` is the address of the lake, and `access` says how it is reached in S3. Raises
-        botocore's errors.
+        For Glue and for a lake in S3, they have AWS credentials: do not log them. `lake` is the
+        address of the lake, and `access` has its settings of S3. `properties` of the settings
+        override the others. Raises botocore's errors.
         """
         warehouse = self.warehouse
         if warehouse is None and self.type != "rest":
@@ -84,6 +85,9 @@ def _aws_properties(access: LakeSettings) -> dict[str, str | None]:
 
 
 def lake_url(location: str) -> str:
-    """Return the location of a lake, or of a file in it, as a URL: the form it has in a catalog."""
+    """Return the location of a lake, or of a file in it, as the URL that a catalog has for it.
+
+    A path becomes an absolute `file://` URL; a URL only loses a slash at its end.
+    """
     # Path.as_uri would quote the = of a month's folder, which Iceberg's readers do not undo.
     return location.rstrip("/") if "://" in location else f"file://{Path(location).absolute()}"

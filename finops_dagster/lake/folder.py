@@ -120,7 +120,10 @@ class FolderFile(LakeFile):
         """Do nothing: the lock of the DuckDB file keeps the runs of a machine apart."""
 
     def unneeded_versions(self) -> list[Path]:
-        """Return the files beside the month's that need not be kept; none if it is damaged."""
+        """Return the month's replaced files that exceed `keep_versions`, sorted by path.
+
+        Empty if the month's file is missing or damaged.
+        """
         if self.texts() is None:
             return []
         kept = {self.path, *(f.path for f in replaced_files(self, self.keep_versions))}

@@ -56,10 +56,11 @@ def _is_empty(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def distinct_texts(path: Path) -> dict[str, set[str]]:
-    """Return the distinct values of text columns that have at most two in each row group.
+    """Return the distinct texts of columns that have at most two in each row group, by column.
 
-    By column, without NULL. Only the footer of the Parquet file is read, whose statistics have the
-    least and the greatest value. Other columns, and those with long texts, are left out.
+    NULL is not among them. Only the footer of the Parquet file is read, whose statistics have the
+    least and the greatest value. All other columns are left out, also those without values and
+    those with a text of 100 or more characters.
     """
     metadata = pq.read_metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
@@ -89,7 +90,8 @@ def _texts_of(chunk: pq.ColumnChunkMetaData) -> set[str]:
 def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
     """Return the version that a footer records; None if it is not that of a month's file.
 
-    `texts` are those of `footer_texts`.
+    `texts` are those of `footer_texts`. Fields that files of earlier releases lack get their
+    defaults.
     """
     if "manifest_id" not in texts or "total_cost" not in texts:
         return None

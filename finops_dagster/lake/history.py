@@ -21,7 +21,10 @@ File = TypeVar("File", bound=LakeFile)
 
 
 class VersionNotKept(BillError):
-    """The version of a month at some time is not kept; those since `since`, in UTC, are."""
+    """The version that a month had at a time is not kept.
+
+    `since` is when the oldest kept version was loaded, in UTC without a zone.
+    """
 
     def __init__(self, location: str, since: datetime) -> None:
         super().__init__(
@@ -40,7 +43,10 @@ def loaded_at(file: LakeFile) -> datetime:
 
 
 def replaced_files(file: File, count: int | None = None) -> Iterator[File]:
-    """Yield the files that a month's file has replaced and that are kept, at most `count`."""
+    """Yield the kept versions that a month's file has replaced, the newest first.
+
+    At most `count` of them; all with None. The first that is not kept ends them.
+    """
     for _ in range(count) if count is not None else repeat(None):
         older = file.predecessor()
         if older is None:
@@ -50,9 +56,10 @@ def replaced_files(file: File, count: int | None = None) -> Iterator[File]:
 
 
 def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
-    """Return the newest version of a month that was loaded by a time, in UTC without a zone.
+    """Return the version that a month had at the time `end`, which is in UTC without a zone.
 
-    None if the month was loaded later. Raises VersionNotKept, and BillError for a damaged file.
+    A version that was loaded at `end` counts. None if the month was first loaded later. Raises
+    VersionNotKept, and BillError for a missing or damaged file.
     """
     while True:
         texts = file.texts()
@@ -63,7 +70,7 @@ def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
         loaded = loaded_at(file)
         if loaded <= end:
             return file
-        # A lake that was lost and written again has a first file of a month that was restated.
+        # A first file with restatements was written after the lake was lost: it had other versions.
         if texts.get(REPLACES) == "" and not restatements_of_footer(texts):
             return None
         older = file.predecessor()
@@ -88,7 +95,10 @@ class LakeAsOf(LakeReader):
         return replace(self, lake=self.lake.below(folder))
 
     def files(self, export: str) -> Mapping[BillingMonth, LakeFile]:
-        """Return the versions of that time. Raises as `file_as_of`."""
+        """Return the files of that time by month; months that were first loaded later are left out.
+
+        Raises VersionNotKept or BillError for the first month for which `file_as_of` does.
+        """
         files = self.lake.files(export)
         versions = {month: file_as_of(file, self.end) for month, file in files.items()}
         return {month: version for month, version in versions.items() if version is not None}
@@ -99,9 +109,10 @@ class LakeAsOf(LakeReader):
     def missing(
         self, export: str, months: Collection[BillingMonth] = ()
     ) -> Iterator[VersionNotKept]:
-        """Yield an error for each month of an export whose version of that time is not kept.
+        """Yield an error, without raising it, for each month whose version of then is not kept.
 
-        Also for each of `months` that the lake has, but had not yet.
+        Also for each of `months` that the lake has now, but had not then. Raises BillError for a
+        damaged file.
         """
         for month, file in self.lake.files(export).items():
             try:

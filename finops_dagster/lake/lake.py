@@ -31,12 +31,14 @@ THIS_MACHINE = "this machine"
 class LakeFile(Protocol):
     """The file of one month, which need not exist.
 
-    Methods that read it need it to exist, unless they say what they return for a missing file.
+    Methods that read it need it to exist, unless they say what they return for a missing file. Else
+    a folder raises OSError or pyarrow's errors, and a store BillError. In a store, all methods that
+    send requests also raise StoreError and StoreUnavailable.
     """
 
     @property
     def location(self) -> str:
-        """The full address of the month's file, for messages."""
+        """The full address of the month's file, for messages; in a store, that of its pointer."""
         ...
 
     @property
@@ -46,9 +48,10 @@ class LakeFile(Protocol):
 
     @property
     def name_in_lake(self) -> str:
-        """The path of the file below the lake's address, such as `acme/billing_month=…/….parquet`.
+        """The path from the export's folder on, such as `acme/billing_month=…/….parquet`.
 
-        In a store, it is that of the current file, which must exist.
+        Folders of `LakeReader.below`, such as `focus`, are not in it. In a store, it is the path of
+        the current file, which must exist, and not that of the pointer.
         """
         ...
 
@@ -77,7 +80,7 @@ class LakeFile(Protocol):
         ...
 
     def schema(self) -> pa.Schema:
-        """Return the columns of the file; no rows are read."""
+        """Return the names and types of the file's columns; no rows are read."""
         ...
 
     def size(self) -> int:
@@ -85,78 +88,95 @@ class LakeFile(Protocol):
         ...
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file's bytes, which a folder reads whole.
+        """Return the SHA-256 of the file's bytes, in hexadecimal.
 
-        Empty if the file in a store is gone or has other bytes than its pointer records.
+        A folder reads all bytes. A store returns the checksum of the pointer, and reads the bytes
+        only if the object's ETag differs; empty if the object is gone or has other bytes.
         """
         ...
 
     def local(self) -> Path:
         """Return the path of the file on this machine, not to be changed.
 
-        A file in a store is downloaded first, and verified: raises BillError if it is damaged. Read
-        the copy soon: the downloads of later months replace it.
+        In a folder, that is the file itself, which need not exist. A file in a store is downloaded
+        and verified, unless there is a copy: raises BillError if it is damaged, and ObjectMissing
+        if it is gone. Read the copy soon: only the four that were used last are kept.
         """
         ...
 
     def keep(self) -> str:
-        """Keep the file if the settings say so, and return its name; empty if there is no file.
+        """Keep the current version for later, and return the name for REPLACES in the next footer.
 
-        The file that replaces it records the name as REPLACES.
+        Call it before the month is replaced. Without `keep_versions`, and for a damaged file,
+        nothing is kept, but a name is returned. Empty if the month has no file.
         """
         ...
 
     def predecessor(self) -> Self | None:
-        """Return the file that this one has replaced; None if it is not kept, or not known."""
+        """Return the file that this one has replaced; None if it is not kept, or there is none.
+
+        Also None if this file is missing or damaged, or if an earlier release wrote it.
+        """
         ...
 
     def store_uri(self) -> str | None:
-        """Return the address at which a store has the month's bytes, as they were uploaded.
+        """Return the address of the file in a store, if it has the size and the ETag of its upload.
 
-        None for a file on this machine, and if only the bytes would tell whether they are the same.
+        None for a lake in a folder, and if the object is gone or was replaced, or is in a copied
+        bucket, where the ETag differs: then `local` verifies the bytes.
         """
         ...
 
     def relation(
         self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
     ) -> tuple[Sql, str]:
-        """Return what follows FROM in one query of some or all columns, and where the file is.
+        """Return what follows FROM to read the file's rows in one query, and their place as text.
 
-        A file in a store is read row group by row group, without a copy on this machine, unless
-        there is one, or `store_uri` returns None. The second text is for people.
+        Use it in one query only, on this connection. A lake in a folder ignores `columns`, so the
+        query must name the columns that it needs. A file in a store is read row group by row group,
+        without a download, unless there is a copy, or `store_uri` returns None.
         """
         ...
 
     def permanent_url(self) -> str:
-        """Return the full address of the month's bytes, which no other version ever gets."""
+        """Return the full address of this version's file, which no other version ever gets.
+
+        In a folder, it is a `file://` URL of a hard link in the folder `versions`, or of a copy
+        without hard links; it is created if it is missing.
+        """
         ...
 
     def begin(self, run: str) -> None:
-        """Note which version the month has when a run begins: `replacing` replaces only that one.
+        """Record the version that the month has when a run begins; `replacing` replaces only that.
 
-        `run` is the run's id. Later calls for the same run change nothing. A folder notes nothing.
+        `run` is the run's id. Later calls for the same run change nothing. In a folder, it does
+        nothing.
         """
         ...
 
     def replacing(self) -> AbstractContextManager[Path]:
         """Give the block a path to write a new file to, which replaces the month's after the block.
 
-        After an error in the block the old file stays. Readers see the whole old file or the whole
-        new one. Raises ObjectChanged if another machine has replaced the file since `begin`, unless
-        it has written the same version.
+        After an error in the block the old file stays. Readers see the old file or the new one,
+        never a part. In a store, raises ObjectChanged if another run has replaced the file since
+        `begin`, or without that since the block began. If that run wrote the same version, its file
+        stays, and nothing is raised.
         """
         ...
 
 
 class LakeReader(Protocol):
-    """What a query needs of a lake: files, and their rows."""
+    """The part of a lake that queries use: its files and their rows."""
 
     def below(self, folder: str) -> Self:
         """Return the lake in a folder of this one, which need not exist."""
         ...
 
     def files(self, export: str) -> Mapping[BillingMonth, LakeFile]:
-        """Return the files of an export that exist by month, the oldest month first."""
+        """Return the existing files of an export by month, the oldest month first.
+
+        Damaged files are among them. Empty if there is no file.
+        """
         ...
 
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
@@ -189,13 +209,19 @@ class Lake(LakeReader, Protocol):
         ...
 
     def unfinished_files(self, export: str) -> list[Path]:
-        """Return files of an export on this machine that a killed process has left unfinished."""
+        """Return an export's unfinished files on this machine, as a killed process leaves them.
+
+        In a folder, also those that a running load is writing: delete none while one runs. For a
+        store, only those that are older than a day.
+        """
         ...
 
     def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:
-        """Return the files that no month uses and that need not be kept, if older than `before`.
+        """Return an export's files that no month uses and that `keep_versions` does not keep.
 
-        In a folder, replaced files of any age.
+        In a store, also their pointers and files of failed runs, but only objects that were written
+        before `before`, which must have a zone; a folder ignores it. Months with a damaged file are
+        left out. A catalog may still use the files.
         """
         ...
 
@@ -206,7 +232,8 @@ class Lake(LakeReader, Protocol):
     def check(self) -> str:
         """Check that the lake can be read and written, and return what to show about it.
 
-        Raises BillError or StoreError, in one line, or StoreUnavailable.
+        A file is written and deleted. Raises BillError or StoreError, in one line, or
+        StoreUnavailable.
         """
         ...
 

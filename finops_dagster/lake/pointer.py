@@ -40,7 +40,8 @@ class Pointer:
     def of(cls, path: Path, name: str, uploaded: ObjectInfo) -> Pointer:
         """Return the pointer to an uploaded file, from its local copy at `path`.
 
-        Raises StoreError if that is not a Parquet file.
+        `uploaded` is what the store returned for the upload. `written_at` is now. Raises StoreError
+        if the copy is not a Parquet file.
         """
         texts, written_at = footer_texts(path), datetime.now(UTC).replace(tzinfo=None)
         if texts is None:
@@ -51,7 +52,7 @@ class Pointer:
 
     @classmethod
     def parse(cls, content: bytes) -> Pointer | None:
-        """Parse a document of `document`; None if it is damaged, or anything else."""
+        """Return the pointer of a JSON document; None if it is damaged, or not from `document`."""
         try:
             row: dict[str, Any] = json.loads(content)
             schema = pa.ipc.read_schema(pa.py_buffer(zlib.decompress(_decoded(row["schema"]))))
@@ -72,7 +73,7 @@ class Pointer:
 
 
 def new_name(stem: str) -> str:
-    """Return a unique name for a new file of a month: the stem and 12 random hex digits."""
+    """Return a unique name for a new file: `<stem>-<12 random hex digits>.parquet`."""
     return f"{stem}-{uuid4().hex[:12]}.parquet"
 
 

@@ -29,8 +29,8 @@ from finops_dagster.tables.restatements import newest_number, restore_restatemen
 def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
     """Return {header: column name} from the footers of files; unreadable files are skipped.
 
-    If two files differ, the first one wins. With these names, a new database, or that of one month,
-    gives columns the names that they have in the lake.
+    If two files have other names for a header, the first file's is returned. With these names, a
+    new database, or that of one month, gives columns the names that they have in the lake.
     """
     names: dict[str, str] = {}
     for file in files:
@@ -41,9 +41,9 @@ def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
 def load_from_footer(file: LakeFile, export: str, month: BillingMonth, table: str) -> Load | None:
     """Return the load that a file's footer records; None if it records none.
 
-    Its `number` and `lake_sha256` are None. Files of earlier releases do not record `loaded_at`,
-    which then is the time of the file. `table` is the table that the month belongs to; it is not
-    read.
+    Also None if the file is missing or damaged. The load's `number` and `lake_sha256` are None, and
+    its `state` is `loaded`. Files of earlier releases do not record `loaded_at`, which then is the
+    time of the file. `table` is the name for the load; no table is read.
     """
     texts = file.texts() or {}
     version = version_of_footer(texts)
@@ -64,7 +64,8 @@ def load_in_shared_lake(
     """Return the load that a lake in a store records, if the ledger has none of the month.
 
     With it, a machine without the billing table knows which version is loaded. None if the ledger
-    has a load, if the lake is in a folder, if it has no load, and if its file is damaged.
+    has any load of the month, also a superseded one; if the lake is in a folder; and if the file is
+    missing or damaged, for which its bytes may be read (see `LakeFile.sha256`).
     """
     if not file.is_shared or ledger.loads(connection, export, month):
         return None
@@ -81,11 +82,12 @@ def matches_checksum(load: Load, file: LakeFile) -> bool | None:
 
 
 def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
-    """Return whether the file, which must exist, has the rows of the load.
+    """Return whether the file has the rows of the load; record its checksum if only rows agree.
 
-    Its checksum is compared with that of `load`. Loads of earlier releases have none, and in a
-    store another machine may have written the same version: then digests of the file's and the
-    table's rows are compared, and if they agree, the ledger gets the file's checksum.
+    The file must exist, and have a footer. Its checksum is compared with that of `load`. Loads of
+    earlier releases have none, and in a store another machine may have written the same version:
+    then digests of the file's and the table's rows are compared. If they agree, the ledger gets the
+    file's checksum. False if DuckDB cannot read the rows of either.
     """
     checksum = file.sha256()
     if checksum == load.lake_sha256:
@@ -110,10 +112,11 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile)
 def has_rows_of(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile, formats: Mapping[str, Format]
 ) -> bool:
-    """Return whether the month's file can be read and has the totals of `load`.
+    """Return whether the month's file has the totals of `load`, measured in its rows.
 
-    `load` is that of `load_from_footer`, and `formats` are by name. Also False if the load's format
-    is not among them.
+    `load` is that of `load_from_footer`, and `formats` are by name. False if DuckDB cannot read the
+    file, or if the load's format is not in `formats`. Raises BillError or StoreError if a file in a
+    store is damaged or gone.
     """
     if load.format not in formats:
         return False
@@ -130,8 +133,9 @@ def restore_load(
 ) -> bool:
     """Record a load that the ledger has lost, if the table has its rows; return whether it does.
 
-    All rows of the month in the table must have its version id and its totals. The export's column
-    names and the month's restatements are recorded too, from the footer of `file`.
+    All rows of the month in the table must have its version id, and together its totals. The
+    export's column names and the month's restatements are recorded too, from the footer of `file`.
+    If it returns False, nothing was recorded. This is no transaction of its own.
     """
     if verified_totals(connection, load, bill_format) is None:
         return False
@@ -149,19 +153,20 @@ def restore_load(
 def restore_restatements_of_footer(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile
 ) -> int:
-    """Record restatements of a load's month that a file's footer has and the ledger lacks.
+    """Record the restatements in a file's footer that the ledger lacks; return their number.
 
-    Returns their number.
+    They are of the load's month. One in the ledger with the same number, but other changes, is
+    replaced. A missing or damaged file has none.
     """
     in_footer = restatements_of_footer(file.texts() or {})
     return restore_restatements(connection, load.export, load.month, in_footer)
 
 
 def recover_restatements(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> None:
-    """Record the restatements in a file's footer if it has newer ones than the ledger.
+    """Record the restatements in a file's footer if the footer has a newer one than the ledger.
 
-    That is so only if the ledger was lost. Unlike `restore_restatements_of_footer`, it does nothing
-    if only older ones are missing.
+    Only a ledger that was lost lacks a newer one. If only older ones are missing, nothing is done,
+    unlike in `restore_restatements_of_footer`.
     """
     in_footer = newest_number_in_footer(file.texts() or {})
     if in_footer > newest_number(connection, load.export, load.month):
@@ -174,10 +179,11 @@ def restoring_month(
 ) -> Iterator[tuple[Load, list[str]]]:
     """Load the month into the billing table from its file in the lake, and record the load.
 
-    Both are one transaction. The block runs before the commit, and gets the recorded load and the
-    warnings about columns; after an error in it, nothing is committed. `load` is that of
-    `load_from_footer`. Raises BillError: such as FileInvalid if the file cannot be read, and
-    ReconciliationError if it does not have the totals of its footer.
+    Both are one transaction. The block runs before the commit, and gets the recorded load, which
+    was loaded now, and the warnings about columns; after an error in it, nothing is committed.
+    `load` is that of `load_from_footer`. Raises BillError: FileInvalid if the file cannot be read,
+    ReconciliationError if its rows do not have its footer's totals, and as
+    `MonthLoader.column_mapping`.
     """
     prepare_casts(connection)
     path = file.local()

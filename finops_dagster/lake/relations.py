@@ -13,15 +13,15 @@ from finops_dagster.billing.version import Load
 
 
 def parquet_relation(path: Path) -> Sql:
-    """Return what follows FROM to read the columns that a Parquet file of a month has."""
+    """Return what follows FROM to read a month's Parquet file; `billing_month` is a DATE."""
     # Otherwise DuckDB would take billing_month from the folder's name, as text.
     return Sql(f"read_parquet({file_literal(path)}, hive_partitioning = false)")
 
 
 def row_group_reader(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.RecordBatchReader:
-    """Return a reader of some columns of a Parquet file, which holds one row group in memory.
+    """Return a reader of some columns of a Parquet file, with one row group at a time in memory.
 
-    None reads all columns. Like every reader it can be read once.
+    None reads all columns. Only one query can read it.
     """
     parquet = pq.ParquetFile(file, pre_buffer=True)
     names = parquet.schema_arrow.names if columns is None else columns
@@ -37,7 +37,8 @@ def row_group_reader(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.R
 def month_relation(load: Load) -> Sql:
     """Return what follows FROM to read all rows of the load's month in its table.
 
-    Rows of other versions are among them, if there are any. The text ends with a WHERE clause.
+    Rows of other versions are among them, if there are any. The text ends with a WHERE clause, so
+    add further conditions with AND.
     """
     first_day = Sql(f"DATE {literal(str(load.month.first_day))}")
     return Sql(f"{quoted(load.table)} WHERE billing_month = {first_day}")

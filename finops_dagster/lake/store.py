@@ -99,7 +99,7 @@ class StoreFile(LakeFile):
             return "" if etag is None else self._pointer_key.rpartition("/")[2]
         if self.client.keep_versions:
             kept = self._replaced(pointer.name)
-            # It may be there: the write that followed has failed, or another run's has not yet.
+            # It may exist: a run writes it before the month's pointer, and may have failed between.
             with suppress(ObjectChanged):
                 self.client.store.replace(kept._pointer_key, pointer.document(), etag=None)
         return pointer.name

@@ -48,7 +48,7 @@ class StoreClient:
 
     @cached_property
     def store(self) -> WritableStore:
-        """The store of the lake. Raises StoreError for a missing client or credentials."""
+        """The store of the lake; nothing is sent. Raises as `open_store`."""
         return open_store(self._settings)[0]
 
     @cached_property
@@ -69,9 +69,9 @@ class StoreClient:
         return sorted(path for path in copies if path.stat().st_mtime < yesterday)
 
     def pointer(self, key: str) -> tuple[Pointer | None, str | None]:
-        """Return a pointer and its ETag by one small request.
+        """Return a pointer and its ETag, as they are in the store now, by one small request.
 
-        The pointer is None if it is damaged; both are None if it does not exist.
+        The pointer alone is None if it is damaged; both are None if it does not exist.
         """
         known_etag, pointer = self._pointers.get(key, ("", None))
         try:
@@ -88,7 +88,10 @@ class StoreClient:
 
     @contextmanager
     def temporary_file(self, key: str) -> Iterator[Path]:
-        """Give the block a path for a file of this key, and delete the file after the block."""
+        """Give the block a path for a copy of this object, and delete the copy after the block.
+
+        The block creates the file, and may move it away. Each call has another path.
+        """
         path = self._path(key)
         try:
             yield path
@@ -100,9 +103,9 @@ class StoreClient:
         return self._folder / f"{uuid4().hex[:8]}-{key.rpartition('/')[2]}"
 
     def keep_copy(self, key: str, path: Path) -> None:
-        """Move a file to where `local_copy` finds it as the copy of an object.
+        """Move the file at `path` to where `local_copy` finds it as the copy of an object.
 
-        The last four copies that were used are kept; older ones are deleted.
+        The four copies that were used last are kept; all others are deleted.
         """
         copy = self._path(key)
         path.replace(copy)
@@ -114,7 +117,8 @@ class StoreClient:
         """Return the path of a local copy of an object; download it if there is none.
 
         Read the file soon, and do not change it: a later call may delete it. Raises BillError if
-        the bytes of the object are not those that the pointer records.
+        the bytes of the object are not those that the pointer records, and ObjectMissing if it is
+        gone.
         """
         if key not in self._copies:
             with self.temporary_file(key) as path:
@@ -143,7 +147,8 @@ class StoreClient:
     def is_as_uploaded(self, key: str, pointer: Pointer) -> bool | None:
         """Return whether an object has the size and the ETag of its upload, and so its bytes.
 
-        None if the ETag alone differs, as in a copied bucket: then only the bytes tell.
+        One HEAD request. False if it is missing or has another size. None if the ETag alone
+        differs, as in a copied bucket: then only the bytes tell.
         """
         try:
             info = self.store.head(key)
@@ -156,7 +161,7 @@ class StoreClient:
     def is_intact(self, key: str, pointer: Pointer) -> bool:
         """Return whether an object has the bytes that its pointer records.
 
-        It is read only if `is_as_uploaded` cannot tell.
+        False if it is missing. It is downloaded only if `is_as_uploaded` returns None.
         """
         is_as_uploaded = self.is_as_uploaded(key, pointer)
         if is_as_uploaded is not None:

@@ -41,10 +41,12 @@ def exporting_month(
 ) -> Iterator[int]:
     """Write the month's rows to a new file, and reconcile it before it replaces the old one.
 
-    `load` is the ledger's load of the month, with the totals that were measured in the table. The
-    block gets the new file's size in bytes. After the block, the ledger gets the new file's
-    checksum, and the new file replaces the old one. On any error, also in the block, the old file
-    stays. Raises ReconciliationError if the totals differ, and ObjectChanged.
+    `load` is the ledger's load of the month, with the totals that were measured in the table. First
+    the ledger gets restatements that only the old file has. The block gets the new file's size in
+    bytes. After the block, the ledger gets the new file's checksum, and the new file replaces the
+    old one. On any error, also in the block, the old file stays; if only the replacing fails, the
+    ledger has the new checksum. Raises ReconciliationError if the totals differ, duckdb.Error, and
+    as `LakeFile.replacing`.
     """
     recover_restatements(connection, load, file)
     footer = _footer(connection, load)
@@ -65,9 +67,10 @@ def replacing_file(
 ) -> Iterator[Path]:
     """Write the rows of a query to a new Parquet file, which replaces a month's file in the lake.
 
-    `footer` are the texts of its footer, which also gets the time, unless it has that of a load,
-    and the name of the replaced file. The block gets the path of the new file, before it replaces
-    the old one. On any error, also in the block, the old file stays.
+    `footer` are the texts of its footer, which also gets the name of the replaced file, and the
+    present time as LOADED_AT, unless `footer` has one. The block gets the path of the new file,
+    which replaces the old one after the block. On any error, also in the block, the old file stays.
+    Raises duckdb.Error if the query fails, and as `LakeFile.replacing`.
     """
     with file.replacing() as part:
         now = datetime.now(UTC).replace(tzinfo=None).isoformat()
@@ -82,8 +85,8 @@ def write_parquet(
 ) -> None:
     """Write the rows of a query to a Parquet file at `path`, without texts in its footer.
 
-    `original` is the address of the month's file that the query reads, for messages. Raises
-    BillError if the query fails.
+    A file at `path` is replaced. `original` is the address of the month's file that the query
+    reads, for the message. Raises BillError if the query or the writing fails.
     """
     try:
         _copy(connection, query, path)

@@ -35,7 +35,8 @@ class StoreUnavailable(Exception):
 class ObjectInfo:
     """The description of an object by its store; `location` is its full address, for messages.
 
-    `size` is in bytes, and `last_modified` has a zone.
+    `size` is in bytes, and `last_modified` has a zone. `etag` is without quotes, and differs after
+    each write; the same bytes have other ETags in other stores.
     """
 
     key: str
@@ -73,7 +74,7 @@ class ObjectStore(Protocol):
         ...
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Return a small object's bytes and description; None if it still has the known ETag.
+        """Return a small object's bytes and description; None if its ETag is still `known_etag`.
 
         Raises ObjectMissing.
         """
@@ -82,8 +83,8 @@ class ObjectStore(Protocol):
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         """Yield the bytes of the object that `info` describes, in order.
 
-        Raises ObjectChanged if it no longer has the ETag of `info`; perhaps only after the last
-        byte, so use no bytes before the end.
+        Raises ObjectMissing, and ObjectChanged if it no longer has the ETag of `info`; perhaps only
+        after the last byte, so use no bytes before the end.
         """
         ...
 
@@ -92,11 +93,11 @@ class WritableStore(ObjectStore, Protocol):
     """A store whose objects can also be written and deleted."""
 
     def upload(self, path: Path, key: str) -> ObjectInfo:
-        """Upload a file, and compare its checksum with that of the stored object.
+        """Upload a file, verify the checksum of the stored object, and return its description.
 
         An object with this key is replaced, even if the upload damages the bytes: use a new key for
-        each upload. Files of any size need little memory. Raises StoreError, with both checksums,
-        if they differ.
+        each upload. Files of any size need little memory. Raises StoreError if the checksums
+        differ.
         """
         ...
 
@@ -104,9 +105,9 @@ class WritableStore(ObjectStore, Protocol):
         """Write a small object if the stored one has the ETag `etag`; return the new ETag.
 
         With None, write it only if there is no object with this key. Of several writers with the
-        same `etag`, one succeeds, and all others raise ObjectChanged. Each writer's content must be
-        unique: a writer that finds its own content stored takes it for its own write, whose answer
-        was lost.
+        same `etag`, one succeeds, and all others raise ObjectChanged, or StoreUnavailable while
+        that write is in progress. Each writer's content must be unique: a writer that finds its own
+        content stored takes it for its own write, whose answer was lost.
         """
         ...
 
@@ -131,7 +132,7 @@ class ObjectStores:
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
         """Return the store of an export and the prefix of its keys, without a slash at its end.
 
-        Does not connect. Raises StoreError if a client package or the credentials are missing.
+        Equal settings get the same client. Else as `open_store`.
         """
         if settings not in self._opened:
             self._opened[settings] = open_store(settings)
@@ -141,7 +142,9 @@ class ObjectStores:
 def open_store(settings: StoreSettings) -> tuple[WritableStore, str]:
     """Return a new client of the store at `settings.source`, and the prefix of its keys.
 
-    Does not connect. Raises StoreError if a client package or the credentials are missing.
+    The prefix has no slash at its end; that of a folder is empty. Sends no requests: that the store
+    exists and accepts the credentials is known at the first one. Raises StoreError if the client
+    of Azure is not installed, or if credentials in the settings or the environment are not usable.
     """
     root, prefix = split_source(settings.source)
     if root == "file://":

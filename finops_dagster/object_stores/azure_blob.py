@@ -67,7 +67,7 @@ class AzureBlobStore(WritableStore):
         return f"{self._location}/{key}"
 
     def folders(self, folder: str) -> set[str]:
-        """List the folders in a folder, by one request for every 5,000 files and folders."""
+        """Return the folders' names, by one request for every 5,000 files and folders."""
         prefix = f"{folder}/" if folder else ""
         return {
             entry.name.removeprefix(prefix).rstrip("/")
@@ -76,11 +76,11 @@ class AzureBlobStore(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """List the blobs in a folder, by one request for every 5,000 files and folders."""
+        """Return the blobs in a folder, by one request for every 5,000 files and folders."""
         return self._files(self._entries(f"{folder}/" if folder else ""))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """List the blobs below a folder, by one request for every 5,000."""
+        """Return the blobs below a folder, by one request for every 5,000."""
         return self._files(self._entries(f"{folder}/" if folder else "", delimiter=""))
 
     def _entries(self, prefix: str, delimiter: str = "/") -> Iterator[BlobProperties | BlobPrefix]:
@@ -101,12 +101,15 @@ class AzureBlobStore(WritableStore):
         return sorted(files, key=lambda file: file.key)
 
     def head(self, key: str) -> ObjectInfo:
-        """Send a HEAD request. Raises ObjectMissing."""
+        """Return a blob's size, ETag and time, by a HEAD request. Raises ObjectMissing."""
         with self._translated_errors(key):
             return self._info(key, self._container.get_blob_client(key).get_blob_properties())
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Send one GET request for every 8 MiB, with If-None-Match. Raises ObjectMissing."""
+        """Return a small blob and its description; None if its ETag is still `known_etag`.
+
+        One GET request for every 8 MiB, with If-None-Match. Raises ObjectMissing.
+        """
         with self._translated_errors(key):
             try:
                 download = self._download(key, known_etag, MatchConditions.IfModified)
@@ -117,13 +120,16 @@ class AzureBlobStore(WritableStore):
             return download.readall(), self._info(key, download.properties)
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """Send one GET request for every 8 MiB, each with If-Match. Raises ObjectChanged."""
+        """Yield a blob's bytes, by one GET request for every 8 MiB, each with If-Match.
+
+        Raises ObjectMissing and ObjectChanged.
+        """
         with self._translated_errors(info.key):
             download = self._download(info.key, info.etag, MatchConditions.IfNotModified)
             if download.size != info.size:
                 raise StoreUnavailable(
                     f"{info.location}: Azure sends {download.size} bytes, but the blob has "
-                    f"{info.size}"
+                    f"{info.size}; run the month again later"
                 )
             yield from download.chunks()
 
@@ -135,7 +141,11 @@ class AzureBlobStore(WritableStore):
         return self._container.download_blob(key, decompress=False, **(conditions if etag else {}))
 
     def upload(self, path: Path, key: str) -> ObjectInfo:
-        """Send blocks of 8 MiB, each with its MD5, which Azure compares; then a HEAD request."""
+        """Upload a file and return the blob's description.
+
+        In blocks of 8 MiB, each with its MD5, which Azure compares. A HEAD request then gets the
+        MD5 that the blob has.
+        """
         checksum = md5(file_chunks(path))
         settings = ContentSettings(content_md5=bytearray(checksum))
         with self._translated_errors(key), path.open("rb") as file:
@@ -149,7 +159,10 @@ class AzureBlobStore(WritableStore):
         return info
 
     def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
-        """Send one PUT request, with If-Match or If-None-Match."""
+        """Write a small blob on the condition of its ETag; return the new ETag.
+
+        One PUT request. Raises as `WritableStore.replace`.
+        """
         condition: dict[str, Any] = {"overwrite": False}
         if etag is not None:
             condition = {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
@@ -162,12 +175,15 @@ class AzureBlobStore(WritableStore):
             return str(response["etag"]).strip('"')
 
     def delete(self, key: str) -> None:
-        """Send one DELETE request."""
+        """Delete a blob, by one DELETE request; do nothing if there is none."""
         with self._translated_errors(key), suppress(ResourceNotFoundError):
             self._container.delete_blob(key)
 
     def filesystem(self) -> tuple[FileSystem, str]:
-        """Return a file system with the client's credentials; pyarrow finds those of Entra ID."""
+        """Return pyarrow's file system with the client's credentials, and the container.
+
+        pyarrow itself finds credentials of Entra ID. Raises StoreError for anonymous access.
+        """
         return filesystem(self._endpoint, self._credential), self._container.container_name
 
     def _info(self, key: str, blob: BlobProperties) -> ObjectInfo:

@@ -31,8 +31,9 @@ _LOGIN_HOSTS = {
 def endpoint_and_credential(address: AzureAddress) -> tuple[str, Any]:
     """Return the account's endpoint, and the credential from the environment.
 
-    The credential is None for anonymous access, which a variable allows. Without any variable, it
-    is that of Entra ID. Raises StoreError if the variables do not fit the address.
+    The credential is one for ContainerClient; None for anonymous access, if AZURE_STORAGE_ANON
+    allows it. Without any variable, it is that of Entra ID. No request is sent. Raises StoreError
+    if no account is named, or if a variable is not usable for this address.
     """
     if text := _variable(_CONNECTION_STRING):
         return _connection_string(text, address)
@@ -83,7 +84,8 @@ def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
 def filesystem(endpoint: str, credential: Any) -> FileSystem:
     """Return pyarrow's file system of an account, whose paths begin with a container.
 
-    Raises StoreError for anonymous access, which pyarrow does not support.
+    The arguments are what `endpoint_and_credential` returns. Raises StoreError for anonymous
+    access, which pyarrow does not support.
     """
     from pyarrow.fs import AzureFileSystem
 

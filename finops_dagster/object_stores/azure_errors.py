@@ -71,7 +71,11 @@ _SHORT_REPR.maxstring = 600
 
 
 def azure_error(error: azure.AzureError | ValueError, location: str) -> Exception:
-    """Return the store error for an error of Azure: transient, missing, changed or permanent."""
+    """Return the store error to raise for an error of Azure's client, with advice.
+
+    It is StoreUnavailable, ObjectMissing, ObjectChanged or StoreError. Its text begins with
+    `location`, and has no SAS or key.
+    """
     if isinstance(error, ValueError):
         return StoreError(f"{location}: {_short(str(error))}")
     code = getattr(error, "error_code", None) or ""
@@ -104,7 +108,10 @@ def azure_error(error: azure.AzureError | ValueError, location: str) -> Exceptio
 
 
 def entra_error(error: azure.ClientAuthenticationError, location: str) -> Exception:
-    """Return the store error for an error of azure-identity."""
+    """Return the store error to raise for an error of azure-identity, with advice.
+
+    It is StoreUnavailable if Entra ID cannot be reached, else StoreError.
+    """
     if refusal := _ENTRA.search(error.message):
         return StoreError(
             f"{location}: Entra ID refuses ({_short(refusal[0])}); set the credentials again, or "

@@ -52,7 +52,7 @@ class GcsStore(WritableStore):
         return f"gs://{self._bucket_name}/{key}"
 
     def folders(self, folder: str) -> set[str]:
-        """List the folders in a folder, by one request for every thousand files and folders."""
+        """Return the folders' names, by one request for every 1,000 files and folders."""
         prefix = f"{folder}/" if folder else ""
         return {
             name.removeprefix(prefix).rstrip("/")
@@ -61,11 +61,11 @@ class GcsStore(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """List the objects in a folder, by one request for every thousand objects and folders."""
+        """Return the objects in a folder, by one request for every thousand objects and folders."""
         return self._files(self._pages(f"{folder}/" if folder else "", "/"))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """List the objects below a folder, by one request for every thousand."""
+        """Return the objects below a folder, by one request for every thousand."""
         return self._files(self._pages(f"{folder}/" if folder else "", None))
 
     def _pages(self, prefix: str, delimiter: str | None) -> Iterator[Any]:
@@ -79,14 +79,21 @@ class GcsStore(WritableStore):
         return [self._info(blob) for page in pages for blob in page if not blob.name.endswith("/")]
 
     def head(self, key: str) -> ObjectInfo:
-        """Send one GET request for the object's metadata. Raises ObjectMissing."""
+        """Return an object's size, generation and time, by one GET request for its metadata.
+
+        Raises ObjectMissing.
+        """
         with self._translated_errors(key):
             blob = self._bucket.blob(key)
             blob.reload(retry=self._retry)
             return self._info(blob)
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Send GET requests for the metadata, and for the bytes of that generation."""
+        """Return a small object's bytes and description; None if its ETag is still `known_etag`.
+
+        One GET request for the metadata, and if they changed, others for the bytes. Raises
+        ObjectMissing.
+        """
         info = self.head(key)
         if info.etag == known_etag:
             return None
@@ -97,7 +104,10 @@ class GcsStore(WritableStore):
             return self.read(key, known_etag=known_etag)
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """Send one GET request for every 8 MiB, each for the generation. Raises ObjectChanged."""
+        """Yield an object's bytes, by one GET request for every 8 MiB of its generation.
+
+        Raises ObjectMissing and ObjectChanged.
+        """
         with self._translated_errors(info.key):
             size = 0
             # The bytes count as they are stored, whatever the object's Content-Encoding says.
@@ -113,11 +123,15 @@ class GcsStore(WritableStore):
                     yield chunk
         if size != info.size:
             raise StoreUnavailable(
-                f"{info.location}: Google sends {size} bytes, but the object has {info.size}"
+                f"{info.location}: Google sends {size} bytes, but the object has {info.size}; run "
+                "the month again later"
             )
 
     def upload(self, path: Path, key: str) -> ObjectInfo:
-        """Send 8 MiB at a time, and a GET request for the checksum."""
+        """Upload a file, 8 MiB at a time, and return the object's description.
+
+        A GET request then gets the CRC32C that the object has.
+        """
         checksum = reduce(google_crc32c.extend, file_chunks(path), 0).to_bytes(4, "big")
         with self._translated_errors(key):
             blob = self._bucket.blob(key, chunk_size=_CHUNK_BYTES)
@@ -129,13 +143,17 @@ class GcsStore(WritableStore):
         return info
 
     def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
-        """Send one POST request, for a generation; 0 means that there is no object."""
+        """Write a small object on the condition of its generation; return the new generation.
+
+        One POST request. Raises as `WritableStore.replace`.
+        """
         with self._translated_errors(key):
             blob = self._bucket.blob(key)
             try:
                 blob.upload_from_string(
                     content,
                     content_type="application/octet-stream",
+                    # For Google, generation 0 means that there is no object.
                     if_generation_match=int(etag or 0),
                     retry=self._retry,
                 )
@@ -144,12 +162,12 @@ class GcsStore(WritableStore):
             return str(blob.generation)
 
     def delete(self, key: str) -> None:
-        """Send one DELETE request."""
+        """Delete an object, by one DELETE request; do nothing if there is none."""
         with self._translated_errors(key), suppress(NotFound):
             self._bucket.blob(key).delete(retry=self._retry)
 
     def filesystem(self) -> tuple[FileSystem, str]:
-        """Return a file system with a token that expires after an hour."""
+        """Return pyarrow's file system, with a token that expires after an hour, and the bucket."""
         from pyarrow.fs import GcsFileSystem
 
         if host := os.environ.get(_EMULATOR):

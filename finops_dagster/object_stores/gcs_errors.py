@@ -46,7 +46,11 @@ _SHORT_REPR.maxstring = 600
 
 
 def gcs_error(error: Exception, location: str) -> Exception:
-    """Return the store error for an error of Google's client: transient, missing or permanent."""
+    """Return the store error to raise for an error of Google's client, with advice.
+
+    It is StoreUnavailable, ObjectMissing, ObjectChanged or StoreError. Its text begins with
+    `location`.
+    """
     if isinstance(error, RetryError) and error.cause:
         error = error.cause
     if isinstance(error, DefaultCredentialsError):

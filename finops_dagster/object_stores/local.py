@@ -105,7 +105,10 @@ class LocalStore(WritableStore):
             raise ObjectChanged(f"{info.location} changed while it was read; run the month again")
 
     def upload(self, path: Path, key: str) -> ObjectInfo:
-        """Copy the file, compare the checksums, and rename the copy."""
+        """Copy the file, verify the copy's checksum, and rename it; return its description.
+
+        Here the old object stays if the checksums differ.
+        """
         target, checksum = Path(self.location(key)), crc32(file_chunks(path))
         with _new_file(target) as part:
             shutil.copyfile(path, part)
@@ -114,7 +117,10 @@ class LocalStore(WritableStore):
         return self.head(key)
 
     def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
-        """Write the object under a lock that all processes of this machine use."""
+        """Write a small object if the stored one has the ETag `etag`; return the new ETag.
+
+        A lock keeps the processes of this machine apart, but not those of other machines.
+        """
         path = Path(self.location(key))
         lock = FileLock(path.with_name(f"{_HIDDEN_PREFIX}{path.name}.lock"))
         with _new_file(path) as part, lock:

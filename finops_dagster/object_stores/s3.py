@@ -66,7 +66,7 @@ class S3Store(WritableStore):
         return f"s3://{self._bucket}/{key}"
 
     def folders(self, folder: str) -> set[str]:
-        """List the folders in a folder, by one request for every thousand."""
+        """Return the folders' names, by one request for every 1,000 files and folders."""
         prefix = f"{folder}/" if folder else ""
         return {
             entry["Prefix"].removeprefix(prefix).rstrip("/")
@@ -75,12 +75,12 @@ class S3Store(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """List the objects in a folder, by one request for every thousand objects and folders."""
+        """Return the objects in a folder, by one request for every thousand objects and folders."""
         prefix = f"{folder}/" if folder else ""
         return self._objects(self._pages(prefix))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """List the objects below a folder, by one request for every thousand."""
+        """Return the objects below a folder, by one request for every thousand."""
         return self._objects(self._pages(f"{folder}/" if folder else "", delimiter=""))
 
     def _objects(self, pages: Iterable[Any]) -> list[ObjectInfo]:
@@ -99,7 +99,7 @@ class S3Store(WritableStore):
             )
 
     def head(self, key: str) -> ObjectInfo:
-        """Send a HEAD request. Raises ObjectMissing."""
+        """Return an object's size, ETag and time, by a HEAD request. Raises ObjectMissing."""
         with self._translated_errors(key):
             try:
                 return self._info(key, self._client.head_object(**self._bucket_args, Key=key))
@@ -118,7 +118,10 @@ class S3Store(WritableStore):
                 raise
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
-        """Send one GET request, with If-None-Match. Raises ObjectMissing."""
+        """Return a small object's bytes and description; None if its ETag is still `known_etag`.
+
+        One GET request, with If-None-Match. Raises ObjectMissing.
+        """
         condition: dict[str, Any] = {"IfNoneMatch": f'"{known_etag}"'} if known_etag else {}
         with self._translated_errors(key):
             try:
@@ -130,18 +133,25 @@ class S3Store(WritableStore):
             return response["Body"].read(), self._info(key, response)
 
     def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """Send one GET request, with If-Match. Raises ObjectChanged."""
+        """Yield an object's bytes, by one GET request with If-Match.
+
+        Raises ObjectMissing and ObjectChanged.
+        """
         with self._translated_errors(info.key):
             response = self._client.get_object(**self._bucket_args, Key=info.key, IfMatch=info.etag)
             if response["ContentLength"] != info.size:
                 raise StoreUnavailable(
                     f"{info.location}: S3 sends {response['ContentLength']} bytes, but the "
-                    f"object has {info.size}"
+                    f"object has {info.size}; run the month again later"
                 )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
 
     def upload(self, path: Path, key: str) -> ObjectInfo:
-        """Send parts of 8 MiB, four at a time, and a HEAD request for the checksum."""
+        """Upload a file in parts of 8 MiB, four at a time, and return the object's description.
+
+        A HEAD request then gets the CRC32 of the object. From a store that has none of all bytes,
+        the object is downloaded to compute it.
+        """
         checksum = crc32(file_chunks(path))
         with self._translated_errors(key):
             with TransferManager(self._client, _TRANSFERS) as transfers:
@@ -161,7 +171,10 @@ class S3Store(WritableStore):
         return info
 
     def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
-        """Send one PUT request, with If-Match or If-None-Match."""
+        """Write a small object on the condition of its ETag; return the new ETag.
+
+        One PUT request. Raises as `WritableStore.replace`.
+        """
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         with self._translated_errors(key):
             try:
@@ -175,12 +188,15 @@ class S3Store(WritableStore):
             return response["ETag"].strip('"')
 
     def delete(self, key: str) -> None:
-        """Send one DELETE request; S3 has no error for a missing object."""
+        """Delete an object, by one DELETE request; do nothing if there is none."""
         with self._translated_errors(key):
             self._client.delete_object(**self._bucket_args, Key=key)
 
     def filesystem(self) -> tuple[FileSystem, str]:
-        """Return a file system with the client's credentials, which may expire after an hour."""
+        """Return pyarrow's file system with the client's credentials, and the bucket.
+
+        Credentials of a role may expire after an hour.
+        """
         from pyarrow.fs import S3FileSystem
 
         with self._translated_errors(""):

@@ -75,9 +75,10 @@ _SHORT_REPR.maxstring = 600
 def s3_error(
     error: aws.ClientError | aws.BotoCoreError, location: str, *, requester_pays: bool
 ) -> Exception:
-    """Return the store error for an error of boto3: transient, missing, changed or permanent.
+    """Return the store error to raise for an error of boto3, with advice.
 
-    `requester_pays` is the setting, which the advice depends on.
+    It is StoreUnavailable, ObjectMissing, ObjectChanged or StoreError. Its text begins with
+    `location`. `requester_pays` is the setting: if it is on, it is not advised.
     """
     if not isinstance(error, aws.ClientError):
         if isinstance(error, aws.ConnectionError | aws.HTTPClientError | aws.IncompleteReadError):

@@ -65,10 +65,10 @@ def is_azure(source: str) -> bool:
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Split a source into the address of its store and the prefix in it.
+    """Return the address of a source's store, and the prefix in it.
 
-    Such as `s3://bucket` and `exports/cur`; a folder is `file://` and its path. Raises ValueError
-    if the source is not the address of a store.
+    `s3://bucket/exports/cur/` gives `s3://bucket` and `exports/cur`; a folder gives `file://` and
+    its path, with the first slash. Raises ValueError if the source is not the address of a store.
     """
     scheme, _, rest = source.partition("://")
     if is_azure(source):
@@ -93,7 +93,7 @@ def split_source(source: str) -> tuple[str, str]:
 def join_source(root: str, prefix: str) -> str:
     """Return the source that `split_source` splits into this root and prefix.
 
-    The prefix of a folder is its path without the first slash.
+    For a folder, give its path without the first slash, with which `split_source` returns it.
     """
     if is_azure(root):
         prefix = prefix.replace("%", "%25").replace("?", "%3F")

@@ -27,7 +27,7 @@ def file_chunks(path: Path) -> Iterator[bytes]:
 
 
 def crc32(chunks: Iterable[bytes]) -> str:
-    """Return the CRC32 of some bytes as S3 writes it, in base64."""
+    """Return the CRC32 of all chunks together, as S3 writes it, in base64."""
     checksum = 0
     for chunk in chunks:
         checksum = zlib.crc32(chunk, checksum)
@@ -35,7 +35,7 @@ def crc32(chunks: Iterable[bytes]) -> str:
 
 
 def md5(chunks: Iterable[bytes]) -> bytes:
-    """Return the MD5 of some bytes."""
+    """Return the MD5 of all chunks together, as 16 bytes."""
     checksum = hashlib.md5(usedforsecurity=False)
     for chunk in chunks:
         checksum.update(chunk)
@@ -45,7 +45,8 @@ def md5(chunks: Iterable[bytes]) -> bytes:
 def compare_checksums(location: str, kind: str, file: str, stored: str) -> None:
     """Raise StoreError if the checksums of a file and of its uploaded object differ.
 
-    `location` is that of the object, and `kind` the name of the checksum, such as `CRC32`.
+    `file` and `stored` are the two checksums as text, `location` is the address of the object, and
+    `kind` the name of the checksum, such as `CRC32`.
     """
     if file != stored:
         raise StoreError(
@@ -59,8 +60,8 @@ def settle_replace(store: ObjectStore, key: str, content: bytes, etag: str | Non
 
     If the object has this content, it was written before: clients send a request again if its
     answer was lost, and the store refuses the second one. Raises ObjectChanged if another writer
-    was first. Raises StoreUnavailable if the object still has `etag`: a store also refuses a write
-    while another one is in progress.
+    has written or deleted it. Raises StoreUnavailable if the object still has `etag`: a store also
+    refuses a write while another one is in progress.
     """
     try:
         stored = store.read(key)

@@ -69,11 +69,12 @@ class Cursor:
 def alerts_sensor(
     settings: AlertSettings, exports: Sequence[Export], last_stage: str, prefix: str = ""
 ) -> dg.SensorDefinition:
-    """Return the sensor of the alerts of all exports; `last_stage` is that of the bill.
+    """Return the sensor that sends the alerts of all exports.
 
-    Each alert is sent once through each channel. One that a channel does not take is sent again at
-    the next tick, through that channel alone. It is sent twice only if the process dies after it
-    was sent and before Dagster has stored the cursor.
+    `last_stage` is the last stage of the bill, and `prefix` begins the sensor's name. An alert that
+    a channel refuses is sent again at each tick, through that channel alone; it is given up after
+    288 tries, or if more than 100 newer alerts wait. An alert may be sent twice if a channel did
+    not confirm it in 15 seconds, or if the process dies before Dagster has stored the cursor.
     """
 
     @dg.sensor(

@@ -69,7 +69,10 @@ def cost_by_category(rows: Sequence[tuple[str, str, Decimal, Decimal]]) -> dg.Me
 
 
 def bar(amount: Decimal, largest: Decimal) -> str:
-    """Return a bar for an amount, at most 20 characters long; empty if it is not positive."""
+    """Return a bar for an amount: 20 characters for `largest`; empty unless the amount is positive.
+
+    The amount must not be larger than `largest`.
+    """
     if amount <= 0 or largest <= 0:
         return ""
     eighths = max(1, round(amount / largest * _WIDTH * 8))

@@ -88,7 +88,11 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
 def table_result(
     at: StageMonth, loaded: LoadedMonth, database: BillingDatabase
 ) -> dg.MaterializeResult[Load]:
-    """Return the stage's result."""
+    """Return the stage's result for a month in the table.
+
+    Reads the month's last materialization in Dagster. `database` only gives its path, and is not
+    opened.
+    """
     export, report = at.export, loaded.report
     previous = at.previous_metadata(report.load.manifest_id, *LOAD_KEYS)
     metadata = {
@@ -134,7 +138,7 @@ def _month_checks(
 
 @dataclass(frozen=True)
 class MonthLoading:
-    """The load of a staged version into the billing table."""
+    """The load of a staged version into the billing table, which records it with `run_id`."""
 
     export: Export
     month: BillingMonth
@@ -146,15 +150,17 @@ class MonthLoading:
 
     @contextmanager
     def replacing_month(self, *, force: bool) -> Iterator[LoadedMonth]:
-        """Replace the month in the table by this version, unless the table has it already.
+        """Replace the month in the table by this version, and give the block the month.
 
-        On a machine that has never loaded the month, nothing is loaded either if a lake in a store
-        has this version. `force` loads it in any case. If the staged files were deleted, the rows
-        come from the lake. The block gets the month in the table and the outcome, also if it is
-        unchanged, and runs before the commit: after any error, also in the block, the table has the
-        previous version. Raises BillError for a version that lacks a shared file of the loaded one,
-        unless `force`; StageMissing if neither files nor lake have the version; FileInvalid for a
-        damaged staged file; ReconciliationError; and what `MonthLoader.replacing_month` raises.
+        Nothing is loaded if the table has this version, or if this machine never loaded the month
+        and a lake in a store has this version; `force` loads it in any case. The rows come from the
+        staged files, or from the lake if those were deleted.
+
+        The block runs for an unchanged month too. After a load it runs before the commit: after any
+        error, also in the block, the table has the previous version. Raises BillError for a version
+        that lacks a shared file of the loaded one, unless `force`; StageMissing if neither files
+        nor lake have the version; FileInvalid for a damaged staged file; ReconciliationError if
+        another run has staged another version; and what `MonthLoader.replacing_month` raises.
         """
         export, month = self.export, self.month
         with self.database.connect(export.name, month) as connection:
@@ -173,7 +179,11 @@ class MonthLoading:
                 yield LoadedMonth(report, "loaded", warnings, restatement)
 
     def unchanged(self) -> LoadedMonth | None:
-        """Return the month if the table, or the lake in its place, has this version; else None."""
+        """Return the month if `replacing_month` would load nothing; else None.
+
+        No rows change, but a missing database file is created, and the ledger may get newer ETags
+        of the files. Raises BillError if another process keeps the database file open.
+        """
         export, month = self.export, self.month
         with self.database.connect(export.name, month) as connection:
             existing = verified_load(connection, export.name, month, export.formats)

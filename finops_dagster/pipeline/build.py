@@ -89,9 +89,10 @@ def build_definitions(settings: Settings) -> dg.Definitions:
 
 
 def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.Definitions:
-    """Return the assets, checks, job and sensor of the export `name` of the settings.
+    """Return the assets, checks, job and sensor of one export.
 
-    They need the resources of `shared_definitions` with the same prefix.
+    `name` must be the name of an export of the settings. The definitions need the resources of
+    `shared_definitions` with the same `prefix`, which begins only the keys of resources.
     """
     exports = [Export(export, prefix) for export in settings.exports]
     (export,) = (export for export in exports if export.name == name)
@@ -127,8 +128,9 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
 def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
     """Return what all exports of the settings share: resources, the report, further sensors.
 
-    `prefix` begins the keys of resources and the names of sensors. Raises SettingsError if the
-    client of the warehouse, of Prometheus or of Iceberg is not installed.
+    `prefix` begins the keys of the resources and the names of the sensors, except that of
+    `metrics`. Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is
+    not installed.
     """
     exports = [Export(export, prefix) for export in settings.exports]
     with_focus = [export for export in exports if export.has_focus]

@@ -67,7 +67,7 @@ FRESH = Check(
     "manifest_is_fresh", "The vendor still delivers the month in progress: its manifest is recent."
 )
 FILES_AVAILABLE = Check(
-    "files_still_available", "The provider still has every file of the month's newest version."
+    "files_still_available", "The store still has every file of the month's newest version."
 )
 NOT_FEWER_ROWS = Check(
     "not_fewer_rows", "The month has rows, and no fewer than the version that it replaced."
@@ -89,7 +89,10 @@ COSTS_NOT_ROUNDED = Check(
 
 
 def reconciles(version: Version) -> dg.AssetCheckResult:
-    """Return the check `reconciles` as passed; the stage of any other version fails before."""
+    """Return the passed result of the check `reconciles`, with the version's rows and cost.
+
+    It compares nothing: a version that does not reconcile has failed its stage before.
+    """
     totals = version.totals
     return dg.AssetCheckResult(
         passed=True,
@@ -121,9 +124,9 @@ def manifest_is_fresh(
 
 
 def files_still_available(manifest: Manifest) -> dg.AssetCheckResult:
-    """Check that the provider still has all files of the month; the rows of deleted ones stay."""
+    """Check that the store still has every file of the month; the rows of deleted files stay."""
     deleted = manifest.deleted_files
-    description = f"All {count_text(len(manifest.files), 'file')} are there."
+    description = f"The store has all {count_text(len(manifest.files), 'file')}."
     if deleted:
         description = (
             f"{manifest.source.location} no longer has {excerpts(deleted, _MAX_FILES_SHOWN)}; "
@@ -193,9 +196,10 @@ def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> d
 
 
 def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
-    """Check that no amount of money was rounded; passes if the load did not count it.
+    """Check that no amount of money was rounded to 18 decimals; rounded quantities pass.
 
-    The description has the number of amounts and the difference by column.
+    A load of an earlier release, which did not count rounded amounts, passes. The description has
+    the number of amounts and their difference by column.
     """
     amounts = [
         f"{column.cells:,} of {column.name} by {decimal_text(column.amount)} in all"

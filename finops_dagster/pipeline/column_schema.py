@@ -40,7 +40,11 @@ def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
 
 
 def charges_lineage(derivation: FocusDerivation) -> dg.TableColumnLineage:
-    """Return which columns of the bills' Parquet files each column of the charges is made of."""
+    """Return from which columns of the bills' Parquet files each column of the charges is derived.
+
+    Reads the schemas of these files and of the file of charges, which must exist. A column that is
+    derived from no other has no entry.
+    """
     deps = defaultdict[str, list[dg.TableColumnDep]](list)
     for export in derivation.exports.values():
         schema = derivation.lake.file(export, derivation.month).schema()

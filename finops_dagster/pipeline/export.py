@@ -52,16 +52,21 @@ class Export:
 
     @functools.cached_property
     def has_focus(self) -> bool:
-        """Whether the export has charges of FOCUS of its own: its format has a mapping."""
+        """Whether charges are derived from this export's months.
+
+        False without a mapping for its formats; also for an Azure export of amortized costs, which
+        complete the bill of another, and for one of actual costs without `amortized_from`.
+        """
         return focus_exports(self.settings) is not None
 
     def source(
         self, stores: ObjectStores, staging: StagingFolder, lake: Lake, database: BillingDatabase
     ) -> Source:
-        """Return the source that finds and downloads the export's versions through `stores`.
+        """Return a new source, which finds and downloads the export's versions through `stores`.
 
-        The records of files that months share are in the staging folder, the lake and the ledger,
-        which is in `database`.
+        It reads the records of shared files in the staging folder, in the lake and in the ledger,
+        which is in `database`. Nothing is connected to yet. Raises StoreError if the client package
+        of the store or its credentials are missing.
         """
         reader = MonthsReader(self.settings, staging, lake, database)
         return VENDORS[self.settings.vendor].source(self.settings, stores, reader)
@@ -80,7 +85,10 @@ class Export:
         )
 
     def months(self) -> list[BillingMonth]:
-        """Return the partitions as months, the oldest first."""
+        """Return the months from the first to the last or the month in progress, the oldest first.
+
+        There is at least one: a first month in the future is returned alone.
+        """
         return self.settings.months()
 
     def resource_key(self, name: str) -> str:

@@ -79,10 +79,11 @@ OPTIONS: Mapping[str, Any] = {
 def focus_asset(
     export: Export, exports: Sequence[Export], open_catalog: OpenCatalog = None
 ) -> dg.AssetsDefinition:
-    """Return the asset of a month's charges, for an export that has a mapping.
+    """Return the asset of a month's charges, for an export with `has_focus`.
 
-    `exports` are all of the settings. If another export of the same vendor is in FOCUS already, the
-    charges are compared with those that the vendor derived itself.
+    `exports` are all of the settings. If another export of the same vendor is native, the charges
+    are compared with its charges. `open_catalog` opens the catalog in which their file is
+    registered; with None there is no catalog.
     """
     settings = [other.settings for other in exports]
     checks = [*_CHECKS, *catalog_checks(open_catalog)]
@@ -132,10 +133,12 @@ def focus_result(
     exports: Sequence[Export],
     catalog_results: Sequence[dg.AssetCheckResult],
 ) -> dg.MaterializeResult[LoadedVersion]:
-    """Return the stage's result.
+    """Return the stage's result for charges that the lake has.
 
-    `derived` is the record of the charges and the outcome, `exports` are all of the settings, and
-    `catalog_results` is what `register_files` returned.
+    Their rules are checked, and they are compared with native exports of the vendor, by queries;
+    what the last run found in the same charges is repeated. `derived` is the record of the charges
+    and the outcome, `exports` are all of the settings, and `catalog_results` is what
+    `register_files` returned.
     """
     record, outcome = derived
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}
@@ -229,7 +232,10 @@ def _comparison(
 
 
 def focus_conforms(conformance: Metadata) -> dg.AssetCheckResult:
-    """Check that the charges break no rule of FOCUS, by the metadata of `_conformance`."""
+    """Check that the charges break no undisputed rule of FOCUS; a failure only warns.
+
+    `conformance` must have the number of these rules as `rules_broken`.
+    """
     count = conformance[_RULES_BROKEN]
     broken = count.value if isinstance(count, dg.IntMetadataValue) else count
     description = f"{count_text(int(str(broken)), 'rule')} of FOCUS {FOCUS_VERSION} broken."
@@ -237,7 +243,10 @@ def focus_conforms(conformance: Metadata) -> dg.AssetCheckResult:
 
 
 def adds_up(record: FocusMonth) -> dg.AssetCheckResult:
-    """Return the check `adds_up` as passed; the stage of any other charges fails before."""
+    """Return the passed result of the check `adds_up`, with the month's entries.
+
+    It compares nothing: charges that do not add up have failed their stage before.
+    """
     return dg.AssetCheckResult(
         passed=True,
         check_name=ADDS_UP.name,

@@ -113,10 +113,11 @@ def open_history() -> Iterator[History]:
 
 
 class History:
-    """The runs and materializations in a Dagster instance; none if `instance` is None.
+    """The runs and materializations in a Dagster instance; empty if `instance` is None.
 
-    Runs and failures are read once, when they are needed; with `since`, a time in UTC, only those
-    of runs that changed later; with `month`, only runs of that month.
+    Runs and failures are read once, when they are first needed. With `since`, a time in UTC, only
+    runs that changed later and failures that happened later are read; with `month`, only runs of
+    that month, but the failures of all. Neither limits the materializations.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class History:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """All runs; the last one requested is first."""
+        """The runs, the one requested last first; also runs of assets that are no stage."""
         if self.instance is None:
             return []
         import dagster as dg
@@ -140,7 +141,7 @@ class History:
 
     @cached_property
     def month_runs(self) -> dict[tuple[str, str], list[Run]]:
-        """The runs by export and month, newest first."""
+        """The runs by export and month, such as `("acme", "2026-01")`, the newest first."""
         runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in self.runs:
             for export in run.stages:
@@ -153,7 +154,11 @@ class History:
 
     @cached_property
     def failures(self) -> dict[str, RunFailure]:
-        """Why runs failed or were canceled, by the run's id; other runs have no entry."""
+        """Why runs failed or were canceled, by the run's id.
+
+        A run that Dagster gave up as lost may have succeeded later, and has an entry too: see its
+        status.
+        """
         failures: dict[str, RunFailure] = {}
         if self.instance is None:
             return failures
@@ -177,18 +182,18 @@ class History:
         return failures
 
     def reason(self, run: Run) -> str | None:
-        """Return why a run failed or was canceled, in one line; None for any other run."""
+        """Return the message that `failures` has of a run, in one line; None if it has none."""
         return self.failures[run.id].message if run.id in self.failures else None
 
     def status(
         self, export: str, month: str, stages: Collection[str] = STAGES
     ) -> tuple[str, str | None]:
-        """Return the status of a month's last run, and the message of its failure or None.
+        """Return the month's status by its runs, and the message of the failure or None.
 
-        The status is "success" if none ran. A failed run counts as the last one until other runs
-        have completed every stage that it missed. Those are later ones, and earlier ones that ended
-        after it: two pods may have worked at the month at the same time. `stages` are those that
-        the export has.
+        It is the status of the newest run that missed a stage which no other run has completed: no
+        later run, and no earlier one that ended after it, as two pods may work at a month at the
+        same time. A run in progress has missed all of its stages. The status is "success" if there
+        is no such run, also if the month has no runs. `stages` are those that the export has.
         """
         runs = self.month_runs.get((export, month), [])
         for number, run in enumerate(runs):
@@ -330,10 +335,10 @@ class History:
         }
 
     def usual_duration(self, exports: Collection[str]) -> timedelta | None:
-        """Return how long a run of these exports usually takes: the sum of its stages' medians.
+        """Return how long a run usually takes, for one month of each of these exports.
 
-        None without exports, or if one has never exported a month to Parquet, as the sum would lack
-        stages.
+        It is the sum of the medians of all stages. None without exports, or if none of the newest
+        50 results of `parquet` of an export wrote a file, as the sum would lack stages.
         """
         stage_seconds = [self.stage_seconds(export) for export in exports]
         if not stage_seconds or not all(by_stage["parquet"] for by_stage in stage_seconds):

@@ -26,9 +26,9 @@ from finops_dagster.tables.database import BillingDatabase
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset that stores a month's newest manifest in the staging folder.
 
-    If the vendor submitted the newest manifest's run before that of the loaded version, the loaded
-    version's manifest stays. If it covers fewer days, the stage fails. The run option `force` skips
-    both tests.
+    If the vendor's newest run was submitted before the loaded one, the manifest of the loaded
+    version stays; if that is not staged any more, the stage fails. It also fails if the newest run
+    covers fewer days than the loaded one. The run option `force` accepts every run.
     """
     kinds = {export.settings.vendor, "json"}
     checks = [FRESH, FILES_AVAILABLE] if export.settings.shares_files else [FRESH]
@@ -57,7 +57,8 @@ def manifest_result(
 ) -> dg.MaterializeResult[Manifest]:
     """Read the vendor's newest manifest, and return the stage's result; nothing is written.
 
-    Raises what `newest_manifest` raises, and BillError for a run of fewer days than the loaded one.
+    The result has the staged manifest instead if that stays, as `manifest_asset` says. Raises
+    BillError where the stage fails for that reason, and what `newest_manifest` raises.
     """
     export, month = at.export, at.month
     previous, newest = staging.month(export.name, month).manifest(), newest_manifest(source, month)
@@ -77,7 +78,11 @@ def manifest_result(
 
 
 def newest_manifest(source: Source, month: BillingMonth) -> Manifest:
-    """Return the month's newest manifest. Raises the source's error if there is none."""
+    """Return the month's newest manifest, read from the store.
+
+    Raises ManifestMissing if there is none, another BillError for one that is damaged or not
+    usable, StoreError, and StoreUnavailable.
+    """
     manifest = source.newest_manifests([month])[month]
     if isinstance(manifest, Exception):
         raise manifest

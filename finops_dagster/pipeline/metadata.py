@@ -65,7 +65,7 @@ class LoadedMonth:
 
 
 def version_metadata(version: Version) -> Metadata:
-    """Return the metadata that all stages with rows have: version id, row count, headline cost."""
+    """Return the metadata of a version: its id, number of rows, headline cost and currencies."""
     return {
         "manifest_id": version.manifest_id,
         "dagster/partition_row_count": version.totals.rows,

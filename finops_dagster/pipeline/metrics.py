@@ -40,8 +40,9 @@ class Metrics(Collector):
 
     A collection within `seconds` of the last one repeats it, and one within ten minutes repeats the
     budgets. The setting `metrics.months` says how many of the newest months of each export are
-    read. What cannot be read is left out, and `on_problem` gets a line about it. `open_history`
-    opens Dagster's history, by default that in DAGSTER_HOME.
+    read. If the ledger, the budgets or Dagster's history cannot be read, their metrics are left
+    out, and `on_problem` gets a line; an error of the lake is raised. `open_history` opens
+    Dagster's history, by default that in DAGSTER_HOME.
     """
 
     def __init__(
@@ -57,7 +58,10 @@ class Metrics(Collector):
         self._budgets: tuple[float, list[BudgetMonth]] | None = None
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics, read again or repeated; only one thread collects at a time."""
+        """Return the metrics, read again or repeated; only one thread collects at a time.
+
+        Raises the lake's error if the lake cannot be read.
+        """
         with self._lock:
             now = time.monotonic()
             if self._collected is None or now - self._collected[0] >= self._seconds:
@@ -75,7 +79,11 @@ class Metrics(Collector):
         return registry
 
     def write(self, file: Path) -> None:
-        """Write the text to a file in one step, so that no reader sees half. Raises BillError."""
+        """Write the metrics to a file in one step, so that no reader sees half.
+
+        Raises BillError if the file cannot be written, such as without its folder, and what
+        `collect` raises.
+        """
         try:
             write_to_textfile(str(file), self.registry())
         except OSError as error:

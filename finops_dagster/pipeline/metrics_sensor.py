@@ -15,7 +15,8 @@ from finops_dagster.settings import Settings
 def metrics_sensor(settings: Settings, file: Path) -> dg.SensorDefinition:
     """Return the sensor that writes the metrics to a file every minute.
 
-    A tick fails if the file cannot be written. What cannot be read is in the tick's message.
+    A tick fails if the file cannot be written or the lake cannot be read. Other metrics that cannot
+    be read are left out; the tick's message names them.
     """
     problems: list[str] = []
     # It remembers from tick to tick what takes long to read.

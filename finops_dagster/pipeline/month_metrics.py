@@ -39,7 +39,11 @@ class LakeMonth:
 
 
 def read_lake_months(settings: Settings, months: Months) -> list[LakeMonth]:
-    """Return those of the months that are in the lake, from the footers of their files alone."""
+    """Return those of the months that are in the lake, from the footers of their files alone.
+
+    `months` must have every export of the settings. A damaged file counts as missing. Raises
+    StoreError or StoreUnavailable for a lake in a store.
+    """
     lake, lake_months = settings.storage.open_lake(), []
     for export in settings.exports:
         for month in months[export.name]:
@@ -110,16 +114,21 @@ def load_duration_metrics(settings: Settings, months: Months) -> Iterator[Metric
             except duckdb.CatalogException:
                 continue  # The file has no ledger yet.
             except duckdb.Error as error:
-                raise BillError(f"the ledger of {file} is damaged: {first_line(error)}") from error
+                raise BillError(
+                    f"the ledger of {file} is damaged: {first_line(error)}; run finops state "
+                    "verify --repair to rebuild it from the data"
+                ) from error
             for month in durations.keys() & {*export_months}:
                 seconds.add_metric((export, str(month)), durations[month])
     yield seconds
 
 
 def read_budgets(settings: Settings, months: Months) -> list[BudgetMonth]:
-    """Return what was spent of each budget in each of these months. Raises BillError.
+    """Return what was spent of each budget in each of these months.
 
-    The charges of all months are read, which takes as long as a query over them.
+    A month counts if it is one of any export; budgets count the charges of all exports. The newest
+    month is first. Empty without budgets or charges. The charges of all months are read, which
+    takes as long as a query over them. Raises BillError.
     """
     if not settings.budgets:
         return []

@@ -36,7 +36,7 @@ def report_changes(changes: Iterable[StageChange], metadata: Mapping[str, str]) 
 def report(
     instance: dg.DagsterInstance, observed: StageChange, metadata: Mapping[str, str]
 ) -> None:
-    """Report one observation of an asset, outside of a run."""
+    """Record one observation of an asset in the event log, without a run."""
     import dagster as dg
 
     instance.report_runless_asset_event(

@@ -39,7 +39,10 @@ _REPAIRED = "exported again, as the file was damaged"  # an outcome
 
 
 def parquet_asset(export: Export, open_catalog: OpenCatalog = None) -> dg.AssetsDefinition:
-    """Return the asset that exports a month's rows to its Parquet file, and registers the file."""
+    """Return the asset that exports a month's rows to its Parquet file, and registers the file.
+
+    `open_catalog` opens the catalog to register it in; with None there is no catalog.
+    """
     checks = [RECONCILES, *catalog_checks(open_catalog)]
 
     @stage(export, "parquet", kinds={"parquet"}, checks=checks, load="billing_table")
@@ -84,15 +87,16 @@ def writing_month(
 ) -> Iterator[tuple[Load, str, int]]:
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
-    With `force` that file is replaced too. A file is up to date if it is of the ledger's load, has
-    the restatements in the ledger, and has the checksum that it was written with; then no row of
-    the table is read. A file in a store is also up to date if this machine's table never had the
-    month. The block gets the load, the outcome, and the file's size in bytes. The outcome is
-    `unchanged`, `exported`, or that a damaged file was exported again.
-    It runs, with the database open, before the new file replaces the old one and the ledger gets
-    its checksum; after any error, also in the block, the old one stays. Raises StageMissing if the
-    table does not have the rows that the ledger records, and ReconciliationError if the new file
-    does not have them.
+    A file is up to date if it is of the ledger's load, has the restatements in the ledger, and has
+    the checksum that it was written with, or if that is unknown, the rows of the table. A file in a
+    store is also up to date if this machine's table never had the month. `force` replaces it in any
+    case.
+
+    The block gets the load, the outcome, and the file's size in bytes. The outcome is `unchanged`,
+    `exported`, or that a damaged file was exported again. The block runs, with the database open,
+    before the new file replaces the old one and the ledger gets its checksum: after any error, also
+    in the block, the old file stays. Raises StageMissing if the ledger has no load of the month or
+    the table other rows than the load, and ReconciliationError if the new file has other rows.
     """
     file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:
@@ -118,7 +122,10 @@ def writing_month(
 def unchanged_file(
     connection: duckdb.DuckDBPyConnection, export: Export, month: BillingMonth, file: LakeFile
 ) -> Load | None:
-    """Return the load of a file that is up to date, as `writing_month` says; None for any other."""
+    """Return the load of a file that is up to date, as `writing_month` defines it; else None.
+
+    The ledger may get the file's checksum.
+    """
     recorded, texts = ledger.newest_load(connection, export.name, month), file.texts() or {}
     if recorded is None:
         return load_in_shared_lake(connection, file, export.name, month, export.table)

@@ -16,10 +16,11 @@ _DRIVER = "postgresql+psycopg2"
 
 
 def check_driver(config_file: Path) -> None:
-    """Raise SettingsError if this `dagster.yaml` leaves the PostgreSQL driver to SQLAlchemy 2.1.
+    """Raise SettingsError if Dagster would open PostgreSQL by a driver that it cannot use.
 
-    The file must exist. SQLAlchemy 2.1 or newer would choose psycopg 3, but dagster-postgres of
-    Dagster 1.13 writes events in a way that only psycopg2 understands.
+    `config_file` is a `dagster.yaml`, which must exist. Where it names no driver, SQLAlchemy 2.1 or
+    newer chooses psycopg 3, but dagster-postgres of Dagster 1.13 writes events in a way that only
+    psycopg2 understands.
     """
     sqlalchemy = version("sqlalchemy")
     if tuple(map(int, sqlalchemy.split(".")[:2])) < (2, 1):

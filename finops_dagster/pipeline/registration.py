@@ -20,7 +20,7 @@ OpenCatalog = Callable[[], "IcebergCatalog"] | None
 
 
 def catalog_checks(open_catalog: OpenCatalog) -> Sequence[Check]:
-    """Return the check of a stage whose files are registered; none without a catalog."""
+    """Return the check `in_catalog` for a stage that registers files; nothing without a catalog."""
     return [IN_CATALOG] if open_catalog else []
 
 
@@ -31,10 +31,11 @@ def register_files(
     table: str,
     on_warning: Callable[[str], object],
 ) -> Sequence[dg.AssetCheckResult]:
-    """Register the lake's files of an export in a table, and return the check's result.
+    """Register the lake's files of an export in a table of the catalog.
 
-    An error only makes the check fail: the month's file stays, and the next run of any month of the
-    export registers it. Does nothing without a catalog.
+    Returns the result of the check `in_catalog`; an empty list without a catalog. An error of the
+    catalog only makes the check fail, and `on_warning` gets its message: the month's file stays,
+    and the next run of any month of the export registers it.
     """
     if open_catalog is None:
         return []

@@ -158,7 +158,10 @@ class RunMetrics:
 
 
 def recent_history(history: History) -> History:
-    """Return a history with only the runs that changed in the last 14 days, `RUNS_READ`."""
+    """Return a history with only the runs that changed in the last 14 days, `RUNS_READ`.
+
+    It has the materializations of all times.
+    """
     return History(history.instance, since=datetime.now(UTC) - RUNS_READ)
 
 

@@ -34,9 +34,10 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class MonthRun:
     """The result of a run of one month: the metadata of the stages that succeeded, and the error.
 
-    `run_id` is None if no run was started. `stages` has plain values of metadata by stage and key.
-    `error` is a line of text, or None if all stages succeeded. The stages of the bill may have
-    succeeded although `focus` is among the `failed_stages`.
+    `run_id` is None if no run was started; if the month needed none, it is that of an earlier run.
+    `seconds` is how long this took. `stages` has plain values of metadata by stage and key. `error`
+    is a line of text, or None if all stages succeeded. The stages of the bill may have succeeded
+    although `focus` is among the `failed_stages`.
     """
 
     month: BillingMonth
@@ -192,7 +193,7 @@ def _listener(options: MonthOptions) -> Callable[[dg.EventLogEntry], None]:
 
 
 def plain_values(metadata: Mapping[str, dg.MetadataValue[Any]]) -> MetadataValues:
-    """Return the values of metadata, by key."""
+    """Return metadata as plain Python values, by key."""
     return {name: value.value for name, value in metadata.items()}
 
 

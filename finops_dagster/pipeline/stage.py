@@ -178,7 +178,7 @@ def stage_result(
     """Return a stage's result: the record for the next stage, metadata, and results of checks.
 
     The version id of the record becomes Dagster's data version. `outcome` says what the stage did,
-    such as `loaded` or `unchanged`; it is added to the metadata.
+    such as `loaded` or `unchanged`; it is added to the metadata, and so is a summary of the checks.
     """
     failed = ", ".join(str(result.check_name) for result in check_results if not result.passed)
     # Dagster has no public function that returns the check results of a partition, so the metadata

@@ -68,7 +68,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
 
 
 def staged_result(staged: StagingResult) -> dg.MaterializeResult[VersionRecord]:
-    """Return the stage's result, without its download."""
+    """Return the stage's result, without metadata of the download, which only a run has."""
     metadata = {**staged_metadata(staged.version), **warnings_metadata(staged.warnings)}
     return stage_result(staged.version, staged.outcome, metadata)
 
@@ -95,7 +95,7 @@ class MonthStaging:
         lake: Lake,
         database: BillingDatabase,
     ) -> Self:
-        """Return the staging of a manifest's files."""
+        """Return the staging of a manifest's files; reads the month's footer in the lake."""
         month = BillingMonth.parse(manifest.month)
         lake_version = lake.file(export.name, month).version()
         staged_month = staging.month(export.name, month)
@@ -125,9 +125,12 @@ class MonthStaging:
         return self._record(result)
 
     def unchanged(self, source: Source) -> StagingResult | None:
-        """Return the result for files that are staged whole, and that the vendor has unchanged.
+        """Return the result if the staged files are verified and unchanged in the store; else None.
 
-        None for all others; nothing is downloaded. Raises what the source raises.
+        Nothing is downloaded, but as in `stage`, the version is recorded and the staged files of
+        older versions are deleted. Files that a cleanup deleted count as staged if the lake has the
+        version. Raises what the source raises, ObjectMissing too, and BillError if another run has
+        read a newer manifest meanwhile.
         """
         verified = self._verified_version(self._known_versions())
         result = self._unchanged(verified, source.available_files(self.manifest))

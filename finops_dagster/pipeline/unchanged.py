@@ -63,11 +63,14 @@ class UnchangedMonths:
     ) -> MonthRun | None:
         """Return the result of a month that needs no run of these stages; None for any other.
 
-        It needs none if each stage has the vendor's newest version, and would record it with the
-        metadata and the results of checks that it has recorded, and if its last runs succeeded.
-        `run_id` is the run that recorded the last stage. An observation of the manifest records in
-        Dagster that the month was verified. `on_warning` gets what a run would warn of. None after
-        an error too: the run says what is wrong. Raises KeyboardInterrupt.
+        It needs none if its last runs succeeded, and if each stage has the vendor's newest version
+        and would record the metadata and results of checks that Dagster has already. `stages` are
+        all stages of the export, in their order. `run_id` is the run that recorded the last stage.
+
+        As in a run, the staged version is recorded, staged files of older versions are deleted, and
+        the lake's files are registered in the catalog. An observation of the manifest records in
+        Dagster that the month was verified. `on_warning` gets why the month has no charges, if it
+        has none. None after an error too: the run says what is wrong. Raises KeyboardInterrupt.
         """
         started = time.monotonic()
         settings = [other.settings for other in self._exports]
@@ -101,7 +104,7 @@ class UnchangedMonths:
     def _results(self, months: Mapping[str, StageMonth]) -> dict[str, Result] | None:
         """Return the result of each stage; None if a stage has work to do, or anything to record.
 
-        `months` are the stages that were asked for, in their order.
+        `months` are the selected stages, in their order.
         """
         results = dict[str, Result]()
         # A month that Dagster does not have costs the vendor no request.

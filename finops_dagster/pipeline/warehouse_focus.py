@@ -67,12 +67,12 @@ def warehouse_focus_asset(
 
 
 def focus_table(export: Export) -> str:
-    """Return the table of an export's charges in the warehouse."""
+    """Return the name of the table of an export's charges in the warehouse."""
     return f"{export.table}_focus"
 
 
 def view_columns() -> dict[str, str]:
-    """Return the columns of the view of all charges, with their data types.
+    """Return the columns of the view of all charges, with the names of their types in DuckDB.
 
     They are those that every mapping may have: FOCUS's columns, and those that say where a charge
     is from. The vendors' own columns are only in the tables, so that the view stays the same.
@@ -108,7 +108,8 @@ def focus_file(
     """Return the record of a month's charges, and their file as a warehouse loads it.
 
     The version id in the file's footer is that of the bills with the mapping's, so that the
-    warehouse is loaded again if any of them changes. Raises StageMissing.
+    warehouse is loaded again if any of them changes. Raises StageMissing if the file is missing or
+    damaged.
     """
     file = focus_lake(lake).file(export.name, month)
     record = FocusMonth.read(file)

@@ -59,7 +59,10 @@ class WarehouseLoading:
     warehouse: Warehouse
 
     def unchanged(self) -> dg.MaterializeResult[LoadedVersion] | None:
-        """Return the stage's result if the warehouse has the month; None if not."""
+        """Return the stage's result if the warehouse has this version of the month; else None.
+
+        The month's rows are measured in the warehouse. Raises BillError and WarehouseUnavailable.
+        """
         has_month = self.file.footer.is_same(self.warehouse.measured_version(self.file))
         return self._result("unchanged") if has_month else None
 
@@ -68,9 +71,11 @@ class WarehouseLoading:
         context: dg.AssetExecutionContext,
         after_load: Callable[[], Sequence[str]] = tuple,
     ) -> dg.MaterializeResult[LoadedVersion]:
-        """Load the month unless the warehouse has it, and return the stage's result.
+        """Load the month unless the warehouse has this version, and return the stage's result.
 
-        `after_load` runs after a load, and returns warnings; it raises nothing.
+        A stage with `force` loads it in any case. `after_load` runs only after a load, which is
+        committed then: it returns warnings, and must not raise. Adds the load's metadata to
+        `context`.
         """
         if not self.at.force and (unchanged := self.unchanged()) is not None:
             return unchanged

@@ -42,10 +42,11 @@ FROM account_spellings JOIN days ON account = spelling AND day BETWEEN first_day
 
 @dataclass(frozen=True)
 class BilledAccount:
-    """An account of the bill in one currency, with its cost in the newest month of the bill.
+    """An account of the bill in one currency, with its billed cost in the bill's newest month.
 
-    `listed` is whether the accounts file has a line for the account itself that was valid at its
-    newest charge.
+    `account_id` is that of the sub account or, for a charge without one, of the billing account.
+    Name, owner, environment and cost centre are those of its newest charge. `listed` is whether
+    the accounts file has a line for the account itself that was valid at that charge.
     """
 
     account_id: str
@@ -59,22 +60,30 @@ class BilledAccount:
 
 
 def last_month(connection: DuckDBPyConnection) -> date:
-    """Return the first day of the newest month that has charges. Needs the relation `focus`."""
+    """Return the first day of the newest month that has charges.
+
+    Needs the relation `focus` with a charge at least.
+    """
     ((month,),) = connection.execute("SELECT max(x_billing_month) FROM focus").fetchall()
     assert isinstance(month, date)
     return month
 
 
 def billed_accounts(connection: DuckDBPyConnection) -> list[BilledAccount]:
-    """Return the accounts of all charges: those that are not listed first, the largest cost first.
+    """Return each account of the charges once for each of its currencies.
 
-    Needs the relation `focus_named`.
+    Those that are not listed come first; they are sorted by currency, and then by cost, the
+    largest first. Needs the relations `focus` and `focus_named`.
     """
     return [BilledAccount(*row) for row in connection.execute(_ACCOUNTS).fetchall()]
 
 
 def unmatched_lines(connection: DuckDBPyConnection, accounts: AccountsFile) -> dict[int, str]:
-    """Return {line number: reason} of the lines of the accounts file that no charge matches."""
+    """Return {line number: reason} of the lines of the accounts file that no charge matches.
+
+    A charge matches a line if its sub account or billing account has the id, and it begins on one
+    of the line's days. Needs the relations `focus` and `account_spellings` of this accounts file.
+    """
     matched = set(connection.execute(_MATCHED_LINES).fetchall())
     lost_zeros = accounts.with_lost_zeros(id_ for (id_,) in connection.execute(_IDS).fetchall())
 

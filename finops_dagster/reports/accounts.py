@@ -49,8 +49,9 @@ class AccountsSettings(SettingsTable):
 class AccountLine:
     """A line of the file: what is true of an account from one day to another, both included.
 
-    `number` is the line's number in the file. `texts` has the filled cells of all other columns.
-    `valid_from` or `valid_to` is None where the line has no first or no last day.
+    `number` is the line's number in the file. `texts` has the filled cells of all other columns, by
+    `name`, `owner`, `environment`, `cost_centre`, or the heading as it is written. `valid_from` or
+    `valid_to` is None where the line has no first or no last day.
     """
 
     number: int
@@ -75,7 +76,10 @@ class AccountLine:
 
 @dataclass(frozen=True)
 class AccountsFile:
-    """The lines of the file; `text_columns` are all columns but the id and the validity."""
+    """The lines of the file; `text_columns` are all columns but the id and the validity.
+
+    They begin with `name`, `owner`, `environment` and `cost_centre`, even if the file lacks them.
+    """
 
     text_columns: tuple[str, ...] = _TEXT_COLUMNS
     lines: tuple[AccountLine, ...] = ()
@@ -108,17 +112,18 @@ class AccountsFile:
 def heading_key(heading: str) -> str:
     """Return the name of the column that a heading of the file means, such as `cost_centre`.
 
-    For any other heading, its letters and digits in lower case.
+    For any other heading, its letters and digits in lower case; a heading without any is returned
+    unchanged.
     """
     spelling = re.sub(r"[\W_]", "", heading.lower())
     return _COLUMNS.get(spelling, spelling or heading)
 
 
 def read_accounts(file: Path | None) -> AccountsFile:
-    """Read the accounts file; without a file, return an AccountsFile without lines.
+    """Read the accounts file; if `file` is None, return an AccountsFile without lines.
 
-    Raises BillError, which names file and line, if it cannot be read, or if two of its lines are
-    for the same account and the same day.
+    Raises BillError, which names the file and the line if it has one, if the file is missing or not
+    valid, or if two of its lines are for the same account and the same day.
     """
     if file is None:
         return AccountsFile()
@@ -136,7 +141,10 @@ def _place(file: Path, number: int) -> str:
 
 
 def accounts_text(file: Path) -> str:
-    """Return the text of the accounts file. Raises BillError if it cannot be read."""
+    """Return the text of the accounts file, without a byte order mark.
+
+    Raises BillError if it cannot be read, or is not in UTF-8. Its cells are not checked.
+    """
     try:
         data = file.read_bytes()
     except OSError as error:

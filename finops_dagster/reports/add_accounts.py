@@ -17,8 +17,9 @@ def add_accounts(file: Path, accounts: Iterable[Mapping[str, str]]) -> None:
     """Add a line for each account to the end of the file, which is created if it is missing.
 
     An account is a mapping from column names, as `heading_key` returns them, to cells. Cells for
-    which the file has no column are left out. If the file exists, it must be one that
-    `read_accounts` can read.
+    which the file has no column are left out. Accounts that the file already has are added again.
+    If the file exists, it must be one that `read_accounts` can read. Raises BillError if its folder
+    is missing.
     """
     content = file.read_bytes() if file.exists() else f"{_FIRST_LINE}\n".encode()
     text = accounts_text(file) if file.exists() else _FIRST_LINE

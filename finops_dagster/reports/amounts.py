@@ -135,10 +135,12 @@ SELECT count(*) FROM placed_resources WHERE month = $month AND (billed <> 0 OR e
 
 
 def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Document) -> None:
-    """Fill the document's TABLES with amounts as decimals; rows without amounts are left out.
+    """Fill the document's TABLES with amounts as decimals; rows whose amounts are 0 are left out.
 
-    Needs the tables of `read_charges`, `read_resources`, `read_tag_keys` and `add_lines`.
-    `first_day` is that of the document's first month.
+    The number of resources that are not listed is set in `left_out`. Needs the tables of
+    `read_charges`, `read_resources`, `read_tag_keys` and `add_lines`, and the document's `month`
+    and `currencies`. `first_day` is that of the document's first month. Creates views in the
+    connection, so it can be called once.
     """
     currencies = Sql(f"[{', '.join(map(literal, document['currencies']))}]")
     for view, sums in _PLACED_SUMS.items():
@@ -176,8 +178,8 @@ def _table(
 def scaled(document: Document) -> Document:
     """Return a copy of a document with its decimals as whole numbers, multiplied by 10^`scale`.
 
-    The key `scale` gets the smallest scale with which all of them are whole. Numbers above 2^53
-    become text.
+    The key `scale` gets the smallest scale with which all of them are whole, 18 at most. Numbers
+    from 2^53 on, also negative ones, become text.
     """
     divisor = gcd(10**_DECIMALS, *map(_units, _decimals(document)))
     zeros = next(n for n in range(_DECIMALS, -1, -1) if divisor % 10**n == 0)

@@ -40,8 +40,10 @@ _FINDERS = (
 class Anomaly:
     """An anomaly of a service of an account; if `service` is None, of the whole account.
 
-    `cost` is the cost of its days, and `expected` the estimate of it from earlier days. If the
-    change lasts, its days are the first week. `detail` is the region to which costs moved.
+    `cost` is the effective cost of the usage on its days, and `expected` the estimate of it from
+    earlier days, both rounded to two decimals. A lasting change has its first seven days at most,
+    but a RAMP has all of its days. If costs moved to another region, `detail` is this region, and
+    both amounts are of it alone.
     """
 
     kind: Kind
@@ -58,7 +60,7 @@ class Anomaly:
 
     @property
     def month(self) -> BillingMonth:
-        """The month in which it begins."""
+        """The month in which the anomaly begins."""
         return BillingMonth.of(self.first_day)
 
     @property
@@ -105,15 +107,16 @@ def read_anomalies(
 ) -> list[Anomaly]:
     """Return the anomalies of the thirteen months up to `last`, in the order of `find_anomalies`.
 
-    `last` is the newest month by default. Needs the relation `focus_named`.
+    `last` is the newest month by default. Needs the relations `focus` and `focus_named`.
     """
     return find_anomalies(read_daily_costs(connection, last))
 
 
 def find_anomalies(costs: DailyCosts | None) -> list[Anomaly]:
-    """Return the anomalies: those that begin last first, and of a day the largest first.
+    """Return the anomalies in daily costs, the newest first; none if `costs` is None.
 
-    None returns an empty list.
+    Anomalies that begin on the same day are sorted by their difference, the largest first. An
+    anomaly that may be an effect of another one of the same service is left out.
     """
     if costs is None or not costs.series:
         return []
@@ -125,7 +128,7 @@ def find_anomalies(costs: DailyCosts | None) -> list[Anomaly]:
 
 
 def _findings(costs: DailyCosts) -> Iterator[tuple[tuple[Series, ...], Finding]]:
-    """Yield what is found, and the series it is found in."""
+    """Yield each finding with its series."""
     least = least_differences(costs)
     for finding in changes.new_accounts(costs, least):
         yield tuple(costs.series[row] for row in finding.rows), finding

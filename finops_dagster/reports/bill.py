@@ -45,9 +45,9 @@ _CURRENCIES = "SELECT currency FROM usage_sums GROUP BY ALL ORDER BY sum(charges
 class Scope:
     """The months of a report, up to `last`, and the month and currency that it shows first.
 
-    The first month shown is `last`. Without `last`, the months end with the newest, and the first
-    one shown is the newest complete month. Without `currency`, it is that of the most charges.
-    `months` is the number of months.
+    The month that it shows first is `last`. Without `last`, the months end with the newest one, and
+    the newest complete month is shown first. Without `currency`, it is that of the most charges.
+    `months` is the number of months at most; none is before the first month with charges.
     """
 
     last: BillingMonth | None = None
@@ -79,14 +79,18 @@ class Bill:
     budgets: Sequence[BudgetSettings] = ()
 
     def document(self, scope: Scope) -> Document:
-        """Return the document of `report`."""
+        """Return the document of `report`, which has its amounts as whole numbers.
+
+        Raises BillError as `report`.
+        """
         return self.report(scope).document
 
     def report(self, scope: Scope) -> Report:
         """Return the report of the months in scope; without charges, it has no months.
 
-        Raises BillError if there is no such month or currency, if a file cannot be read or does not
-        have the totals of its footer, and if the accounts file cannot be used.
+        Raises BillError if no export has charges of the month or in the currency, if a file cannot
+        be read or does not have the totals of its footer, if memory or disk is too small, and if
+        the accounts file cannot be used.
         """
         files = MonthFiles.of(self.lake, self.exports, scope.last, scope.months)
         document = empty_document()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # The settings are read by commands that do not need DuckDB.
 
 _NONE = "(none)"
 _NAMES_SHOWN = 8
-# Charges that arrive together have a last day with usage, which vendors may not have whole yet.
+# The last day with usage of charges that are delivered together may be incomplete.
 _SPENT = Sql("""
 SELECT month, last_day, {spent}
 FROM (
@@ -63,8 +63,10 @@ Names = Annotated[tuple[Text, ...], BeforeValidator(_as_list), Field(min_length=
 class BudgetSettings(SettingsTable):
     """A budget: an amount of one currency for each month, and filters of the charges.
 
-    The budget is for the charges that match all filters. Names are compared without case. `account`
-    is an id or a name. `cost` is which cost of the charges is added up.
+    The budget is for the charges in its currency that match all filters. A filter with several
+    names matches a charge that has one of them, and `(none)` matches a charge without a name. Names
+    and currency are compared without case. `account` is an id or a name. `cost` is which cost of
+    the charges is added up.
     """
 
     name: Text
@@ -79,7 +81,7 @@ class BudgetSettings(SettingsTable):
 
     @property
     def filters(self) -> Iterator[tuple[str, str]]:
-        """Yield each name of each filter; the filter of a tag is called `tag.<key>`."""
+        """Pairs of a filter and one of its names; the filter of a tag is called `tag.<key>`."""
         for key in ("provider", "account", "owner", "service"):
             for name in getattr(self, key) or ():
                 yield key, name
@@ -89,7 +91,7 @@ class BudgetSettings(SettingsTable):
 
     @property
     def filter_text(self) -> str:
-        """The filters in one line; empty for a budget of the whole bill."""
+        """The filters as `account = a or b and service = c`; empty for a budget without filters."""
         names = defaultdict(list)
         for key, name in self.filters:
             names[key].append(name)
@@ -105,9 +107,10 @@ class BudgetMonth:
     """A budget in a month, with the exact amount that was `spent` of it.
 
     `days_passed` is the number of days of the current month that the bill has, of the provider with
-    the fewest days; None once the month is over. `forecast` is the cost of the whole month if the
-    remaining days cost as much as the days before the newest one, which may be incomplete; None if
-    there is no such day. `is_open` is true from the end of the month until vendors close its bill.
+    the fewest days; 0 if there is no usage yet, and None once the month is over. `forecast` is the
+    cost of the whole month if the remaining days cost as much as the days before the newest one,
+    which may be incomplete. It is `spent` at least, `spent` once the month is over, and None if no
+    day is complete yet. `is_open` is true from the end of the month until vendors close its bill.
     """
 
     budget: BudgetSettings
@@ -129,17 +132,17 @@ class BudgetMonth:
 
     @property
     def percent_passed(self) -> Decimal:
-        """The percentage of the month that has passed, with one decimal; 100 once it is over."""
+        """The `days_passed` as a percentage of the month, with one decimal; 100 once it is over."""
         days = _day_count(self.month)
         passed = days if self.days_passed is None else self.days_passed
         return round(Decimal(100 * passed) / days, 1)
 
     @property
     def state(self) -> str:
-        """The state of the budget.
+        """The state of the budget in its month.
 
-        One of `exceeded`, `within budget` and `open`; in the current month also `forecast to
-        exceed` and `in progress`.
+        `exceeded` in any month. Otherwise, in the current month `forecast to exceed` or `in
+        progress`; then `open` until vendors close the bill, and `within budget` after that.
         """
         if self.is_exceeded:
             return "exceeded"
@@ -168,8 +171,9 @@ def budget_months(
 ) -> list[BudgetMonth]:
     """Return each budget in each month of the bill, the newest month first.
 
-    Needs the relation `focus_named`. Months before that of `today` are over; by default, it is the
-    current day in UTC.
+    The budgets of a month are in the order of `budgets`, also those without any charge. Needs the
+    relation `focus_named`, unless there are no budgets. Months before that of `today` are over; by
+    default, it is the current day in UTC.
     """
     if not budgets:
         return []
@@ -247,9 +251,11 @@ def _day_count(month: BillingMonth) -> int:
 def unmatched_filters(
     connection: DuckDBPyConnection, budgets: Sequence[BudgetSettings]
 ) -> list[str]:
-    """Return a line for each budget with a filter that matches no charge of any month.
+    """Return a line for each budget that no charge matches, or one of whose filters matches none.
 
-    Needs the relation `focus_named`.
+    A budget has at most one line: for its first such filter, or else for all of its filters and its
+    currency. The charges of all months count. Needs the relation `focus_named`, unless there are no
+    budgets.
     """
     if not budgets:
         return []
@@ -274,7 +280,7 @@ def unmatched_filters(
 
 
 def _names_of_charges(connection: DuckDBPyConnection, key: str) -> str:
-    """Return what the charges with the highest costs have where a filter compares names."""
+    """Return the names that the charges with the highest costs have for a filter, as a message."""
     text = _texts(key)[-1]
     names = connection.execute(
         f"SELECT {text} AS name FROM ({CHARGES}) WHERE name <> '' GROUP BY name "

@@ -17,7 +17,10 @@ _SERVICE_POSITIONS = "SELECT provider, service, min(position) FROM service_lines
 
 
 def add_budgets(files: MonthFiles, budgets: Sequence[BudgetMonth], document: Document) -> None:
-    """Fill the document's `budgets` with those of its months; amounts are decimals."""
+    """Fill the document's `budgets` with those of its months and currencies, as decimals.
+
+    Needs the document's `currencies`, with which those of budgets are compared with case.
+    """
     for of_month in budgets:
         budget = of_month.budget
         if of_month.month in files.months and budget.currency in document["currencies"]:
@@ -41,7 +44,8 @@ def add_anomalies(
 ) -> None:
     """Fill the document's `anomalies` with the newest 200 of its months; amounts are decimals.
 
-    Needs the tables `account_lines` and `service_lines`.
+    `anomalies` are in the order of `find_anomalies`, and those in a currency that the document does
+    not have are left out. Needs the tables of `add_lines`, and the document's `currencies`.
     """
     positions = [
         {(provider, name): position for provider, name, position in rows}

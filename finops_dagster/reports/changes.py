@@ -28,7 +28,8 @@ _DAYS_OF_A_CHANGE = 3  # it is measured over
 def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
     """Yield a finding for the first week of each account without costs in the eight weeks before.
 
-    `least` is that of `least_differences`.
+    Its `rows` are all series of the account. `least`, the smallest cost of such a week, is that of
+    `least_differences`. There must be a series at least.
     """
     accounts = defaultdict(list)
     for row, series in enumerate(costs.series):
@@ -95,7 +96,7 @@ def price_changes(history: History) -> Iterator[Finding]:
     """Yield a finding for each service whose cost rose because its prices did.
 
     That is: its cost rose more than the cost of the same usage at the prices of the month before.
-    If a commitment covered a part of the cost before, the kind is that the commitment ended.
+    Its kind is COMMITMENT_ENDED as by `has_commitment_ended`, otherwise PRICE_CHANGE.
     """
     days = _DAYS_OF_A_CHANGE
     prices = np.log(history.costs.cost / history.costs.repriced)
@@ -129,7 +130,10 @@ def has_commitment_ended(history: History, row: int, first: int) -> bool:
 
 
 def regions_moved(history: History) -> Iterator[Finding]:
-    """Yield a finding for each service with a region whose share has grown at the same total."""
+    """Yield a finding for each service with a region whose share has grown at the same total.
+
+    `cost` and `expected` are those of this region alone, and `detail` is its name.
+    """
     if not history.costs.regions:
         return
     owners = np.array([row for row, _ in history.costs.regions])

@@ -32,12 +32,12 @@ CHARGES_WITHOUT_NAMES = _CHARGES.format(relation="focus")
 
 
 def months_of_charges(connection: DuckDBPyConnection) -> list[BillingMonth]:
-    """Return the months in `focus_named`, the oldest first."""
+    """Return the months in `focus_named`, the oldest first. Needs this relation."""
     rows = connection.execute("SELECT DISTINCT x_billing_month FROM focus_named").fetchall()
     return sorted(BillingMonth.of(first_day) for (first_day,) in rows)
 
 
 def newest_month(connection: DuckDBPyConnection) -> BillingMonth | None:
-    """Return the newest month in `focus_named`; None if it is empty."""
+    """Return the newest month in `focus_named`; None if it is empty. Needs this relation."""
     row = connection.execute("SELECT max(x_billing_month) FROM focus_named").fetchone()
     return BillingMonth.of(row[0]) if row and row[0] else None

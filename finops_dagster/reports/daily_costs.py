@@ -26,13 +26,14 @@ class Series:
 
 @dataclass(frozen=True)
 class DailyCosts:
-    """The effective cost of usage by service, account and day.
+    """The effective cost of usage by service, account and day, without credits and corrections.
 
     The arrays have a row for each series and a column for each day, from `first_day`. `cost` is NaN
-    on days that are not loaded, or not complete yet. `repriced` is the cost of the same usage at
-    the prices of the month before. `committed` is the part of the cost that commitments covered,
-    and `credits` is what was credited, as a positive amount. `region_costs` has a row for each of
-    `regions`, which are pairs of the number of a series and the name of a region.
+    on days that are not loaded, or not complete yet; the other arrays have no NaN.
+    `repriced` is the cost of the same usage at the prices of the month before. `committed` is the
+    part of the cost that commitments covered, and `credits` is what was credited, as a positive
+    amount. `region_costs` has a row for each of `regions`, which are pairs of the number of a
+    series and the name of a region.
     """
 
     first_day: date

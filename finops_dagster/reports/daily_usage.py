@@ -143,9 +143,10 @@ def read_daily_costs(
 ) -> DailyCosts | None:
     """Return the daily costs of thirteen months up to `last`; by default, up to the newest month.
 
-    Needs the relations `focus` and `focus_named`. `service_usage` is a query of the cost of usage
-    by month, export, currency, provider, account and service, for callers that have already
-    computed it. None if there are no charges.
+    None if there are no charges. A service that costs little is left out. Needs the relations
+    `focus` and `focus_named`. `service_usage` is for callers that have already computed the
+    effective cost of usage of these months: a query with the columns month, export, currency,
+    provider, account, service and usage. Temporary tables of the connection are replaced.
     """
     newest = newest_month(connection)
     if newest is None:

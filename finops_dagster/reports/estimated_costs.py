@@ -1,7 +1,7 @@
 """Estimates the cost of each day: medians of the days before it, by weekday.
 
-All arrays have a row for each series and a column for each day. What is said of a day depends on
-that day and on earlier ones only, so that it stays when later days are loaded.
+All arrays have a row for each series and a column for each day. The results of a day depend on that
+day and on earlier ones only, so that they stay the same when later days are loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from finops_dagster.reports.daily_costs import Array, Days
 from finops_dagster.reports.rolling import median, rolling_mean, rolling_median, shifted
 
 WEEK, MONTH = 7, 28
-# Of the first ten weeks little is said: until then the end of a month has been seen once at most.
+# Most kinds of anomalies are not found in the first ten weeks, which have few ends of months.
 LEARNING_DAYS = 10 * WEEK
 _WEEKS_OF_WEEKDAYS = 13
 _DAYS_OF_SCALE, _LEAST_DAYS_OF_SCALE = 56, 14
@@ -35,7 +35,8 @@ class EstimatedCosts:
     """The estimated cost of each day, and how far the cost is from it.
 
     The estimate is `level` * `weekdays`: the usual cost of a day, and the factor of its weekday.
-    `deviation` is the logarithm of cost / estimate, and `scale` its usual size.
+    `deviation` is that of `deviations`, and `scale` its usual size: the standard deviation, from
+    the median, in the eight weeks before.
     """
 
     level: Array
@@ -47,7 +48,8 @@ class EstimatedCosts:
 def estimated_costs(cost: Array) -> EstimatedCosts:
     """Return the estimate of each day from the days before it.
 
-    NaN where there are too few of them, or where most of them cost nothing.
+    Its arrays are NaN where there are too few of them, or where most of them cost nothing; only
+    `weekdays` has no NaN.
     """
     weekdays = _weekday_factors(cost)
     # The median of four weeks of weekly means: neither a spike nor a weekend changes it.
@@ -61,7 +63,10 @@ def estimated_costs(cost: Array) -> EstimatedCosts:
 
 
 def deviations(cost: Array, level: Array, weekdays: Array) -> Array:
-    """Return the logarithms of cost / estimate."""
+    """Return the natural logarithms of cost / estimate, with a tenth of the level added to both.
+
+    So a cost where none is usual has no infinite deviation. A negative cost counts as 0.
+    """
     offset = _OFFSET * level
     return np.asarray(np.log((np.maximum(cost, 0) + offset) / (level * weekdays + offset)))
 
@@ -78,8 +83,8 @@ def _weekday_factors(cost: Array) -> Array:
 def excess(expected: EstimatedCosts, deviation: Array, days: int) -> Array:
     """Return the mean deviation of each day and those before it, as a multiple of its usual size.
 
-    Days that follow each other often deviate alike. So the usual size of a mean of many days is
-    measured too.
+    The mean is of `days` days. Days that follow each other often deviate alike, so for more than
+    two days the usual size is at least that of earlier means of as many days.
     """
     mean = rolling_mean(deviation, days)
     scale = expected.scale / np.sqrt(days)
@@ -90,7 +95,11 @@ def excess(expected: EstimatedCosts, deviation: Array, days: int) -> Array:
 
 
 def robust_scale(values: Array, days: int, least: float) -> Array:
-    """Return the usual size of values that are around 0, of the time until `days` days before."""
+    """Return the standard deviation, from the median, of values that are around 0.
+
+    For each day, it is that of the eight weeks that end `days` days before, and `least` at least;
+    NaN if fewer than 14 values of them are known.
+    """
     usual = rolling_median(np.abs(values), 2 * MONTH, _LEAST_DAYS_OF_SCALE)
     return np.maximum(_NORMAL * shifted(usual, days), least)
 
@@ -98,8 +107,9 @@ def robust_scale(values: Array, days: int, least: float) -> Array:
 def without_recurring(cost: Array, expected: EstimatedCosts, same_days: Sequence[Days]) -> Array:
     """Return the cost without rises that recur: those of the same day of an earlier month.
 
-    Each of `same_days` has, for each day, the number of the same day of an earlier month, or -1. A
-    rise there is subtracted from the cost of the day; the days beside it count too.
+    Each of `same_days` has, for each day, the number of the same day of an earlier month, or -1.
+    1.3 times the largest rise there, or on the days beside it, is subtracted from the cost of the
+    day, but never more than the cost is above its estimate.
     """
     usual = expected.level * expected.weekdays
     above = np.where(expected.deviation > 3 * expected.scale, cost - usual, 0)

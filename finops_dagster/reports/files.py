@@ -14,8 +14,9 @@ from finops_dagster.reports.sheets import write_csv, write_xlsx
 def write_report(document: Document, path: Path, output_format: str) -> None:
     """Write the report to `path`, in the format `html`, `json`, `xlsx` or `csv`.
 
-    For `csv`, `path` is a folder. Any other file is replaced once the new one is complete. Raises
-    BillError as `write_xlsx`.
+    For `csv`, `path` is a folder, whose files are written one after the other. In any other format,
+    the folder of `path` is created, and the file is replaced once the new one is complete. Raises
+    BillError as `write_xlsx`, and KeyError for an unknown format.
     """
     if output_format == "csv":
         write_csv(document, path)

@@ -21,13 +21,13 @@ from finops_dagster.reports.rolling import rolling_median
 
 Flags = npt.NDArray[np.bool_]
 
-# A difference below both is no anomaly: in units of the currency, and as a part of what a
-# day of the whole bill costs.
+# A difference below one of them is no anomaly: in units of the currency, and as a part of what a
+# day of all series in the currency usually costs.
 _LEAST_DIFFERENCE, LEAST_SHARE_OF_A_DAY = 5.0, 0.005
 
 
 class Kind(StrEnum):
-    """The kind of an anomaly."""
+    """The kind of an anomaly; docs/budgets.md describes each."""
 
     SPIKE = "spike"
     STEP = "step"
@@ -47,8 +47,9 @@ class Kind(StrEnum):
 class Finding:
     """An anomaly in the series `rows`, from the day `first` to the day `last`, by their numbers.
 
-    If the change lasts, the days are its first week at most. `cost` is the sum of the days, and
-    `expected` that of their estimates. `detail` is the region to which costs moved.
+    If the change lasts, the days are its first week at most; a RAMP has all of its days. `cost` is
+    the sum of the days, and `expected` that of their estimates. If costs moved to another region,
+    `detail` is this region, and both are of it alone.
     """
 
     kind: Kind
@@ -70,12 +71,12 @@ class History:
 
     @classmethod
     def of(cls, costs: DailyCosts, least: Array) -> History:
-        """Return the history of daily costs."""
+        """Return daily costs with their estimates, which are computed here."""
         return cls(costs, estimated_costs(costs.cost), least)
 
     @property
     def learnt(self) -> Flags:
-        """Whether enough days of a series are known up to each day to find anomalies."""
+        """For each series and day, whether more than 70 days up to it are known."""
         return np.cumsum(~np.isnan(self.costs.cost), axis=1) > LEARNING_DAYS
 
     def week_from(self, first: int) -> slice:
@@ -83,15 +84,19 @@ class History:
         return slice(first, min(first + WEEK, self.costs.day_count))
 
     def expected_from(self, row: int, days: slice) -> Array:
-        """Return the estimates of days, by the level before the first of them."""
+        """Return the estimate of each of the days, by the level before the first of them.
+
+        It is 0 if there is no such level.
+        """
         level = np.nan_to_num(self.expected.level[row, days.start])
         return np.asarray(level * self.expected.weekdays[row, days])
 
     def finding(
         self, kind: Kind, row: int, days: slice, expected: Array | None = None
     ) -> Iterator[Finding]:
-        """Yield a finding of a row and days, if their cost differs enough from its estimate.
+        """Yield a finding of a row and days, or none if their cost is close to its estimate.
 
+        They must differ by `least` of the first day; days whose cost is NaN do not count.
         `expected` is the estimate of each day; by default, that of `expected_from`.
         """
         cost = self.costs.cost[row, days]
@@ -103,7 +108,10 @@ class History:
 
 
 def least_differences(costs: DailyCosts) -> Array:
-    """Return, for each series and day, the smallest difference of an anomaly, in its currency."""
+    """Return, for each series and day, the smallest difference of an anomaly, in its currency.
+
+    It is 5, or 0.5 % of what a day of all series in the currency usually costs, if that is more.
+    """
     currencies = np.array([series.currency for series in costs.series])
     least = np.full(costs.cost.shape, _LEAST_DIFFERENCE)
     for currency in set(currencies.tolist()):
@@ -115,7 +123,10 @@ def least_differences(costs: DailyCosts) -> Array:
 
 
 def runs(flags: Flags, gap: int) -> Iterator[tuple[int, int, int]]:
-    """Yield row, first and last day of flagged days that are at most `gap` days apart."""
+    """Yield row, first and last day of each run of flagged days.
+
+    The flagged days of a run are at most `gap` days apart; with a gap of 1, they follow each other.
+    """
     for row in np.flatnonzero(flags.any(axis=1)):
         days = np.flatnonzero(flags[row])
         breaks = np.flatnonzero(np.diff(days) > gap)

@@ -26,7 +26,7 @@ class Headline:
 
     @classmethod
     def of(cls, document: Document) -> Self | None:
-        """Return the headline of a document; None if it has no months or no costs."""
+        """Return the headline of a document; None if it has no months or no currencies."""
         month = document["month"]
         if month is None or not document["currencies"]:
             return None
@@ -54,7 +54,10 @@ def _sum(document: Document, column: str, month: int) -> Decimal:
 
 
 def costs_by_month(document: Document) -> list[tuple[str, dict[str, Decimal]]]:
-    """Return the billed costs of a document's months by currency, the oldest month first."""
+    """Return the billed costs of a document's months by currency, the oldest month first.
+
+    Months and currencies without costs are left out.
+    """
     costs = document["costs"]
     units: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for month, currency, amount in zip(

@@ -71,7 +71,8 @@ Values = tuple[Any, ...]
 class Group:
     """A group of `cost_sums`: the values of its keys, and those of its line.
 
-    Groups may have the same line. `shared` are the values of the line that small groups share.
+    Groups with equal `line` have the same line. If the group is small, it may have a line together
+    with all small groups that have the same `shared` values.
     """
 
     keys: Values
@@ -81,7 +82,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Lines:
-    """The lines of a list: `single` ones of the largest groups, then `shared` ones of all others.
+    """The lines of a list: `single` ones, then `shared` ones that each stand for several lines.
 
     A shared line has its values, and the number of lines that it stands for.
     """
@@ -93,9 +94,12 @@ class Lines:
 
     @classmethod
     def of(cls, groups: Sequence[Group], most: int) -> Lines:
-        """Return the lines of groups, the largest first; at most `most` large ones are single."""
+        """Return the lines of groups, which must be sorted, the largest first.
+
+        The first `most` lines are single, and so is a later one that would share with no other.
+        """
         lines = list(dict.fromkeys(group.line for group in groups))
-        small_lines: dict[Values, list[Values]] = {}  # by what the line that they share keeps
+        small_lines: dict[Values, list[Values]] = {}  # by the values of the line that they share
         shared_of = {group.line: group.shared for group in groups}
         for line in lines[most:]:
             small_lines.setdefault(shared_of[line], []).append(line)
@@ -117,8 +121,9 @@ class Lines:
 def add_lines(connection: DuckDBPyConnection, document: Document) -> None:
     """Fill the document's lists of accounts, services and regions, and those to which they refer.
 
-    Creates the tables `account_lines`, `service_lines` and `region_lines`. Needs those of
-    `read_charges`, and `account_spellings`.
+    These are `providers`, `owners` and `categories`. The numbers of lines for which others stand
+    are set in `left_out`. Creates the tables `account_lines`, `service_lines` and `region_lines`.
+    Needs those of `read_charges`, and `account_spellings`.
     """
     accounts, services, regions = _accounts(connection), _services(connection), _regions(connection)
     document["left_out"] |= {

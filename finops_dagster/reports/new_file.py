@@ -15,8 +15,9 @@ from finops_dagster.billing.errors import BillError
 def new_file(path: Path) -> Iterator[Path]:
     """Give the block a path to write to, and replace the file at `path` by it after the block.
 
-    The new file gets the mode of the old one. After any error, also in the block, the old file
-    stays. Raises BillError if the folder is missing, and OSError if the file cannot be replaced.
+    The new file gets the mode of the old one. If `path` is a link, the file that it leads to is
+    replaced. After any error, also in the block, the old file stays. Raises BillError if the folder
+    is missing, and OSError if the file cannot be replaced.
     """
     # A link stays, and the file that it leads to is replaced.
     target = path.resolve()

@@ -37,7 +37,7 @@ LIBRARIES = {"vendor/d3.min.js": "vendor/LICENSE-d3", "vendor/plot.min.js": "ven
 
 
 def page_html(bill: Mapping[str, object]) -> str:
-    """Return the page of a bill document, whose form docs/report.md describes.
+    """Return the HTML page of a report's document, whose form docs/report.md describes.
 
     All of the document is in the page, compressed, so that no text of a bill can become markup.
     """
@@ -63,7 +63,7 @@ def _fixed_parts() -> dict[str, str]:
         "libraries": _compressed(libraries.encode()),
         "script": _compressed(script.encode()),
         "loader": loader,
-        # Only these three scripts may run, whatever a name in the bill may hold.
+        # Only these three scripts may run, whatever text a name in the bill has.
         "scripts": " ".join(map(_hash, (libraries, script, loader))),
     }
 
@@ -96,5 +96,5 @@ def _differences(table: object) -> object:
 
 
 def _number(amount: int) -> int | str:
-    """Return an amount as JSON can keep it: text where a double would lose digits."""
+    """Return an amount for JSON: text where a double would lose digits."""
     return amount if abs(amount) < 2**53 else str(amount)

@@ -55,11 +55,12 @@ def open_relations(
 ) -> Iterator[tuple[DuckDBPyConnection, list[str]]]:
     """Open a DuckDB in memory for the block, with the relations of `create_relations`.
 
-    The block gets the connection and the names of the relations. Raises BillError as
-    `create_relations`, and also in place of an error of DuckDB in the block, as `read_error`.
+    The block gets the connection, whose time zone is UTC, and the names of the relations. Raises
+    BillError as `create_relations`, and also, as `read_error` returns it, in place of an error of
+    DuckDB before or in the block.
     """
     with database.scratch() as connection:
-        # DuckDB shows times in the zone of the machine; the answer should be the same everywhere.
+        # DuckDB shows times in the zone of the machine; results should be the same everywhere.
         connection.execute("SET TimeZone = 'UTC'")
         try:
             yield connection, create_relations(connection, lake, exports, accounts)
@@ -89,13 +90,14 @@ def create_relations(
     exports: Sequence[ExportSettings],
     accounts: AccountsSettings,
 ) -> list[str]:
-    """Create the views of the exports' months in the connection, and return the views' names.
+    """Create the relations of the exports' months in the connection, and return their names.
 
     - `<table>` of each export that has a month: the vendor's rows
-    - `focus`: the charges of all exports, if there are any
     - `accounts`: the lines of the accounts file; empty without one
+    - `focus`: the charges of all exports, if any month has charges
     - `focus_named`: `focus` with the line of the accounts file for each charge's account
 
+    With `focus`, the table of `create_account_spellings` is created too; its name is not returned.
     Raises BillError if the accounts file cannot be used, and duckdb.Error if a Parquet file cannot
     be read.
     """
@@ -146,7 +148,8 @@ def _create_accounts(connection: DuckDBPyConnection, accounts: AccountsFile) -> 
 def create_account_spellings(connection: DuckDBPyConnection, accounts: AccountsFile) -> list[str]:
     """Create the table `account_spellings` for ACCOUNT_JOINS, and return its columns of texts.
 
-    It has a row for each spelling of the id of each line.
+    It has a row for each spelling of the id of each line: `spelling`, `first_day` and `last_day`,
+    both included, and the columns of texts, such as `AccountOwner`.
     """
     lines = [(spelling, line) for line in accounts.lines for spelling in sorted(line.spellings)]
     named = {_named_column(name): name for name in accounts.text_columns}

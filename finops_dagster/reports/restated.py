@@ -21,11 +21,12 @@ _PROVIDERS = "SELECT export, max(provider) FROM usage_sums GROUP BY ALL"
 
 
 def add_restatements(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
-    """Fill the document's `restatements`, the newest first, from the footers of the bills.
+    """Fill the document's `restatements` with the newest 24, the newest first, by currency.
 
-    Each has its largest changes; all other changes are added up in one, without service and
-    account. A service that no charge of the report has is added to the document's services. Amounts
-    are decimals. Needs the tables of `add_lines` and `read_charges`.
+    They are those in the footers of the bills, in the document's currencies. Each has its 50
+    largest changes; all others are added up in one, without service and account. A service that no
+    charge of the report has is added to the document's services. Amounts are decimals. Needs the
+    tables of `add_lines` and `read_charges`.
     """
     newest = sorted(
         ((charges, restated) for charges in files.charges for restated in charges.restatements),

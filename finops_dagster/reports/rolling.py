@@ -1,6 +1,7 @@
 """Rolling statistics of arrays with a column for each day; values that are not known are NaN.
 
-Each result is of a window: the day itself and the days before it, `days` in all.
+Each result is of a window: the day itself and the days before it, `days` in all, or fewer for the
+first days.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from finops_dagster.reports.daily_costs import Array
 
 
 def shifted(values: Array, days: int) -> Array:
-    """Return for each day the value `days` days before, or after if negative; NaN outside."""
+    """Return for each day the value `days` days before, or after if negative; NaN outside.
+
+    `days` must not be 0.
+    """
     result = np.full_like(values, np.nan)
     if days > 0:
         result[:, days:] = values[:, :-days]

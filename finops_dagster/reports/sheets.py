@@ -49,7 +49,10 @@ class Sheet:
 
 
 def sheets(document: Document) -> Iterator[Sheet]:
-    """Yield the sheets of a report: its months, and then each of its tables."""
+    """Yield the sheets of a report's document: its months, and then each of its tables.
+
+    The amounts of the document must be whole numbers, as `scaled` returns them.
+    """
     sheet = partial(_sheet, document)
     yield sheet("months", _MONTHS, _months(document))
     for table, columns in TABLES.items():
@@ -75,9 +78,10 @@ def sheets(document: Document) -> Iterator[Sheet]:
 
 
 def write_csv(document: Document, folder: Path) -> None:
-    """Write a file for each sheet into the folder, which may exist; amounts have all their digits.
+    """Write a file `<sheet>.csv` for each sheet into the folder, with all digits of amounts.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it.
+    The folder is created if it is missing. Files of the same names are replaced, and others stay. A
+    text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for sheet in sheets(document):
@@ -90,7 +94,7 @@ def write_csv(document: Document, folder: Path) -> None:
 def write_xlsx(document: Document, path: Path) -> None:
     """Write a workbook of the sheets; beside each amount is a column with all its digits, as text.
 
-    Raises BillError if xlsxwriter is not installed.
+    The heading of this column ends with `_exact`. Raises BillError if xlsxwriter is not installed.
     """
     try:
         from xlsxwriter import Workbook

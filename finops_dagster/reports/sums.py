@@ -71,11 +71,12 @@ def _sum(column: str, condition: Sql) -> Sql:
 def read_charges(connection: DuckDBPyConnection, charges: Sql, charges_by_day: Sql) -> None:
     """Create the tables `cost_sums` and `usage_sums`.
 
-    `charges` and `charges_by_day` are what follows FROM to read charges. `cost_sums` has the billed
-    and the effective cost of each account four times: by service and category, by region, by kind
-    and, only for `charges_by_day`, by day; in each row, the columns of the other three are NULL.
-    `usage` is the effective cost of a service's usage; NULL if it has none. `usage_sums` has the
-    costs of usage by account and commitment. Needs the table of `create_account_spellings`.
+    `charges` and `charges_by_day` are what follows FROM to read charges. Both tables are by month,
+    export, currency and account. `cost_sums` has the billed and the effective cost four times: by
+    service and category, by region, by kind and, only for `charges_by_day`, by day; in each row,
+    the columns of the other three are NULL. `usage` is the effective cost of a service's usage;
+    NULL if it has none. `usage_sums` has the number and the costs of all charges by commitment, and
+    the part of the costs that is usage. Needs the table of `create_account_spellings`.
     """
     usage = Sql(f"sum(EffectiveCost) FILTER ({_IS_USAGE}) AS usage")
     _group(connection, "by_service", charges, Sql(f"ServiceName, ServiceCategory, {usage}"))
@@ -129,9 +130,9 @@ def _create_usage_sums(connection: DuckDBPyConnection) -> None:
 def read_resources(connection: DuckDBPyConnection, charges: Sql) -> None:
     """Create the table `resource_sums`: the costs of each resource by month.
 
-    `charges` is what follows FROM to read charges. Accounts and services are the positions of their
-    lines in the report. `untagged` is the effective cost of usage without a tag. Needs the tables
-    of `add_lines`.
+    `charges` is what follows FROM to read charges; those without a resource are left out. Accounts
+    and services are the positions of their lines in the report. `untagged` is the effective cost of
+    usage without a tag; the vendors' own tags do not count. Needs the tables of `add_lines`.
     """
     is_untagged = Sql(f"{_IS_USAGE} AND NOT {_IS_TAGGED}")
     connection.execute(f"""
@@ -155,9 +156,9 @@ def read_resources(connection: DuckDBPyConnection, charges: Sql) -> None:
 def read_tag_keys(connection: DuckDBPyConnection, charges: Sql) -> None:
     """Create the table `tag_key_sums`: the effective cost of usage with each tag key.
 
-    `charges` is what follows FROM to read charges. As in `usage_sums`, usage without a resource and
-    the vendors' own tags do not count. Accounts are the positions of their lines in the report.
-    Needs the tables of `add_lines`.
+    `charges` is what follows FROM to read charges. Usage with several tags counts for each of their
+    keys. As in `usage_sums`, usage without a resource and the vendors' own tags do not count.
+    Accounts are the positions of their lines in the report. Needs the tables of `add_lines`.
     """
     usage = Sql(f"EffectiveCost) FILTER ({_IS_USAGE} AND ResourceId IS NOT NULL")
     _group(connection, "by_tags", charges, Sql(f"map_keys(Tags) AS keys, sum({usage}) AS tagged"))

@@ -45,7 +45,10 @@ FROM measured JOIN by_dimension USING (export, month) GROUP BY ALL
 
 @dataclass(frozen=True)
 class MonthOfCharges:
-    """The charges of a month of an export, and the bill from which they are derived."""
+    """The charges of a month of an export, and the bill from which they are derived.
+
+    `file` has the charges, and `record` is the one in its footer. `lake` is that of the bills.
+    """
 
     export: ExportSettings
     month: BillingMonth
@@ -80,7 +83,10 @@ class MonthOfCharges:
         return restatements_of_footer(texts or {})
 
     def is_final(self, connection: DuckDBPyConnection) -> bool | None:
-        """Return whether the month is final; None if the bill does not say, or is missing."""
+        """Return whether the month is final; None if the bill does not show it, or is missing.
+
+        Reads the rows of the bill.
+        """
         if self.bill is None:
             return None
         bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill.format)
@@ -94,14 +100,14 @@ class MonthOfCharges:
         return None if is_final is None else bool(is_final)
 
     def is_late(self, restatement: Restatement) -> bool:
-        """Return whether a version was replaced after the time in which vendors close a month."""
+        """Return whether a restatement was loaded on the month's closing day or later, in UTC."""
         return restatement.restated_at.date() >= self.month.closing_day
 
     def state(self, *, is_final: bool | None) -> str:
         """Return the state of the month: IN_PROGRESS, OPEN, RESTATED or FINAL.
 
-        `is_final` is what the method `is_final` returns. A month with a late restatement is
-        RESTATED, also if it is final.
+        `is_final` is what the method `is_final` returns; with None, the month is not FINAL. A month
+        that is over and has a late restatement is RESTATED, also if it is final.
         """
         if self.month >= BillingMonth.current():
             return IN_PROGRESS
@@ -139,9 +145,10 @@ class MonthFiles:
     def of(
         cls, lake: Lake, exports: Iterable[ExportSettings], last: BillingMonth | None, count: int
     ) -> MonthFiles:
-        """Return the files of the `count` months up to `last`, or up to the newest month.
+        """Return the files of at most `count` months up to `last`, or up to the newest month.
 
-        Raises BillError if no export has the month `last`, and for a file that cannot be read.
+        No month is before the first one with charges; without charges, there are no months. Raises
+        BillError if no export has charges of `last`, and for a file that cannot be read.
         """
         files = [
             (month, export, file)
@@ -166,16 +173,20 @@ class MonthFiles:
     def relation(
         self, connection: DuckDBPyConnection, months: Iterable[BillingMonth] | None = None
     ) -> Sql:
-        """Return what follows FROM to read the charges of these months; by default, of all."""
+        """Return what follows FROM to read the charges of these months; by default, of all.
+
+        One of the months at least must have charges.
+        """
         chosen = set(self.months if months is None else months)
         files = [charges.file for charges in self.charges if charges.month in chosen]
         return focus_lake(self.lake).relation(connection, files)
 
     @property
     def newest_complete_month(self) -> BillingMonth:
-        """The newest month that is over, and that no export lacks which has the month before.
+        """The newest month that is over and has the charges of all exports.
 
-        If there is no such month, the newest one.
+        Only exports that have charges of the month before must have charges of it. If there is no
+        such month, it is the newest one. There must be a month.
         """
         months = defaultdict[str, set[BillingMonth]](set)
         for charges in self.charges:
@@ -210,7 +221,8 @@ def _month_of_charges(
 def require_recorded_totals(connection: DuckDBPyConnection, files: MonthFiles) -> None:
     """Raise BillError unless the sums of the charges equal those of their files' footers.
 
-    A load may have replaced a file since its footer was read. Needs the tables of `read_charges`.
+    The sums by service, by region and by kind must be the same, too. A load may have replaced a
+    file since its footer was read. Needs the tables of `read_charges`.
     """
     measured = {
         (export, month): tuple(totals)
@@ -230,7 +242,11 @@ def require_recorded_totals(connection: DuckDBPyConnection, files: MonthFiles) -
 
 
 def add_versions(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
-    """Fill the document's `versions`, and the states of its months in `month_states`."""
+    """Fill the document's `versions`, and the states of its months in `month_states`.
+
+    If a month has other states in other exports, it gets the first one of IN_PROGRESS, OPEN,
+    RESTATED and FINAL. The state of a month without charges is None.
+    """
     states = defaultdict[int, list[str]](list)
     for charges in files.charges:
         month, is_final = files.months.index(charges.month), charges.is_final(connection)

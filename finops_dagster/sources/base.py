@@ -49,10 +49,10 @@ class Format(Naming, Protocol):
         ...
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
-        """Return an SQL aggregate that is true if a month's rows are final.
+        """Return an SQL aggregate over a month's rows that is true if the month is final.
 
-        It is NULL if the rows do not show it, and None if the columns do not. `columns` are those
-        of the table.
+        Its value is NULL if the rows do not show whether it is. None is returned in place of SQL if
+        `columns`, those of the table, lack one that it needs.
         """
         ...
 
@@ -80,9 +80,10 @@ class FixedFormat(Format, Protocol):
 
 
 def is_money(bill_format: Format, column: str) -> bool:
-    """Return whether a column of numbers has amounts of money, by its name.
+    """Return whether a column of numbers has amounts of money, by its name in the table.
 
-    Other numbers are quantities, factors, ratios and rates: these may be rounded to 18 decimals.
+    These are the format's money columns, and all names that end in `cost`, `fee` or `discount`.
+    Other numbers are quantities, factors, ratios and rates, which may be rounded to 18 decimals.
     """
     return column in bill_format.money or column.endswith(_MONEY_ENDINGS)
 
@@ -107,7 +108,8 @@ class VersionFolder(Protocol):
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
         """Download and verify the missing files, or all with `force`; return the bytes downloaded.
 
-        `files` are all files of the version, in the manifest's order.
+        `files` are all files of the version, in the manifest's order. Raises FileInvalid if a file
+        is damaged or the files inflate too far, and the store's errors.
         """
         ...
 

@@ -96,7 +96,7 @@ class ExportSettings(SettingsTable):
     def shares_files(self) -> bool:
         """Whether a file may hold rows of several months.
 
-        Those of a file that the store no longer has then stay in their months.
+        If it may, the rows of a file that the store no longer has stay in their months.
         """
         return False
 
@@ -111,9 +111,10 @@ class ExportSettings(SettingsTable):
         return self.table or self.group
 
     def months(self) -> list[BillingMonth]:
-        """Return all months from `start_month` to `end_month` or the month in progress, in order.
+        """Return the months of the export in order, from `start_month` on.
 
-        There is at least one: a `start_month` in the future is returned alone.
+        The last is `end_month` or the month in progress, whichever is earlier. There is at least
+        one: a `start_month` in the future is returned alone.
         """
         months = [BillingMonth.parse(self.start_month)]
         last = BillingMonth.current()

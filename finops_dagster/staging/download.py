@@ -102,7 +102,7 @@ def crc32_of_file(path: Path) -> int:
 
 @contextmanager
 def path_in_errors(path: Path) -> Iterator[None]:
-    """Add the path to an OSError in the block that has none, as Python's errors of writes do."""
+    """Add the path to an OSError of the block that names no file, as that of a write."""
     try:
         yield
     except OSError as error:

@@ -86,7 +86,10 @@ class StagedMonth:
             replace_file(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 
     def records(self) -> list[VersionRecord]:
-        """Return the records of all versions whose files were ever all staged, the newest first."""
+        """Return the records of all versions whose files were ever all staged, the newest first.
+
+        The list is empty if `version.json` is missing or cannot be read.
+        """
         # A `version.json` of an earlier release is ignored: the staged files and the lake have the
         # same facts.
         with suppress(FileNotFoundError, ValidationError):
@@ -177,7 +180,11 @@ class StagedVersion(StagedFiles):
 
     @property
     def selected_months(self) -> dict[Path, BillingMonth]:
-        """The path of each file that has rows of several months, with the month to load from it."""
+        """The month to load, by path, of each file whose rows may not all be of that month.
+
+        A file with rows of this month alone is left out, and so are all files that months do not
+        share.
+        """
         month = self.manifest.month
         return {
             self.path(name): BillingMonth.parse(month)
@@ -188,8 +195,9 @@ class StagedVersion(StagedFiles):
     def content(self) -> Content | None:
         """Return names, sizes and checksums of the files; None unless all are staged and intact.
 
-        A file is read only if its time of change differs. Also None if an earlier release recorded
-        a file without its SHA-256.
+        Sizes and checksums are those in the store, before a file was converted. A file is read only
+        if its time of change differs. Also None if an earlier release recorded a file without its
+        SHA-256.
         """
         files = self.intact_files()
         staged = [files[name] for name in self._listed if name in files]
@@ -239,7 +247,10 @@ def newer_version_message(version: str, newer: str) -> str:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file in one step, so that no reader sees half of it; its folder must exist."""
+    """Write a file in one step, so that no reader sees half of it; its folder must exist.
+
+    Writers of the same file must hold a lock: they use the same temporary file, `<name>.part`.
+    """
     part = path.with_name(f"{path.name}.part")
     with path_in_errors(part):
         part.write_bytes(content)

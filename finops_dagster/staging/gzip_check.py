@@ -16,7 +16,7 @@ _EXTRA_AND_NAME = 0b01100  # the flags of the fields that DuckDB skips in a memb
 
 
 class GzipInvalid(Exception):
-    """The file is not whole gzip, or it inflates beyond a limit; the message says why."""
+    """The file is not complete gzip, or it inflates beyond a limit; the message says why."""
 
 
 @dataclass(frozen=True)

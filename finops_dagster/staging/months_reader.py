@@ -62,8 +62,9 @@ class MonthsReader:
         """Return the months of the rows of `files`, all files below the folder.
 
         Only files that were never read before are downloaded and read, under the lock of the shared
-        files; then the index is written. One that cannot be read is in the result's `problems`.
-        Deletes copies that their months have staged. Raises the store's errors.
+        files; then the index is written. One that cannot be read is in the result's `problems`, and
+        this reader does not read it again until it changes. Deletes copies that their months have
+        staged. Raises the store's errors.
         """
         keys = {
             file: (file.key.removeprefix(folder).lstrip("/"), file.size, file.etag)

@@ -156,8 +156,10 @@ class StagedFiles:
     def download(self, store: ObjectStore, info: ObjectInfo, name: str) -> int:
         """Download and verify the object `info` as the file `name`; return its size in the store.
 
-        Adds it to the log. A transient error is retried three times. Raises FileInvalid if the file
-        is damaged or inflates too far, and the store's errors; an older copy then stays.
+        The caller holds `lock`. Adds the file to the log. A transient error is retried three times.
+        Raises FileInvalid if the file is damaged or inflates too far, and the store's errors; an
+        older copy then stays. All downloads of this StagedFiles since `fetch_missing` began, or
+        since it was created, count together against the limit of a month.
         """
         path, part = self._folder / name, self._folder / f"{name}.part"
         retrying = Retrying(

@@ -29,7 +29,7 @@ class NotExact(Exception):
 
 
 def exact_total(amounts: pa.Array) -> Decimal:
-    """Return the exact sum of amounts of the type MONEY; NULLs add nothing.
+    """Return the exact sum of amounts of the type MONEY; NULLs add nothing, and none give 0.
 
     Raises NotExact if the absolute value of an amount is LIMIT or more.
     """
@@ -50,8 +50,8 @@ def exact_amounts(texts: pa.Array, round_money: bool) -> tuple[pa.Array, pa.Arra
     """Return texts as amounts, and a mask that is true where an amount was rounded.
 
     A NULL stays NULL. With `round_money`, numbers are rounded to 18 decimals, half to even. The
-    mask may be None if nothing was rounded. Raises NotExact for a text that is not a number or too
-    large, and without `round_money` for more than 18 decimals.
+    mask may be None if nothing was rounded. Raises NotExact for a text that is no number, for one
+    whose absolute value is LIMIT or more, and without `round_money` for more than 18 decimals.
     """
     # pyarrow reads more digits than a decimal has as another number, without an error.
     if (pc.max(pc.binary_length(texts)).as_py() or 0) <= MONEY.precision:

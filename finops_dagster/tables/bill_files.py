@@ -78,21 +78,27 @@ class BillFiles(ABC):
         return header in self.positions
 
     def for_file(self, path: Path) -> Self:
-        """Return a copy that has only this one of the files."""
+        """Return a copy of this object that has only the file at `path`, one of `paths`."""
         return replace(self, paths=(path,))
 
     @abstractmethod
     def scan_all(self) -> Sql:
-        """Return a table expression with a column for each header: `c0`, `c1` and so on."""
+        """Return what follows FROM to read all rows; the columns are `c0`, `c1` and so on."""
 
     def scan(self) -> Sql:
-        """Return the table expression of the rows that the month filter selects."""
+        """Return what follows FROM to read the rows that the month filter selects.
+
+        Without a filter, all rows. The columns are those of `scan_all`.
+        """
         if self.month_filter is None:
             return self.scan_all()
         return Sql(f"(SELECT * FROM {self.scan_all()} WHERE {self.is_selected_sql()})")
 
     def is_selected_sql(self) -> Sql:
-        """Return the condition for the rows that the month filter selects."""
+        """Return the condition for the rows that the month filter selects; `true` without one.
+
+        It is for a query of `scan_all`.
+        """
         if self.month_filter is None:
             return Sql("true")
         period = self.column_sql(self.month_filter.header, SqlType.TIME)
@@ -101,13 +107,15 @@ class BillFiles(ABC):
 
     @abstractmethod
     def row_location(self, record: int) -> str:
-        """Return where the data row with this number, from 1, is in the file, such as `line 3`.
+        """Return where a row is in the file, for messages, such as `line 3`.
 
-        There must be only one file.
+        `record` is the row's number in `scan_all`, from 1. There must be only one file.
         """
 
     def column_sql(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
         """Return the SQL that casts a column's cells to a type; the query fails at an inexact one.
+
+        It is for a query of `scan` or `scan_all`. Raises KeyError if the files lack the header.
 
         With `rounded`, a number of more than 18 decimals is rounded, half to even, and does not
         fail. A double becomes the shortest decimal that reads back as the same double: 29.27, not
@@ -138,7 +146,11 @@ class BillFiles(ABC):
                 return Sql(f"{prefix}_map({text_map})")
 
     def file_type(self, header: str) -> SqlType | None:
-        """Return the column's type in the files, or None where they have none, as CSV."""
+        """Return the column's type in the files; None if it has none, as in CSV.
+
+        Numbers of all types are MONEY, and types that no SqlType has are TEXT. Raises KeyError if
+        the files lack the header.
+        """
         arrow = self._type(header)
         if pa.types.is_floating(arrow) or pa.types.is_decimal(arrow) or pa.types.is_integer(arrow):
             return SqlType.MONEY
@@ -162,7 +174,10 @@ class BillFiles(ABC):
         return Sql(f"double_to_round({raw})" if is_double else f"number_to_round({text})")
 
     def has_doubles(self, header: str) -> bool:
-        """Return whether the column has floating-point numbers, also in its maps or structs."""
+        """Return whether the column has doubles: itself, as a map's values or in a struct's fields.
+
+        Those in lists, or nested deeper, do not count. CSV has none.
+        """
         # The text of a double can have more than 18 decimals, which the vendor never wrote.
         arrow = self._type(header)
         fields = [field.type for field in arrow] if pa.types.is_struct(arrow) else [arrow]
@@ -196,7 +211,10 @@ def _text_map(arrow: pa.MapType, raw: Sql) -> Sql:
 
 
 def plain_type(arrow: pa.DataType) -> pa.DataType:
-    """Return the type of the values, without dictionary encoding or an Arrow extension's name."""
+    """Return the type of the values, without dictionary encoding or an Arrow extension.
+
+    The extensions JSON and UUID stay, which DuckDB has as types.
+    """
     if pa.types.is_dictionary(arrow):
         return plain_type(arrow.value_type)
     # DuckDB reads JSON and UUIDs as types of its own.
@@ -226,7 +244,10 @@ def _text_sql(arrow: pa.DataType, raw: Sql) -> Sql:
 
 
 def time_as_text(raw: Sql) -> Sql:
-    """Return the SQL for a TIMESTAMP's text in UTC, such as `2024-01-31T23:30:00.25Z`."""
+    """Return the SQL for the text of a time in UTC, such as `2024-01-31T23:30:00.25Z`.
+
+    `raw` is a TIMESTAMP or TIMESTAMPTZ; the connection's time zone must be UTC.
+    """
     # DuckDB adds the offset of a TIMESTAMPTZ; `SET TimeZone = 'UTC'` makes it +00.
     return Sql(f"replace(split_part(CAST({raw} AS VARCHAR), '+', 1), ' ', 'T') || 'Z'")
 

@@ -139,7 +139,10 @@ CREATE OR REPLACE TEMP MACRO map_of_unique_keys(texts) AS CASE
 
 
 def prepare_casts(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the macros of this module on a connection, and set its time zone to UTC."""
+    """Create the macros of this module on a connection, and set its time zone to UTC.
+
+    They are temporary. A second call changes nothing.
+    """
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(_NUMBERS)
     connection.execute(_TIMES_AND_MAPS)

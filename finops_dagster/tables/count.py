@@ -95,10 +95,10 @@ class FileReader:
     bytes_read: int = 0
 
     def count(self) -> _Tally:
-        """Return the file's totals.
+        """Return the totals of the file's rows that its month filter selects.
 
-        Raises NotExact for a headline cost that is not exact, and errors of pyarrow, gzip and the
-        disk.
+        A money column with a cell that is not exact is in `unknown`; for the headline cost it
+        raises NotExact. Also raises errors of pyarrow, gzip and the disk.
         """
         if not isinstance(self.file, CsvFiles):
             return self._tally(self.parquet_batches())
@@ -127,7 +127,9 @@ class FileReader:
     def csv_batches(self, file: CsvFiles, as_numbers: bool, has_long_rows: bool) -> Iterator[Batch]:
         """Yield the counted columns of a CSV file, with amounts as numbers or as text.
 
-        With `has_long_rows`, rows may be longer than a block and have line ends in quotes.
+        Amounts as numbers have the type MONEY: raises pyarrow.ArrowInvalid for a cell that is no
+        plain number. With `has_long_rows`, rows may be longer than 4 MiB and have line ends in
+        quotes. Rows with a comma too many at their end come last.
         """
         path, rows_with_comma = file.paths[0], list[str]()
 
@@ -168,7 +170,7 @@ class FileReader:
             yield {n: pa.array([row[n] for row in rows]) for n in self._positions}
 
     def parquet_batches(self) -> Iterator[Batch]:
-        """Yield the counted columns of a Parquet file."""
+        """Yield the counted columns of a Parquet file, in the types that the file gives them."""
         path, headers = self.file.paths[0], {n: self.file.headers[n] for n in self._positions}
         with pq.ParquetFile(path) as file:
             # One row group after another: iterating over all would keep those already read.
@@ -238,7 +240,10 @@ class FileReader:
         return amounts.take(distinct.indices), rounded or 0
 
     def sums_by_currency(self, amounts: pa.Array, batch: Batch) -> dict[str, Decimal]:
-        """Return the sum of the amounts by currency; without a currency, it is the empty text."""
+        """Return the sum of the amounts by currency; the empty text is that of rows without one.
+
+        `batch` has the currencies of the rows. Currencies without an amount are left out.
+        """
         if self.currency_position is None:
             return {"": exact_total(amounts)} if len(amounts) > amounts.null_count else {}
         names = batch[self.currency_position]
@@ -276,10 +281,11 @@ def count_month(
 ) -> tuple[Totals, int]:
     """Return the totals of the files, and the number of headline costs that were rounded.
 
-    The sums are by preferred column name, which has no hash. `columns` are the manifest's. Doubles
-    are rounded, and with `round_money` every amount of more than 18 decimals. `limits` gives the
-    number of threads. Raises FileInvalid and CellInvalid, which name file, line and column: DuckDB
-    scans a bad file once more to find them.
+    The sums are of money columns, by preferred column name, which has no hash. A column with a cell
+    that is not an exact number has no sum, but for the headline cost it is an error. `columns` are
+    the manifest's. Doubles are rounded, and with `round_money` every amount of more than 18
+    decimals. `limits` gives the number of threads. Raises FileInvalid and CellInvalid, which name
+    file, line and column: DuckDB scans a bad file once more to find them.
     """
     readers = list(_readers(files, bill_format, columns, round_money=round_money))
     paths = [path for group in files for path in group.paths]

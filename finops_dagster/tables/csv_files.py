@@ -40,7 +40,7 @@ class CsvFiles(BillFiles):
     gzipped: bool = False
 
     def scan_all(self) -> Sql:
-        """Return a table expression with one VARCHAR column for each header."""
+        """Return what follows FROM to read all rows; `c0`, `c1` and so on are VARCHAR."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
         paths = ", ".join(file_literal(path) for path in self.paths)
         nulls = ", ".join(literal(word) for word in ("", *self.null_words))
@@ -54,7 +54,7 @@ class CsvFiles(BillFiles):
         )
 
     def row_location(self, record: int) -> str:
-        """Return the line on which the record begins; line ends in quotes count."""
+        """Return the line on which the row begins, such as `line 3`; line ends in quotes count."""
         with open_text(self.paths[0], self.gzipped) as text, suppress(csv.Error):
             reader = csv.reader(text)
             for number, _ in enumerate(reader, 1):
@@ -71,8 +71,9 @@ class CsvFiles(BillFiles):
 def csv_file(path: Path, null_words: tuple[str, ...] = ()) -> CsvFiles | None:
     """Read the header of a CSV file, and return the file; None if the file is empty.
 
-    A gzip file of no bytes is empty too: vendors empty the surplus files of an older version.
-    Raises FileInvalid if the header cannot be read.
+    A gzip file of no bytes is empty too: vendors empty the surplus files of an older version. The
+    first bytes decide whether it is gzipped. `null_words` are those of BillFiles. Raises
+    FileInvalid if the header cannot be read, or has a name twice.
     """
     with path.open("rb") as file:
         gzipped = file.read(2) == GZIP_MAGIC
@@ -83,10 +84,10 @@ def csv_file(path: Path, null_words: tuple[str, ...] = ()) -> CsvFiles | None:
 
 
 def time_format_of(file: CsvFiles, headers: Sequence[str], formats: Sequence[str]) -> str | None:
-    """Return the one of the strptime `formats` that fits the first cell with a value.
+    """Return the first of the strptime `formats` that fits the first time in the file.
 
-    Only the columns `headers` are read. None if no format fits, so that the time must be ISO 8601,
-    or if no cell has a value.
+    That is the first cell with a value in the columns `headers`, row by row. None if no format
+    fits, so that the time must be ISO 8601, or if no cell has a value.
     """
     positions = [file.positions[header] for header in headers]
     empty = {"", *file.null_words}
@@ -152,14 +153,20 @@ def _lines(text: IO[str], lines: list[str]) -> Iterator[str]:
 
 
 def open_text(path: Path, gzipped: bool) -> IO[str]:
-    """Open the file as text. Bytes that are not UTF-8 become surrogates."""
+    """Open a file for reading as UTF-8 text, with its line ends; the caller closes it.
+
+    Bytes that are not UTF-8 become surrogates, without an error.
+    """
     if gzipped:
         return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape", newline="")
     return path.open(encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def malformed_row_error(error: duckdb.Error) -> FileInvalid | None:
-    """Return the error of a malformed row for an error of DuckDB's; None for any other error."""
+    """Return the error to raise for an error of DuckDB's about a malformed row, with its line.
+
+    None for any other error.
+    """
     text = str(error)
     file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)
     name = file[1] if file else "a file"

@@ -71,7 +71,8 @@ class DuckDB:
     def scratch(self, **config: Option) -> Iterator[DuckDBPyConnection]:
         """Open a new database in memory for the block.
 
-        `config` are options of DuckDB, which override the limits.
+        It has no macros: see `prepare_casts`. `config` are options of DuckDB, which override the
+        limits.
         """
         # Under DuckDB's default, `.tmp`, two processes in one directory would share their files.
         temp_dir = (self.temp_dir or Path()) / f".tmp-{uuid4().hex[:12]}"
@@ -83,7 +84,7 @@ class DuckDB:
     def open(
         self, path: Path, *, read_only: bool = False, **config: Option
     ) -> Iterator[DuckDBPyConnection]:
-        """Open a database file for the block, and create it if it is missing.
+        """Open a database file for the block; create it and its folder if they are missing.
 
         DuckDB lets one process write a file, or several read it. If another process has it open,
         this one waits up to `lock_wait_seconds`, with warnings. A process that is killed leaves no
@@ -165,8 +166,8 @@ class BillingDatabase:
 def logging_query_progress(connection: DuckDBPyConnection, verb: str, rows: int) -> Iterator[None]:
     """Log every few seconds how many of `rows` rows the block's statement has processed.
 
-    `verb` is in the past tense, such as `loaded`. The connection keeps DuckDB's progress settings,
-    which this switches on.
+    `verb` is in the past tense, such as `loaded`, for the message. DuckDB's progress settings are
+    switched on, and stay on.
     """
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")

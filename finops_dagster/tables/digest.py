@@ -91,7 +91,10 @@ def column_type(arrow: pa.DataType) -> str:
 
 
 def compared_columns(types: Mapping[str, str], kind: DigestKind) -> dict[str, str]:
-    """Return those of the columns that have a digest of this kind, with their types."""
+    """Return the columns that have a digest of this kind, with their types, in the same order.
+
+    Those are all, or for SUMS the ones of type MONEY.
+    """
     if kind != DigestKind.SUMS:
         return dict(types)
     return {name: sql_type for name, sql_type in types.items() if sql_type == SqlType.MONEY}
@@ -109,9 +112,10 @@ def month_digest(
 ) -> MonthDigest:
     """Return the digests of a month's columns. Raises duckdb.Error.
 
+    They are of the relation's columns that `kind` compares, and all cells of these are read.
     `relation` is what follows FROM. A column is cast to its type in `types` first, if it has one
-    there; a cell that cannot be cast counts as NULL. Reads every cell of the columns that `kind`
-    compares. The connection needs the macros of `prepare_casts`.
+    there; a cell that cannot be cast counts as NULL. The connection needs the macros of
+    `prepare_casts`.
     """
     described = connection.execute(f"DESCRIBE FROM {relation}").fetchall()
     stored_types = {name: sql_type for name, sql_type, *_ in described}
@@ -131,9 +135,9 @@ def month_digest(
 
 
 def digests_from_row(names: Sequence[str], row: Sequence[Any]) -> dict[str, ColumnDigest]:
-    """Return the digests of columns from a result row with two numbers for each: values and sum.
+    """Return the digests of columns from a result row: the count of values and the sum for each.
 
-    The sum of a column without values may be None.
+    `names` have the order of the row. A sum may be NULL if its column has no values.
     """
     pairs = zip(row[::2], row[1::2], strict=True)
     return {
@@ -182,7 +186,7 @@ def md5_text(cell: Sql, sql_type: str) -> Sql:
 
 
 def map_value_type(map_type: str) -> SqlType:
-    """Return the type of the values of a map of this type."""
+    """Return the type of a map's values: MONEY for MONEY_MAP, and else TEXT."""
     return SqlType.MONEY if map_type == SqlType.MONEY_MAP else SqlType.TEXT
 
 

@@ -85,7 +85,8 @@ def header_types(
     """Return {header: type} for each header of the files and of the manifest, in this version.
 
     The format decides, with the type in the manifest's `columns`. If it does not, the type is that
-    of the files; text if they have none.
+    of the first files that have one, else text. Of the manifest's headers, those are left out whose
+    column is in the files under another header.
     """
     declared = {bill_format.column(column.header): column.type for column in columns}
     headers = dict.fromkeys(header for group in files for header in group.headers)
@@ -111,7 +112,9 @@ def translated_error(
 ) -> Exception:
     """Return the error to raise for DuckDB's error of a scan, with file, line, column and value.
 
-    Scans the files again to find them. Returns `error` itself if they do not explain it.
+    It is FileInvalid or CellInvalid, or `error` itself if the files do not explain it. Scans the
+    files again, for which the failed transaction must be over, and may leave the connection's
+    `preserve_insertion_order` on.
     """
     malformed = malformed_row_error(error)
     if malformed is not None:

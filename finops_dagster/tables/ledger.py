@@ -178,7 +178,10 @@ def _damage(table: str, existing: Mapping[str, str]) -> str | None:
 
 
 def rename_damaged_tables(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Rename damaged tables, so that `create_tables` creates empty ones; return the new names."""
+    """Rename damaged tables, so that `create_tables` creates empty ones; return the new names.
+
+    Such a name is `finops_state.runs_damaged_20260131_235959`. Empty if no table is damaged.
+    """
     new_names = []
     for table, columns in _layout(connection).items():
         if _damage(table, columns) is not None:
@@ -276,7 +279,10 @@ def _key(load: Load) -> dict[str, Any]:
 def insert_rows(
     connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Insert rows, which must have the same columns, into a table of the ledger; at least one."""
+    """Insert one or more rows into a table of the ledger, which all have the same columns.
+
+    Columns that the rows lack become NULL. `table` is without its schema.
+    """
     # As JSON: DuckDB binds a mapping as a STRUCT, whose names must not differ in case alone.
     columns = _definitions({name: _LAYOUT[table][name] for name in rows[0]})
     for start in range(0, len(rows), _BATCH):
@@ -288,10 +294,11 @@ def insert_rows(
 
 
 def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
-    """Record a load that took `seconds`, and mark the month's present one as superseded.
+    """Record a load that took `seconds`, and mark the month's load until now as superseded.
 
-    Its state becomes `loaded`, its `loaded_at` now, and it gets the month's next number. It is also
-    recorded in `runs`.
+    Its state becomes `loaded`, its `loaded_at` now, and it gets the month's next number. An earlier
+    record of the same version is replaced. `lake_sha256` is not recorded: see `complete_load`. The
+    load is also recorded in `runs`.
     """
     loaded_at = datetime.now(UTC).replace(tzinfo=None)
     restore_loads(connection, [replace(load, state="loaded", loaded_at=loaded_at, number=None)])
@@ -300,10 +307,11 @@ def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: floa
 
 
 def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> None:
-    """Write the loads to the ledger as they are; each replaces the record of its version.
+    """Write loads to the ledger with their state and time; each replaces its version's record.
 
-    A load in the state `loaded` first marks the month's present one as superseded. A load without a
-    number gets the month's next. Nothing is recorded in `runs`.
+    A load in the state `loaded` first marks the month's load until now as superseded. A load
+    without a number gets the month's next. `lake_sha256` is not written: see `complete_load`.
+    Nothing is recorded in `runs`.
     """
     for load in loads:
         key = _key(load)
@@ -325,9 +333,10 @@ def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) 
 
 
 def restore_superseded_loads(connection: duckdb.DuckDBPyConnection, loads: Sequence[Load]) -> None:
-    """Write superseded loads of one month as they are; each replaces the record of its version.
+    """Write superseded loads of one month; each replaces the record of its version.
 
-    Each load has a number. All are written at once: a statement for each would take minutes.
+    Each must have a number. Unlike `restore_loads`, this writes all at once: a statement for each
+    would take minutes. `lake_sha256` is not written.
     """
     if not loads:
         return
@@ -357,10 +366,11 @@ def complete_load(
     content: Content | None = None,
     lake_sha256: str | None = None,
 ) -> None:
-    """Set the content of a recorded load, or the checksum of its Parquet file; None keeps it.
+    """Set the content of a recorded load, or the checksum of its Parquet file.
 
-    The content may be set later: earlier releases recorded none, and a copied bucket has other
-    ETags for the same files.
+    What is None stays as it is recorded. A load that is not recorded is ignored. The content may be
+    set later: earlier releases recorded none, and a copied bucket has other ETags for the same
+    files.
     """
     connection.execute(
         "UPDATE finops_state.manifests SET files = coalesce($files, files), "
@@ -389,10 +399,10 @@ def delete_superseded_loads(
 
 
 def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple[str, str] | None:
-    """Return the export and format of another load of the same table that does not fit this one.
+    """Return the export and format of a load in the same table that prevents this one.
 
-    It is of another export or of another format; another export is returned first. None if there is
-    no such load.
+    It is a load in the state `loaded` of another export, or else of another format of the same
+    export. None if there is no such load.
     """
     row: tuple[str, str] | None = connection.execute(
         "SELECT export, format FROM finops_state.manifests WHERE lower(table_name) = lower($table) "
@@ -404,7 +414,7 @@ def conflicting_load(connection: duckdb.DuckDBPyConnection, load: Load) -> tuple
 
 
 def names_by_header(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return {header: column name} for every header that the table ever had."""
+    """Return {header: column name} for every header that the table ever had; empty if unknown."""
     rows = connection.execute(
         "SELECT columns FROM finops_state.exports WHERE table_name = ?", [table]
     ).fetchall()

@@ -59,9 +59,9 @@ class MonthLoader:
         """Replace the month's rows by those of the files, in one transaction with the ledger.
 
         The block runs before the commit: the rows are written, reconciled with the load's totals
-        and visible to `connection`. It gets the recorded load, and a warning for each column whose
-        type differs from this version's. On any error, also in the block, nothing is changed.
-        Raises BillError.
+        and visible to `connection`. It gets the recorded load, and warnings: for each column whose
+        type differs from this version's, and for rows without a billing period. On any error, also
+        in the block, nothing is changed. Raises BillError, or duckdb.Error if no file explains it.
 
         `columns` are the manifest's. `lake_names` are column names by header that the ledger may
         not have. With `round_money`, amounts of more than 18 decimals are rounded, as quantities
@@ -105,10 +105,13 @@ class MonthLoader:
         mappings: Sequence[ColumnMapping],
         names: Mapping[str, str],
     ) -> Iterator[tuple[Load, list[str]]]:
-        """Replace the month's rows in one transaction, which also records the load.
+        """Replace the month's rows, reconcile them and record the load, in one transaction.
 
-        The block runs before the commit, and gets the recorded load and the warnings about columns.
-        `names` are the column names by the vendor's headers, for the ledger.
+        The table is created, or gets the columns that it lacks. The block runs before the commit,
+        and gets the recorded load, with the totals measured in the table, and the warnings about
+        columns and rows without a billing period. `names` are the column names by the vendor's
+        headers, for the ledger. Raises ReconciliationError, and duckdb.Error as it is. The
+        connection needs the macros of `prepare_casts`.
         """
         load, connection, sums = self.load, self.connection, self.load.totals.sums
         sum_columns = None
@@ -140,9 +143,10 @@ class MonthLoader:
     ) -> ColumnMapping:
         """Return the mapping of a header to a column, with the type that the table's column gets.
 
-        A column of text or of numbers keeps its type. A column of times or text maps becomes text
-        if this version has another type, which loses nothing. Raises BillError if that would turn
-        numbers into text.
+        The table is not changed yet. A column of text or of numbers keeps its type. A column of
+        times or text maps becomes text if this version has another type, which loses nothing.
+        Raises BillError if numbers would become text, or if the table's type is not a SqlType.
+        `counted_as` is that of ColumnMapping.
         """
         load, stored_type = self.load, self._stored_types.get(name.lower(), version_type)
         try:
@@ -319,8 +323,8 @@ def verified_load(
 ) -> Load | None:
     """Return the month's load in the ledger, with the totals measured in the table.
 
-    None if there is no load, or if the measured totals differ from the recorded ones. `formats` are
-    by name.
+    None if there is no load, or if `verified_totals` returns None. `formats` are by name, and must
+    have the load's.
     """
     load = ledger.newest_load(connection, export, month)
     totals = load and verified_totals(connection, load, formats[load.format])
@@ -333,7 +337,7 @@ def verified_totals(
     """Return the totals measured in the table; None if they differ from those of the load.
 
     Also None if there is no table, or if rows are misdated: their billing period is another month.
-    The version ids of the rows are not compared.
+    The version ids of the rows are not compared. All rows of the month are read.
     """
     if "manifest_id" not in table_columns(connection, load.table):
         return None
@@ -351,11 +355,12 @@ def measure_month(
     bill_format: Format,
     sum_columns: Iterable[str] | None,
 ) -> MeasuredTotals:
-    """Return the totals of a month's rows, and how many of them are misdated.
+    """Return the totals of a month's rows, and how many are misdated or have no billing period.
 
     `relation` is what follows FROM to read a table or file with the billing table's columns; the
     rows with the month as their `billing_month` are measured. Sums are measured of those
-    `sum_columns` that it has; with None, the totals have no sums.
+    `sum_columns` that it has; with None, the totals have no sums. Raises duckdb.Error if it cannot
+    be read.
     """
     present = {row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
 
@@ -397,7 +402,7 @@ def measure_month(
 
 
 def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
-    """Return {column: type} in the table's order; empty if there is no table."""
+    """Return {column: DuckDB's type} in the table's order; empty if there is no table."""
     # To describe the table is far faster than duckdb_columns(), which lists the whole database.
     # Of a missing one that would be an error, which ends the caller's transaction.
     exists = connection.execute(
@@ -413,7 +418,10 @@ def table_columns(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str
 def add_columns(
     connection: duckdb.DuckDBPyConnection, table: str, types: Mapping[str, Sql]
 ) -> None:
-    """Add columns to a table, by name with their types; more than 500 by copying the table."""
+    """Add columns to a table, NULL in all its rows; more than 500 by copying the table.
+
+    `types` are by name. Call it in a transaction: the copy takes several statements.
+    """
     name_sql, copy_sql = quoted(table), quoted(f"{table}__wider")
     if len(types) <= _MOST_ADDED_ONE_BY_ONE:
         for name, sql_type in types.items():

@@ -41,7 +41,7 @@ class MonthReport:
     month_costs: list[tuple[BillingMonth, dict[str, Decimal]]]
     """The headline costs of the export's last 13 months up to this one, oldest first."""
     is_final: bool | None
-    """Whether the month is final; None if the table has no columns that say so."""
+    """Whether the month is final; None if the table lacks the columns that show it."""
 
 
 def month_report(
@@ -49,7 +49,8 @@ def month_report(
 ) -> MonthReport:
     """Return the report of the month in the billing table.
 
-    `load` is the table's load of the month, with the totals that were measured in the table.
+    `load` is the table's load of the month, with the totals that were measured in the table. The
+    other months come from the ledger.
     """
     column_types = table_columns(connection, load.table)
     return MonthReport(
@@ -68,7 +69,10 @@ def month_report(
 
 
 def cost_by_currency(load: Load) -> list[tuple[str, Decimal]]:
-    """Return the headline cost of a load in each currency, the largest first."""
+    """Return the headline cost of a load in each currency, the largest first.
+
+    Rows without a currency are `(none)`. Empty if the load's record has no costs by currency.
+    """
     costs = (load.totals.costs or {}).items()
     named = ((currency or "(none)", cost) for currency, cost in costs)
     return sorted(named, key=lambda pair: (-pair[1], pair[0]))

@@ -30,7 +30,7 @@ class ParquetFiles(BillFiles):
     """Parquet files with the same columns and types."""
 
     def scan_all(self) -> Sql:
-        """Return a table expression with one column for each header, of the files' type."""
+        """Return what follows FROM to read all rows; `c0`, `c1` and so on have the files' types."""
         paths = ", ".join(file_literal(path) for path in self.paths)
         columns = ", ".join(f"c{position}" for position in range(len(self.headers)))
         return Sql(
@@ -39,7 +39,7 @@ class ParquetFiles(BillFiles):
         )
 
     def row_location(self, record: int) -> str:
-        """Return the number of the row; Parquet has no lines."""
+        """Return the number of the row, such as `row 3`; Parquet has no lines."""
         return f"row {record}"
 
 
@@ -106,10 +106,11 @@ def _type_for_duckdb(arrow: pa.DataType) -> pa.DataType:
 
 
 def make_exact(path: Path) -> bool:
-    """Rewrite the file if DuckDB would not read it exactly; return whether it was rewritten.
+    """Rewrite a file in place if DuckDB would not read it exactly; return whether it did so.
 
-    Raises ParquetInvalid for an INT96 time that is finer than a microsecond, and errors of pyarrow
-    for a file that cannot be read. On an error the file stays as it is.
+    Types that DuckDB reads inexactly become text. All rows are read if a column is rewritten, or
+    has INT96 times. Raises ParquetInvalid for an INT96 time that is finer than a microsecond, and
+    errors of pyarrow for a file that cannot be read. On an error the file stays as it is.
     """
     with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
         _require_microseconds(path, file)

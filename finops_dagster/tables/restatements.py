@@ -55,10 +55,10 @@ FROM numbered GROUP BY 1, 2, 3, is_listed
 def keep_replaced_costs(
     connection: duckdb.DuckDBPyConnection, rows: Sql, bill_format: Format
 ) -> None:
-    """Keep the costs by service and account of rows before a load replaces them.
+    """Copy the costs of rows by currency, service and account, before a load replaces the rows.
 
     `rows` is what follows FROM to read the rows. The costs are in a temporary table of the
-    connection, for `record_restatement`.
+    connection, for `record_restatement`; a second call replaces them.
     """
     costs = _costs(connection, rows, bill_format)
     # A temporary table hides a table of its name: an export hardly has this one.
@@ -74,9 +74,9 @@ def record_restatement(
 ) -> Restatement | None:
     """Record what a load changed, and return it. Call it in the load's transaction.
 
-    `rows` is what follows FROM to read the load's rows, and `replaced_id` is the version id of the
-    rows whose costs `keep_replaced_costs` has kept. None, and nothing is recorded, if the same
-    version was loaded again without any change of a cost or a number of rows.
+    `keep_replaced_costs` must have been called on this connection; `replaced_id` is the version id
+    of its rows. `rows` is what follows FROM to read the load's rows. None, and nothing is recorded,
+    if the same version was loaded again without any change of a cost or a number of rows.
     """
     costs = _costs(connection, rows, bill_format)
     change_rows = connection.execute(
@@ -118,9 +118,10 @@ def restatements(
 def restatements_by_month(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth | None = None
 ) -> dict[BillingMonth, list[Restatement]]:
-    """Return the restatements of each month of an export, or of one month, the newest first.
+    """Return the restatements of an export by month, or of one month.
 
-    Months without any are left out.
+    The oldest month is first, and in each month the newest restatement. Months without any are left
+    out.
     """
     rows = connection.execute(
         "SELECT billing_month, restatement_number, manifest_id, replaced_id, restated_at, run_id, "
@@ -155,9 +156,10 @@ def restore_restatements(
     month: BillingMonth,
     restored: Iterable[Restatement],
 ) -> int:
-    """Record restatements of which the ledger has no equal one, and return how many there were.
+    """Record the restatements that the ledger lacks, and return how many there were.
 
-    A recorded one with the same number is replaced.
+    One in the ledger with the same number, but other changes, is replaced and counts, unlike in
+    `add_restatements`. The ledger keeps the newest 20 of the month.
     """
     recorded = restatements(connection, export, month)
     missing = [restatement for restatement in restored if restatement not in recorded]
@@ -171,9 +173,10 @@ def add_restatements(
     month: BillingMonth,
     added: Iterable[Restatement],
 ) -> int:
-    """Record restatements whose numbers the ledger lacks, and return how many there were.
+    """Record the restatements whose numbers the ledger lacks, and return how many there were.
 
-    A recorded one with the same number stays as it is.
+    One in the ledger with the same number stays as it is, unlike in `restore_restatements`. The
+    ledger keeps the newest 20 of the month.
     """
     recorded = connection.execute(
         f"SELECT DISTINCT restatement_number FROM finops_state.restatements WHERE {_IS_MONTH}",

@@ -21,11 +21,11 @@ def count_cells_to_round(
     files: Sequence[BillFiles],
     mappings: Sequence[ColumnMapping],
 ) -> tuple[RoundedColumn, ...]:
-    """Return the columns with numbers that a load rounds to 18 decimals, and their counts.
+    """Return the columns with numbers that a load rounds to 18 decimals, and how many it rounds.
 
     Each number in a map counts. The `amount` of a money column is the exact sum of the changes by
-    rounding. Only files with doubles, or with columns whose mapping `is_rounded`, are scanned. The
-    connection needs the macros of `prepare_casts`.
+    rounding; None for quantities. Nothing is changed. Only files with doubles, or with columns
+    whose mapping `is_rounded`, are scanned. The connection needs the macros of `prepare_casts`.
     """
     rounded: dict[str, RoundedColumn] = {}
     for group in files:

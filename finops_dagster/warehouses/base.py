@@ -26,7 +26,7 @@ class LoadResult:
     """The result of a load: its id in the warehouse's ledger, and warnings of one line each.
 
     The warnings are about columns, and about temporary data that could not be removed.
-    `loaded_from` is the dialect's.
+    `loaded_from` is where the file was read, for people: an address in a store, or this machine.
     """
 
     job_id: str
@@ -89,12 +89,12 @@ class Warehouse:
             return months_from_loads(recorded_loads(dialect, table))
 
     def measured_version(self, file: MonthFile) -> Version | None:
-        """Return the id of the month's newest load, with the totals measured in the table.
+        """Return the version id of the month's newest load, with totals measured in the table.
 
         Only these two fields of the result are set. The file names table, month and the measured
-        columns; it may be of another version. None if the month has no load or a misdated row, or
-        the table lacks a measured column; also if id, rows and cost are the file's, but another sum
-        differs.
+        columns; it may be of another version than the table. None if the table is not fit to be
+        compared by `Version.is_same`: the month has no load, the table lacks a measured column, a
+        row is misdated, or only the sum of a money column or of a currency differs from the file's.
         """
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
@@ -114,8 +114,8 @@ class Warehouse:
     def unite(self, view: str, tables: Iterable[str], columns: Mapping[str, str]) -> None:
         """Create or replace a view of all rows of the tables; those that do not exist are left out.
 
-        `columns` are the view's, with their data types. One that a table lacks is NULL in its rows.
-        Does nothing if no table exists.
+        `columns` are the view's, with their data types. One that a table lacks is a NULL of this
+        type in its rows; existing columns are not cast. Does nothing if no table exists.
         """
         with self._connected_dialect(write=True) as dialect:
             selects = []
@@ -129,10 +129,10 @@ class Warehouse:
                 dialect.create_view(view, Sql(" UNION ALL ".join(selects)))
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests of the file's columns in the table, of the warehouse's digest kind.
+        """Return the digests of the month's rows in the table, of the warehouse's digest kind.
 
-        Reads every cell of the columns that this kind compares. If the table lacks such a column,
-        BillError is raised, or in DuckDB the column is left out.
+        Reads every cell of those columns of the file that this kind compares. If the table lacks
+        such a column, BillError is raised, or in DuckDB the column is left out.
         """
         with self._connected_dialect() as dialect:
             return dialect.digest(file)

@@ -115,8 +115,8 @@ class BaseDialect(ABC):
     def stored_columns(self, table: str) -> dict[str, str]:
         """Return `read_columns` with the names in lower case.
 
-        The result is cached, since it is needed for each column of the file; the methods that
-        change columns drop it from the cache.
+        Empty without a table. The result is cached, since it is needed for each column of the file;
+        `create_table` and `alter_table` drop it from the cache.
         """
         if table not in self._stored_columns:
             columns = self.read_columns(table)
@@ -141,15 +141,18 @@ class BaseDialect(ABC):
         return self.quoted(table)
 
     def native_type(self, data_type: str) -> Sql:
-        """Return the warehouse's name of a data type, for a column's definition or a cast."""
+        """Return the warehouse's name of a data type, for a column's definition."""
         return self.column_types[data_type].native
 
     def cast_type(self, data_type: str) -> Sql:
-        """Return the name of a data type in a CAST."""
+        """Return the warehouse's name of a data type in a CAST, where MySQL has other names."""
         return self.native_type(data_type)
 
     def placeholder(self, number: int) -> Sql:
-        """Return the placeholder in the SQL of `query` for its value number `number`, from 1."""
+        """Return the placeholder of a value of `query` by the value's position, from 1.
+
+        Write each one once, in their order: some warehouses have no numbers in placeholders.
+        """
         return Sql(f"${int(number)}")
 
     def date_literal(self, day: date) -> Sql:
@@ -165,7 +168,10 @@ class BaseDialect(ABC):
         return Sql(f"{self.quoted(file.month_column)} = {self.date_literal(file.month.first_day)}")
 
     def sum_expression(self, cell: Sql) -> Sql:
-        """Return the SQL that adds the amounts of `cell` exactly; its result may be a text."""
+        """Return the SQL that adds the amounts of `cell` exactly; `exact_amount` reads its result.
+
+        The result may be a number or a text; it is NULL if there are no amounts.
+        """
         return Sql(f"SUM({cell})")
 
     # The columns of a month
@@ -192,8 +198,8 @@ class BaseDialect(ABC):
     def column_expression(self, table: str, name: str, data_type: str) -> Sql:
         """Return the SQL of a stored column as a value of the data type.
 
-        For a text that is no such value it is NULL, or the query fails. Raises BillError if the
-        column is missing, or cannot be read as this type.
+        A stored text that is no such value becomes NULL or fails the query, as `from_text` of the
+        type says. Raises BillError if the column is missing, or cannot be read as this type.
         """
         if not self.has_columns(table, [name]):
             raise BillError(

@@ -100,9 +100,10 @@ class Dialect(BaseDialect):
         return ()
 
     def load_has_ended(self, error: Exception) -> bool:
-        """Return whether the load ended with this error, so that it is recorded as `failed`.
+        """Return whether this error has ended the load, which is then recorded as `failed`.
 
-        False if it may still be running in the warehouse, or if the next run will complete it.
+        False if it may still be running in the warehouse, or if the next run will complete it. By
+        default always true.
         """
         return True
 
@@ -146,8 +147,8 @@ class Dialect(BaseDialect):
     def create_table(self, table: str, columns: Mapping[str, str]) -> None:
         """Create a table with these columns and data types if it is missing.
 
-        If `columns` are LEDGER_COLUMNS themselves, it is a ledger: without `table_options`, and
-        with NOT NULL.
+        If `columns` is the object LEDGER_COLUMNS (not a copy), the table is a ledger: it has no
+        `table_options`, and its columns are NOT NULL, except `error_message`.
         """
         options = Sql("") if columns is LEDGER_COLUMNS else self.table_options(columns)
         self.query(
@@ -157,20 +158,32 @@ class Dialect(BaseDialect):
         self._stored_columns.pop(table, None)
 
     def table_options(self, columns: Collection[str]) -> Sql:
-        """Return the SQL after the columns in CREATE TABLE, except for a ledger."""
+        """Return the SQL after the columns in CREATE TABLE; empty by default.
+
+        `columns` are the names of the table's columns. A ledger is created without it.
+        """
         return Sql("")
 
     def create_view(self, view: str, query: Sql) -> None:
-        """Create a view, or replace it by one of the same columns; commit."""
+        """Create or replace a view; it is committed at the latest when the connection closes.
+
+        PostgreSQL refuses a view whose first columns are not those of the old one.
+        """
         self.query(f"CREATE OR REPLACE VIEW {self.table_sql(view)} AS {query}")
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
-        """Add columns of these data types; the table must have none of them."""
+        """Add columns of these data types; the table must have none of them.
+
+        Only for `alter_table`, which drops the table's columns from the cache afterwards.
+        """
         for definition in self.column_definitions(columns):
             self.query(f"ALTER TABLE {self.table_sql(table)} {self.add_column_clause} {definition}")
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        """Cast the values of columns to text; `columns` has their present data types."""
+        """Cast columns with their values to text; `columns` has their present data types.
+
+        Only for `alter_table`, as `add_columns`.
+        """
         for name, data_type in columns.items():
             cell = self.column_types[data_type].to_text.format(self.quoted(name))
             self.query(
@@ -179,7 +192,10 @@ class Dialect(BaseDialect):
             )
 
     def column_definitions(self, columns: Mapping[str, str]) -> list[Sql]:
-        """Return `name type` of each column, for CREATE TABLE or ADD COLUMN."""
+        """Return `name type` of each column, for CREATE TABLE or ADD COLUMN.
+
+        Those of LEDGER_COLUMNS have NOT NULL, except `error_message`.
+        """
         required = columns.keys() - {"error_message"} if columns is LEDGER_COLUMNS else ()
         return [
             Sql(
@@ -198,8 +214,9 @@ class Dialect(BaseDialect):
         loads_table.record_load(self, file, job_id, state, error_message)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests of the file's columns in the table, of the kind `digest_kind`.
+        """Return the digests of the month's rows in the table, of the kind `digest_kind`.
 
-        Raises BillError if the table lacks a column that this kind compares.
+        They are of those columns of the file that this kind compares. Raises BillError if the table
+        lacks one of them.
         """
         return measure.warehouse_digest(self, file)

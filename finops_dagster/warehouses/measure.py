@@ -60,10 +60,11 @@ def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals
 
 
 def warehouse_digest(dialect: BaseDialect, file: MonthFile) -> MonthDigest:
-    """Return the digests of the columns that the dialect's `digest_kind`, MD5 or SUMS, compares.
+    """Return the digests of the month's rows in the file's table.
 
-    They equal those of `month_digest` of the same cells. Raises BillError if the table lacks such a
-    column.
+    They are of the file's columns that the dialect's `digest_kind`, MD5 or SUMS, compares. They
+    equal those that `month_digest` returns of the same cells. Raises BillError if the table lacks
+    such a column.
     """
     types = compared_columns(file.data_types, dialect.digest_kind)
     cells = {

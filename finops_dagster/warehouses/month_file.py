@@ -76,12 +76,18 @@ class MonthFile:
 
     @property
     def path(self) -> Path:
-        """The path of the file on this machine; see `LakeFile.local`."""
+        """The path of the file on this machine; a file in a store is downloaded first.
+
+        See `LakeFile.local`, also for the errors.
+        """
         return self.file.local()
 
     @property
     def path_in_lake(self) -> str:
-        """The path relative to the lake."""
+        """The path of the file below the address of the bills' lake, such as `focus/acme/...`.
+
+        A file in a store must exist.
+        """
         return self.folder_in_lake + self.file.name_in_lake
 
     @property
@@ -91,12 +97,15 @@ class MonthFile:
 
     @property
     def data_types(self) -> dict[str, str]:
-        """The data type of each column: one of SqlType, or DATE."""
+        """The data type of each column: one of SqlType, or DATE; lists are TEXT."""
         return {column.name: column_type(column.type) for column in self.schema}
 
     @property
     def money_columns(self) -> list[str]:
-        """The money columns to measure: the headline cost, and those whose sums the footer has."""
+        """The money columns to measure: the headline cost, then those with a sum in the footer.
+
+        Columns that the file lacks are left out.
+        """
         names = dict.fromkeys(
             [*([self.cost_column] if self.cost_column else []), *(self.footer.totals.sums or {})]
         )
@@ -105,9 +114,9 @@ class MonthFile:
     def select_sql(self, target_types: Mapping[str, str], relation: Sql | None = None) -> Sql:
         """Return a DuckDB SELECT of the file, each column cast to its target type, if it has one.
 
-        `relation` has the rows; by default it is the file on this machine. The connection needs the
-        macros of `prepare_casts`. A text that is no exact amount fails the query;
-        `refuse_inexact_text` finds it.
+        Lists become JSON texts. `relation` has the rows; by default it is `path`. The connection
+        needs the macros of `prepare_casts`. A text that is no exact amount fails the query; call
+        `refuse_inexact_text` before, whose error names it.
         """
         lists = set(self.list_columns)
 
@@ -132,10 +141,10 @@ class MonthFile:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Turn an error of DuckDB or pyarrow in the block, which reads the file, into one line.
+        """Raise BillError or WarehouseUnavailable for an error in the block, which reads the file.
 
-        It is WarehouseUnavailable for a file in a store, whose bytes have been compared, else a
-        BillError.
+        Only for errors of DuckDB, pyarrow and the system (OSError); the message is one line. For a
+        file in a store it is WarehouseUnavailable: its bytes were verified, so a retry may help.
         """
         try:
             yield

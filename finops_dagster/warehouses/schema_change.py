@@ -33,8 +33,9 @@ class SchemaChange:
 def schema_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
     """Compare the month's columns with the table's, and return what must change.
 
-    Changes nothing itself. If the types differ, a text column stays text. A column of times or text
-    maps becomes text, unless the month has amounts. A column of amounts takes text if the dialect
+    Changes nothing itself. Without a table, all columns are new. If the types differ, a text column
+    stays text. A column of times or text maps becomes text if the month has text, times or text
+    maps, and the dialect can cast it. A column of amounts takes text if the dialect
     `accepts_text_as_amount`. Raises BillError for every other difference.
     """
     new_columns, cast_to_text, target_types, warnings = {}, {}, {}, []

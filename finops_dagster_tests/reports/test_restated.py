@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from finops_dagster.billing.columns import Sql, literal
@@ -18,6 +19,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import CostChange, Restatement, footer_of_restatements
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.lake import footer_of, replacing_file
+from finops_dagster.lake.footer import LOADED_AT
 from finops_dagster.reports import restated
 from finops_dagster_tests.reports.months import Months, charge, rows
 
@@ -86,8 +88,12 @@ def test_the_time_of_a_load_is_that_of_its_record_and_not_of_its_file(months: Mo
 
 def test_the_time_of_a_load_of_an_earlier_release_is_that_of_its_file(months: Months) -> None:
     months.write(JANUARY, [charge("3")])
-    write_bill(months, "3", loaded_at="")
-    os.utime(months.lake.file("acme", BillingMonth.parse(JANUARY)).path, (86_400, 86_400))
+    write_bill(months, "3")
+    path = months.lake.file("acme", BillingMonth.parse(JANUARY)).path
+    bill = pq.read_table(path, partitioning=None)
+    del (texts := dict(bill.schema.metadata))[LOADED_AT.encode()]
+    pq.write_table(bill.replace_schema_metadata(texts), path)
+    os.utime(path, (86_400, 86_400))
     assert january(months)["loaded_at"] == "1970-01-02T00:00:00Z"
 
 

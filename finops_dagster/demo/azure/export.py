@@ -47,13 +47,13 @@ _TEXTS = {
 class AzureRun:
     """One run of an export over one month.
 
-    `month` is its first day, `submitted_at` the start of the run in UTC. Each of the `resources`
-    has a charge a day, but machines for development have none at the weekend. Another `seed` gives
-    another bill.
+    `month` is its first day, `submitted_at` the start of the run in UTC without a time zone, and
+    `parts` the number of files. `resources` is the number of resources: each has a charge a day,
+    but machines for development have none at the weekend. Another `seed` gives another bill.
 
-    `restated` is the month after its invoice: every row has the invoice's id, there are a credit
-    and a refund that came late, about one row of 400 has 5 % more usage, and a rounding adjustment
-    makes the total whole cents. The other rows are those of the run before.
+    `restated` gives the month as it is after its invoice: every row has the invoice's id, there are
+    a credit and a refund that came late, about one row of 400 has 5 % more usage, and a rounding
+    adjustment makes the total whole cents. The other rows are those of the run before.
     """
 
     month: date
@@ -65,7 +65,7 @@ class AzureRun:
 
     @property
     def id(self) -> str:
-        """The GUID of the run."""
+        """The GUID of the run; the same for the same seed, month and time."""
         return str(uuid5(NAMESPACE_URL, f"{self.seed}/{self.month}/{self.submitted_at}"))
 
     @property
@@ -74,7 +74,10 @@ class AzureRun:
         return BillingMonth.of(self.month).next.first_day - timedelta(days=1)
 
     def folder(self, export_name: str) -> str:
-        """Return the folder of the run's files: one a run, which no other run overwrites."""
+        """Return the folder of the run's files, relative to the directory of the export.
+
+        Each run has its own, so no run overwrites the files of another.
+        """
         days = f"{self.month:%Y%m%d}-{self.last_day:%Y%m%d}"
         return f"{export_name}/{days}/{self.submitted_at:%Y%m%d%H%M}/{self.id}"
 
@@ -164,7 +167,7 @@ def _columns() -> Sql:
 
 
 def _configuration(run: AzureRun, directory: str, export_name: str) -> dict[str, object]:
-    """Return what the manifest says of the export and of the run."""
+    """Return the manifest's fields about the export and the run."""
     exports = f"{_PROFILE}/providers/Microsoft.CostManagement/exports"
     return {
         "exportConfig": {

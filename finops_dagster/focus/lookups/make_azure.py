@@ -45,7 +45,7 @@ def _services(toolkit: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def main(toolkit: Path) -> None:
-    """Write the tables beside this file."""
+    """Write the CSV files of these lookup tables beside this file, from a clone of the toolkit."""
     _write(
         "azure_regions",
         "region id name",

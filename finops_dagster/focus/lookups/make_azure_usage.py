@@ -171,7 +171,7 @@ def _units(toolkit: Path) -> Iterator[tuple[str, str, str, str]]:
 
 
 def main(toolkit: Path) -> None:
-    """Write the tables beside this file."""
+    """Write the CSV files of these lookup tables beside this file, from a clone of the toolkit."""
     named = {service[0]: service for service in _services(toolkit)}
     _write("azure_services", f"resource_type consumed {_SERVICE}", _by_type(toolkit, named))
     _write("azure_consumed_services", f"consumed {_SERVICE}", _by_consumed_service(toolkit, named))

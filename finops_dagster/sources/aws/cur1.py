@@ -91,7 +91,11 @@ class AwsCur1(AwsFormat):
         self.invoice = self.column("bill/InvoiceId")
 
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
-        """Return the listed columns, by the headers of CSV, or of Parquet if `keys` are such."""
+        """Return the listed columns, with the headers that they have in the files.
+
+        These are Athena's names if a file of `keys` is Parquet. The list is empty if the manifest
+        lists no columns.
+        """
         columns = []
         is_parquet = any(key.endswith(".parquet") for key in keys)
         for number, column in enumerate(document.columns()):
@@ -102,7 +106,11 @@ class AwsCur1(AwsFormat):
         return columns
 
     def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:
-        """Return the file of an entry, which is a key."""
+        """Return the file of an entry, which is a key; its size is not declared.
+
+        The file's key is below the manifest's folder or the report's, whatever prefix the entry
+        has.
+        """
         # CSV lies beside the manifest, Parquet in `<report>/<report>/year=2025/month=9/`.
         month, period = document.month, period_folder(document.month)
         folder, path = document.split_key(

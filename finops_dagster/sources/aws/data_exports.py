@@ -65,9 +65,11 @@ class DataExport(AwsFormat):
         return [_column(document, column) for column in document.columns()]
 
     def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:
-        """Return the file of an entry, which is a key or an object with a key and more.
+        """Return the file of an entry: a key, or an object with a key and perhaps a size.
 
-        A name without a folder is in the data folder of the month, spelled as the manifest's.
+        Its key is below the folder `data` beside the manifest's `metadata`, whatever prefix the
+        entry has. A name without a folder is in the data folder of the month, spelled as the
+        manifest's.
         """
         size = None
         if isinstance(entry, dict):
@@ -125,7 +127,10 @@ class AwsCur2(DataExport):
     }
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Return text for the columns of a product, and the documented type of others."""
+        """Return text for a column `product_...`; for others the documented or declared type.
+
+        None if there is neither.
+        """
         # Public table definitions declare other types for some of them.
         is_of_product = self.column(header).startswith("product_")
         return SqlType.TEXT if is_of_product else super().sql_type(header, declared)

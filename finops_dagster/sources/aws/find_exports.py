@@ -24,8 +24,9 @@ _DATA_EXPORTS_MONTH = re.compile(f"billing_period={_YEAR}-{_MONTH}", re.I)
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
     """Yield the exports in a store, found by their layout, the nearest first.
 
-    Searches at most five levels and 500 folders, and no folders in an export. Raises the store's
-    error.
+    Searches at most five levels and 500 folders, then ends without an error; folders in an export
+    are not searched. Reads the manifest of each month that an export has. A folder of months
+    without any manifest is left out. Raises the store's error.
     """
     level, searched_folders = [searched.folder], 0
     for _ in range(_MAX_LEVELS):

@@ -79,21 +79,31 @@ class AwsFormat(FixedFormat, Protocol):
         )
 
     def vendor_id(self, document: ManifestJson, keys: Sequence[str], body: bytes) -> str:
-        """Return the vendor's id of the version, for a manifest that lists files of these keys."""
+        """Return the vendor's id of the version. Raises ManifestInvalid.
+
+        `keys` are those of the listed files, `body` is the manifest as the store has it.
+        """
         return document.vendor_id(*self.id_fields)
 
     @abstractmethod
     def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
-        """Return the columns with their headers in the files; an empty list if none are listed."""
+        """Return the columns with their headers in the files; an empty list if none are listed.
+
+        `keys` are those of the listed files. Raises ManifestInvalid.
+        """
 
     @abstractmethod
     def listed_file(self, document: ManifestJson, entry: Any) -> ListedFile:
-        """Return the file that an entry of the manifest's list names."""
+        """Return the file that an entry of the manifest's list names. Raises ManifestInvalid.
+
+        Its key is found from the manifest's key, because a copied bucket may have another prefix.
+        """
 
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return an SQL aggregate that is true if every row with a cost has an invoice id.
 
-        AWS writes the ids when it closes a month. None if `columns` lack the cost or the id.
+        It is false if no row has an id: AWS writes the ids when it closes a month. None if
+        `columns`, those of the table, lack the cost or the id.
         https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-cur2-bill.html
         """
         return every_cost_has_invoice(self.cost, self.invoice, columns)

@@ -40,7 +40,10 @@ _MONTH_FOLDER = re.compile(r"(billing_period|year|month)=\d", re.I)
 
 
 def aws_formats(column_names: str = "flat") -> dict[str, AwsFormat]:
-    """Return AWS's formats by their names in the settings; `column_names` is that of the export."""
+    """Return AWS's formats by their names in the settings.
+
+    `column_names` is that of the export's settings: "flat" or "athena". Only CUR v1 uses it.
+    """
     formats: tuple[AwsFormat, ...] = (AwsCur1(column_names), AwsCur2(), AwsFocus())
     return {format_.name: format_ for format_ in formats}
 
@@ -73,10 +76,12 @@ class AwsSource(Source):
     def newest_manifests(
         self, months: Iterable[BillingMonth]
     ) -> dict[BillingMonth, ManifestOrError]:
-        """Return each month's newest manifest or an error, by one GET a month, in parallel.
+        """Return each month's newest manifest, or the error that says why there is none.
 
-        For several months, a LIST of their folders saves the GETs of months that do not exist.
-        Raises the store's error if it fails for all months that exist.
+        Sends GETs in parallel: usually one a month, more if the settings name no format or the
+        manifest is not at its likeliest key. For several months, LISTs first show which of the
+        folders exist, which saves GETs. Raises the store's error if a LIST fails, or if the GETs
+        fail for all months that exist.
         """
         folders = functools.cache(self._store.folders)
         keys = {month: self._manifest_keys(month) for month in months}
@@ -97,7 +102,10 @@ class AwsSource(Source):
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Return the listed files as the store has them, by a HEAD for each, in parallel.
 
-        For a copied bucket, a warning says what could not be compared. Raises ObjectMissing.
+        In a copied bucket, the month's folder may have another spelling than in the manifest: then
+        the keys that are returned have the store's. If the files' keys do not name their version
+        there, a warning says what could not be compared. Raises ObjectMissing, and the store's
+        other errors.
         """
         files = self._stored_files(manifest)
         if not (self._export.copied and manifest.will_be_overwritten):
@@ -112,10 +120,10 @@ class AwsSource(Source):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the files; return the bytes downloaded.
+        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
 
         Raises FileInvalid if a file is damaged, has another size than the manifest says, or was
-        overwritten by AWS with that of a newer version.
+        overwritten by AWS with that of a newer version, and the store's errors.
         """
         self._check_against_manifest(manifest, available.files)
         size, source = folder.fetch(self._store, available.files, force=force), manifest.source

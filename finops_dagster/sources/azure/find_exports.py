@@ -43,9 +43,12 @@ class _Export:
 
 
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
-    """Yield an export for each dataset of a scope in a store; several of Azure's may deliver it.
+    """Yield one export for each dataset of a scope in a store.
 
-    Reads listings, and the newest manifest of each of Azure's exports. Raises the store's error.
+    Several exports of Azure may deliver it: their months are together. An export whose dataset or
+    scope is not known is yielded alone, and one of another dataset than costs is left out. Reads
+    listings, and the newest manifest of each of Azure's exports. Searches at most six levels and
+    1,000 folders, then ends without an error. Raises the store's error.
     """
     ranges: dict[str, dict[str, DateRange]] = defaultdict(dict)
     for path, days in date_folders(searched.store, searched.folder, is_search=True):

@@ -37,9 +37,10 @@ class AzureFormat(FixedFormat, Protocol):
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return an SQL aggregate that is true if every row with a cost has an invoice id.
 
-        It is NULL for an Enterprise Agreement, which has no such ids, so that nothing shows that
-        its month is closed; its billing account is a number. None if `columns` lack one that this
-        needs. Version 1.0 of FOCUS has the id in `x_InvoiceId`.
+        It is false if no row has an id, but NULL for an Enterprise Agreement without ids, of which
+        nothing shows that a month is closed; its billing account is a number. None if `columns`,
+        those of the table, lack one that this needs. Version 1.0 of FOCUS has the id in
+        `x_InvoiceId`.
         """
         names = [name for name in (self.invoice, "x_invoiceid") if name in columns]
         if not names or not {self.cost, "billingaccountid"} <= set(columns):
@@ -131,7 +132,10 @@ class _AzureUsage(AzureFormat):
     }
 
     def column(self, header: str) -> str:
-        """Return the English header in lower case, or the name that its role has everywhere."""
+        """Return the English header in lower case, or the name that all agreements share here.
+
+        `PreTaxCost` and `Cost` become `costinbillingcurrency`.
+        """
         name = super().column(header)
         return _PRIMARY_NAMES.get(name, name)
 

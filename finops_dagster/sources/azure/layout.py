@@ -89,9 +89,9 @@ def date_folders(
 ) -> Iterator[tuple[str, DateRange]]:
     """Yield path and days of each folder such as `20260101-20260131` below the folder `source`.
 
-    Sends parallel LISTs, level by level. Raises StoreError above 1,000 folders, as `source` then
-    holds more than exports. With `is_search` it ends there instead, and leaves out other vendors'
-    folders such as `billing_period=2026-01`.
+    Sends parallel LISTs, level by level, six levels deep. Raises StoreError above 1,000 folders
+    without dates in their names, as `source` then holds more than exports. With `is_search` it ends
+    there instead, and leaves out other vendors' folders such as `billing_period=2026-01`.
     """
     level, listed = [source], 0
     with ThreadPoolExecutor(_MAX_PARALLEL_REQUESTS) as pool:
@@ -116,10 +116,10 @@ def date_folders(
 
 
 def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[VendorRun]:
-    """Yield the vendor's runs below a folder such as `20260101-20260131`.
+    """Yield the vendor's runs below a folder whose name is days, such as `20260101-20260131`.
 
     `files` are all files below the folder. Each manifest among them is that of a run. Old exports
-    write no manifest: each data file in the folder itself is then a run.
+    write no manifest: if there is none directly in the folder, each data file there is a run.
     """
     above, _, name = folder.rpartition("/")
     days = DateRange.of_folder(name)

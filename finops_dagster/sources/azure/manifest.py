@@ -30,10 +30,11 @@ _SCOPE_END = re.compile(r"/providers/microsoft\.costmanagement/exports/.*", re.I
 
 @dataclass(frozen=True)
 class ParsedRun:
-    """A vendor's run, with what its manifest says; `submitted` is in UTC.
+    """A vendor's run, with what its manifest says; `submitted` has a time zone.
 
     `dataset` and `scope` are in lower case, and None where the manifest does not say them.
-    `manifest` is None if the dataset is not among those that were passed to `parse_run`.
+    `manifest` is None if the run is of a dataset that was not passed to `parse_run`; a run whose
+    dataset is None has a manifest.
     """
 
     run: VendorRun
@@ -49,7 +50,8 @@ def parse_run(
     """Parse `body`, the manifest of a vendor's run. Raises ManifestInvalid.
 
     `format_name` becomes the format of the manifest. `datasets` are those of the format, in lower
-    case: of a run of any other dataset, the list of files is not parsed.
+    case: of a run of any other dataset, the list of files is not parsed. A manifest that does not
+    say its dataset is taken to be of the format.
     """
     document = _Document(json_object(body, ManifestFile(**vars(run.file))), run)
     dataset, scope = (

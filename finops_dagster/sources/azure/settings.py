@@ -39,9 +39,11 @@ class AzureExport(StoreSettings, ExportSettings):
 
     @property
     def focus_exports(self) -> Mapping[str, str] | None:
-        """The export itself for FOCUS; for actual costs, with the export of the amortized ones.
+        """The names of the exports from whose bills this export's charges are derived, by dataset.
 
-        None for amortized costs, and for actual ones alone.
+        For FOCUS it is this export alone, with the dataset "". For actual costs with
+        `amortized_from` these are this export as "actual" and the other as "amortized". None for
+        amortized costs, and for actual costs without `amortized_from`.
         """
         if self.format == "focus":
             return super().focus_exports

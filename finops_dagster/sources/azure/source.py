@@ -54,10 +54,11 @@ class AzureSource(Source):
     def newest_manifests(
         self, months: Iterable[BillingMonth]
     ) -> dict[BillingMonth, ManifestOrError]:
-        """Return the manifest of each month's newest run, or the error that says what is wrong.
+        """Return the manifest of each month's newest run, or the error that says why there is none.
 
-        Lists the folders down to those of dates, and everything below the months' own. Raises the
-        store's error if it fails for all months that exist.
+        Lists the folders down to those of dates, then everything below those of the months, and
+        reads new manifests that may be the newest. Raises the store's error if it fails for the
+        first listing, or for all months that exist.
         """
         months = list(dict.fromkeys(months))
         found = sorted(date_folders(self._store, self._prefix))
@@ -102,10 +103,10 @@ class AzureSource(Source):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the files; return the bytes downloaded.
+        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
 
-        Raises FileInvalid if a file is damaged, the run's folder is gone, or its manifest has
-        changed meanwhile.
+        Raises FileInvalid if a file is damaged or gone, as when a newer run has replaced this one,
+        or if the manifest has changed meanwhile, and the store's errors.
         """
         try:
             size = folder.fetch(self._store, available.files, force=force)

@@ -39,9 +39,10 @@ _NOTES = {
 def discover(searched: SearchedStore) -> Iterator[FoundExport]:
     """Yield an export for each folder of FOCUS files in a store, the nearest first.
 
-    Reads listings, and one file of each folder that has months or days. Folders with
-    manifests, and those with names such as `20260101-20260131`, are other vendors' and left out.
-    Raises the store's error.
+    Such a folder has folders of months, or files and no folders. Of each, one file is read, to see
+    if it is FOCUS: the last of its newest month, or of all. Folders with manifests, and those with
+    names such as `20260101-20260131`, are other vendors' and left out. Searches at most five levels
+    and 500 folders; then it ends without an error. Raises the store's error.
     """
     level, searched_folders = [searched.folder], 0
     for _ in range(_MAX_LEVELS):

@@ -37,6 +37,7 @@ class FocusFilesFormat(FocusColumns, FixedFormat):
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return an SQL aggregate that is true if every row with a cost has an invoice id.
 
-        None if `columns` lack the cost or the id.
+        It is false if no row has an id. None if `columns`, those of the table, lack the cost or the
+        id.
         """
         return every_cost_has_invoice(self.cost, self.invoice, columns)

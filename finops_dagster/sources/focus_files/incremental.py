@@ -64,9 +64,10 @@ class IncrementalFiles(Source):
     ) -> dict[BillingMonth, ManifestOrError]:
         """Return the newest manifest of each month, or the error that says why there is none.
 
-        Sends one LIST, and one GET for each file that is new. A file that cannot be read may hold
-        rows of any month: then the month of the day in its key, and each month whose files differ
-        from the loaded ones, has ManifestInvalid.
+        Sends one LIST, and one GET for each file that is new; without a reader, no GET. A file that
+        cannot be read may hold rows of any month: then the month of the day in its key, and each
+        month whose files differ from the loaded ones, has ManifestInvalid. Raises the store's error
+        if any request fails, for whatever month.
         """
         files = data_files(self._store, self._root)
         if self._reader is None:
@@ -161,10 +162,10 @@ class IncrementalFiles(Source):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the files; return the bytes downloaded.
+        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
 
-        Raises FileInvalid for a file that neither the store nor the staging folder has: the month
-        without its rows would be another.
+        Raises FileInvalid if a file is damaged, or if neither the store nor the staging folder has
+        it: the month without its rows would be another. Raises the store's other errors.
         """
         try:
             return folder.fetch(self._store, available.files, force=force)

@@ -23,7 +23,8 @@ EXAMPLES = (
 def month_folders(store: ObjectStore, root: str) -> dict[BillingMonth, list[str]]:
     """Return the folders of each month below `root`, by one LIST and one more for each year.
 
-    A month whose folder has two spellings has two folders; one without a folder is left out.
+    `EXAMPLES` shows the names that are known. A month whose folder has two spellings has two
+    folders; one without a folder is left out.
     """
     folders: dict[BillingMonth, list[str]] = defaultdict(list)
     for name in sorted(store.folders(root)):

@@ -202,7 +202,8 @@ class BigQueryDialect(Dialect):
 
         Sets `job_id`, made of export, month, version, table and the number of the attempt, so that
         every run of a version finds its jobs. The first number is the count of ended loads in the
-        ledger. Jobs that the ledger lacks are those of a deleted table; their numbers are skipped.
+        ledger. A job that ended without loading the month is recorded as `failed`, and the next
+        number is tried. Jobs that the ledger lacks are those of a deleted table; they are skipped.
         """
         states = dict(
             self.query(
@@ -306,7 +307,10 @@ class BigQueryDialect(Dialect):
         self._client.update_table(table_object, ["schema"])
 
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
-        """Rebuild the table with the columns as text. Raises BillError for policy tags."""
+        """Rebuild the table with the columns as text, which reads and writes all of its rows.
+
+        Raises BillError for a column with policy tags, which the table would lose.
+        """
         cells = {
             n: Sql(self.column_types[data_type].to_text.format(in_backticks(n)))
             for n, data_type in columns.items()

@@ -94,9 +94,9 @@ class DuckDBDialect(Dialect):
         add_columns(self._connection, table, types)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests of all columns of the table, by DuckDB's own hash.
+        """Return the digests of the month's rows in all columns of the table, by DuckDB's own hash.
 
-        A column that the table lacks is left out.
+        A column of the file that the table lacks is left out; one that only the table has is not.
         """
         rows = Sql(f"{self.table_sql(file.table)} WHERE {self.month_condition(file)}")
         return month_digest(self._connection, rows, file.data_types, self.digest_kind)

@@ -162,8 +162,8 @@ class PostgreSQLDialect(Dialect):
     def target_columns(self, file: MonthFile) -> dict[str, str]:
         """Return {name: data type} of the columns that the month fills.
 
-        Tags for which the table has no room are left out: they become keys of the overflow column.
-        The first call decides which; `load_incoming` may add more.
+        If the table has no room for some tags, it has the overflow column instead of them, whose
+        keys they become. The first call decides which; `load_incoming` may add more.
         """
         if self._overflow_tags is None:
             self._overflow_tags = self._tags_for_overflow(file)
@@ -193,7 +193,11 @@ class PostgreSQLDialect(Dialect):
         return tuple(new_tags[-tags_to_move:])
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
-        """Return the data type of a stored column; for jsonb, its values may be queried."""
+        """Return the data type of a stored column; its native type if no data type matches it.
+
+        A jsonb column may be a map of texts or of amounts. If the file has text for it, the values
+        in the table decide, which takes a query.
+        """
         stored_type = super().stored_type(table, name, file_type)
         # jsonb is the type of a map of texts and of a map of amounts. If the file has text for it,
         # only the stored values tell which it is.
@@ -341,8 +345,9 @@ class PostgreSQLDialect(Dialect):
     ) -> tuple[str, ...]:
         """Replace the month's partition by the incoming table, and return the warnings.
 
-        The schema change is determined anew, since loads of other months may have changed columns.
-        Raises WarehouseUnavailable if one has changed the type of a column.
+        Waits up to `lock_wait_seconds` for readers of the table. The schema change is determined
+        anew, since loads of other months may have changed columns. Raises WarehouseUnavailable if
+        one has changed the type of a column.
         """
         table, partition = self.table_sql(file.table), self._partition_name(file)
         has_partition = self.query(
@@ -383,7 +388,7 @@ class PostgreSQLDialect(Dialect):
             elif incoming_columns[name] != native:
                 raise WarehouseUnavailable(
                     f"another load has changed column {name} of {self.full_name(file.table)} to "
-                    f"{native}"
+                    f"{native} while {file.month} was loaded; run the month again"
                 )
         if missing:
             self.query(f"ALTER TABLE {self.table_sql(incoming)} {', '.join(missing)}")

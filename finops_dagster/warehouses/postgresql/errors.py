@@ -16,7 +16,7 @@ _ADVICE = {
 }
 # Characters that PostgreSQL cannot store, such as U+0000.
 _UNTRANSLATABLE = ("22021", "22P05")
-# Codes and classes of codes that a retry may cure: broken connections, conflicting transactions,
+# Codes and classes of codes of transient errors: broken connections, conflicting transactions,
 # no connection left, locks, and servers that stop or start.
 _TRANSIENT_CODES = ("08", "40001", "40P01", "53300", "55P03", "57P")
 # A login that the server refuses has no code. A server that starts or is full is transient.

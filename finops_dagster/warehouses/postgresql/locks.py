@@ -31,15 +31,19 @@ $lock$"""
 
 
 def try_seconds(wait_seconds: int) -> int:
-    """Return the seconds of each try of `lock_statement`; set `lock_timeout` to them before it."""
+    """Return the `lock_timeout`, in seconds, to set before `lock_statement` is run.
+
+    It is the length of one try; between two tries, readers pass. `wait_seconds` is at least 1.
+    """
     return min(_TRY_SECONDS, wait_seconds)
 
 
 def lock_statement(tables: Sequence[Sql], name: str, wait_seconds: int) -> Sql:
     """Return the statement that locks tables against readers until the transaction ends.
 
-    After as many whole tries as `wait_seconds` has time for, PostgreSQL raises lock_not_available.
-    Its message has `name` for the tables, and the processes that use them.
+    `tables` are quoted names. After as many tries of `try_seconds` as fit into `wait_seconds`,
+    PostgreSQL raises lock_not_available. Its message calls the tables `name`, and has the ids of
+    the server processes that use them.
     """
     problem = f"{name} was in use for {wait_seconds} s, last by server process "
     return Sql(

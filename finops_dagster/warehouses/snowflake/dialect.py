@@ -178,9 +178,9 @@ class SnowflakeDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Copy the file into a temporary table; return a SELECT of it in the target types.
 
-        Snowflake reads it from the external stage of the settings. It is uploaded if there is no
-        stage, or if only its bytes tell whether a store still has what was written. Raises
-        BillError if that stage has another version of the file than the lake.
+        Snowflake reads the file from the external stage of the settings. It is uploaded if they
+        have none, or if it is in a store and `store_uri` is None. Raises BillError if the external
+        stage has another version of the month than the lake.
         """
         # The last 12 characters of `job_id` are random: see Warehouse.replace_month.
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())

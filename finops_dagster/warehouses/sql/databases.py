@@ -125,7 +125,11 @@ class SqlalchemySqliteDialect(SqlDialect):
         return {name: _DATA_TYPES.get(declared, declared) for _, name, declared, *_ in rows}
 
     def stored_type(self, table: str, name: str, file_type: str) -> str:
-        """Return the data type of a stored column, also of amounts and maps of earlier releases."""
+        """Return the data type of a stored column; its native type if no data type matches it.
+
+        Earlier releases declared amounts and maps as TEXT: in their databases, a text column has
+        the type `file_type` if that is an amount or a map.
+        """
         stored_type = super().stored_type(table, name, file_type)
         # dlt, which loaded the tables of earlier releases, declared amounts and maps as TEXT.
         is_ambiguous = stored_type == SqlType.TEXT and file_type in _DECLARED_NAMES

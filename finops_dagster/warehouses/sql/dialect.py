@@ -96,7 +96,10 @@ class SqlDialect(Dialect):
 
     @contextmanager
     def connect(self, *, write: bool) -> Iterator[None]:
-        """Connect until the block ends, which also ends the locks of `lock_month`."""
+        """Connect until the block ends, which also releases the lock of `lock_month`.
+
+        Nothing is committed at the end of the block: `query` and `transaction` commit.
+        """
         kwargs = self._settings.engine_kwargs
         engine = sa.create_engine(database_url(self._settings), poolclass=sa.NullPool, **kwargs)
         with self._locks, engine.connect() as self._connection:
@@ -322,7 +325,7 @@ class SqlDialect(Dialect):
     def record_load(
         self, file: MonthFile, job_id: str, state: str, error_message: str | None = None
     ) -> None:
-        """Record a load as `loads_table.record_load`; drop the incoming table of a failed one."""
+        """Record a load (see `Dialect.record_load`); drop the incoming table of a failed one."""
         super().record_load(file, job_id, state, error_message)
         if state == "failed":
             with suppress(sa.exc.SQLAlchemyError):
