@@ -46,7 +46,7 @@ def check_run_sizes(sizes: Sequence[RunSize]) -> Sequence[RunSize]:
     *bounded, last = limits
     if last is not None:
         raise ValueError("the last run size must have no up_to: it is for all larger months")
-    if None in bounded or bounded != sorted(filter(None, bounded)):
+    if None in bounded or bounded != sorted({*filter(None, bounded)}):
         raise ValueError("each run size but the last needs an up_to that is above the one before")
     return sizes
 

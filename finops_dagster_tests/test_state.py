@@ -57,6 +57,8 @@ def test_a_month_is_shown_by_stage_and_by_run(project: Project, finops: Finops) 
     assert table["checks"] == "failed: reconciles"
     assert stages["parquet"]["error"] == "not reached: billing_table failed"
     assert "not reached: billing_table failed" in finops("state", "show", "acme", "2024-01")
+    too_early = finops("state", "show", "acme", "2020-01", code=1)
+    assert too_early.startswith("acme has no month 2020-01; choose from 2024-01 (start_month) to ")
 
     runs = finops.json("aws", "show-state", "--runs", "--end-date", "2024-01")
     assert [(run["month"], run["status"], run["last_stage"]) for run in runs] == [

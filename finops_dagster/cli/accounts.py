@@ -129,6 +129,8 @@ def _accounts(settings: Settings) -> tuple[list[Row], list[str]]:
         if "focus" not in relations:
             return [], []
         accounts = account_matches.billed_accounts(bill)
+        if not accounts:
+            return [], []
         unmatched = account_matches.unmatched_lines(bill, lines)
         month = f"{account_matches.last_month(bill):%Y-%m}"
     rows = [_account_row(account, month, file) for account in accounts]

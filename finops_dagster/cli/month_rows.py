@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from finops_dagster.billing.errors import count_text, shortened
+from finops_dagster.billing.errors import BillError, count_text, shortened
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import CostChange, restatements_of_footer
@@ -79,12 +79,17 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
 def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each stage of one month: its last result, and the error since then.
 
-    The selection must be one month of one export, and one of `export.months()`: ValueError is
-    raised for any other month, and BillError for an unknown export. What a stage has not recorded
-    is None. `error` may also say why the month has no charges. If the event log does not have the
-    month, version and totals come from a lake in a store, if there is one.
+    The selection must be one month of one export. What a stage has not recorded is None. `error`
+    may also say why the month has no charges. If the event log does not have the month, version and
+    totals come from a lake in a store, if there is one. Raises BillError if the export is unknown
+    or does not have the month.
     """
     export, month = selection.exports(settings)[0], str(selection.start)
+    if not selection.months(export):
+        raise BillError(
+            f"{export.name} has no month {month}; choose from {export.start_month} (start_month) "
+            f"to {export.months()[-1]}"
+        )
     no_charges = no_charges_reason(export, BillingMonth.parse(month), settings.exports)
     with open_history() as history:
         by_stage = history.materializations(export.name, [month], stages_of(settings, export))

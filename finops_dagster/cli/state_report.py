@@ -71,7 +71,7 @@ def report_sections(settings: Settings, on_problem: OnProblem) -> Sections:
     exports = [export.name for export in settings.exports]
     with open_history() as history:
         return {
-            "progress": _progress(settings, history, on_problem) if exports else [],
+            "progress": _progress(settings, history, on_problem),
             "restatements": _restatements(settings),
             "failures_by_cause": _failures(history, exports),
             "times": list(_durations(history, exports)),

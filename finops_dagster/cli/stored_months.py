@@ -381,8 +381,8 @@ class StoredMonth:
         """Return whether this stage has stored the month, so that the next stage can run.
 
         Staged files count only if they are those of the newest manifest. True if the warehouse does
-        not answer. Raises KeyError for a stage that is not one of `stages`.
+        not answer. False for a stage that the export does not have.
         """
         if stage == "staged_files":
             return self.staging.current_record() is not None
-        return self.versions[stage] is not None
+        return self.versions.get(stage) is not None

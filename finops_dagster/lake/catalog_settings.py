@@ -21,8 +21,9 @@ class CatalogSettings(SettingsTable):
 
     `uri` is the database of a catalog in SQL, or the address of a REST catalog. `warehouse` is
     pyiceberg's property; without it, the metadata of tables are in the folder `iceberg` of the
-    lake, or where a REST catalog puts them. `properties` are further ones of pyiceberg. Secrets are in the environment variables that
-    pyiceberg reads, such as PYICEBERG_CATALOG__FINOPS__CREDENTIAL.
+    lake, or where a REST catalog puts them. `properties` are further ones of pyiceberg. Secrets are
+    in the environment variables that pyiceberg reads, such as
+    PYICEBERG_CATALOG__FINOPS__CREDENTIAL.
     """
 
     type: Literal["sql", "rest", "glue"]

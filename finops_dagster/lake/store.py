@@ -199,13 +199,15 @@ class StoreLake(Lake):
     def files(self, export: str) -> Mapping[BillingMonth, StoreFile]:
         keys = {info.key for info in self.client.store.files_below(self._key(export))}
         folder = self._key(export, MONTH_FOLDER)
-        names = {key.removeprefix(folder)[:7] for key in keys if key.startswith(folder)}
+        names = {
+            key.removeprefix(folder).partition("/")[0] for key in keys if key.startswith(folder)
+        }
         files = {}
         for name in sorted(names):
-            file = self.file(export, BillingMonth.parse(name))
-            if f"{file.stem}.json" in keys:
-                files[BillingMonth.parse(name)] = file
-        return files
+            with suppress(ValueError):  # Another folder that somebody put there.
+                month = BillingMonth.parse(name)
+                files[month] = self.file(export, month)
+        return {month: file for month, file in files.items() if f"{file.stem}.json" in keys}
 
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
         filesystem, root = self.client.store.filesystem()

@@ -128,9 +128,8 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
 def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
     """Return what all exports of the settings share: resources, the report, further sensors.
 
-    `prefix` begins the keys of the resources and the names of the sensors, except that of
-    `metrics`. Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is
-    not installed.
+    `prefix` begins the keys of the resources and the names of the sensors. Raises SettingsError if
+    the client of the warehouse, of Prometheus or of Iceberg is not installed.
     """
     exports = [Export(export, prefix) for export in settings.exports]
     with_focus = [export for export in exports if export.has_focus]
@@ -148,7 +147,7 @@ def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
         settings.metrics.require_client()
         from finops_dagster.pipeline.metrics_sensor import metrics_sensor
 
-        sensors.append(metrics_sensor(settings, settings.metrics.file))
+        sensors.append(metrics_sensor(settings, settings.metrics.file, prefix))
     return dg.Definitions(
         assets=[report_asset(settings, with_focus)] if with_focus else [],
         sensors=sensors,

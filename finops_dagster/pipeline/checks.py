@@ -164,7 +164,7 @@ def usual_cost(load: Load, previous_month_load: Load | None) -> dg.AssetCheckRes
         passed=all(least <= change <= _UNUSUAL_CHANGE for change in changes.values()),
         description=f"{shown} compared with {previous_month_load.month}."
         if previous_month_load is not None and changes
-        else "There is no previous month to compare with.",
+        else "There is no cost of the previous month to compare with.",
     )
 
 

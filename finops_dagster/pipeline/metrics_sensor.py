@@ -12,18 +12,18 @@ from finops_dagster.pipeline.metrics import Metrics
 from finops_dagster.settings import Settings
 
 
-def metrics_sensor(settings: Settings, file: Path) -> dg.SensorDefinition:
+def metrics_sensor(settings: Settings, file: Path, prefix: str = "") -> dg.SensorDefinition:
     """Return the sensor that writes the metrics to a file every minute.
 
-    A tick fails if the file cannot be written or the lake cannot be read. Other metrics that cannot
-    be read are left out; the tick's message names them.
+    `prefix` begins the sensor's name. A tick fails if the file cannot be written or the lake cannot
+    be read. Other metrics that cannot be read are left out; the tick's message names them.
     """
     problems: list[str] = []
     # It remembers from tick to tick what takes long to read.
     metrics = Metrics(settings, problems.append)
 
     @dg.sensor(
-        name="metrics",
+        name=f"{prefix}metrics",
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Writes metrics for Prometheus to {file}: docs/monitoring.md says which.",

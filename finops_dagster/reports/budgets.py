@@ -71,7 +71,7 @@ class BudgetSettings(SettingsTable):
 
     name: Text
     amount: Annotated[Decimal, Field(gt=0)]
-    currency: Text
+    currency: Annotated[Text, AfterValidator(str.upper)]
     cost: Literal["effective", "billed"] = "effective"
     provider: Names | None = None
     account: Names | None = None

@@ -633,6 +633,7 @@ def test_a_month_that_the_amortized_export_lacks_has_no_charges_and_does_not_fai
     month = StoredMonth(settings.exports[0], JANUARY, StoredMonths(settings))
     assert month.no_charges_reason == reason
     assert "focus" not in month.versions
+    assert not month.has_stage("focus")
 
 
 def test_the_real_bill_of_an_enrolment_adds_up_and_conforms(project: Project) -> None:

@@ -28,7 +28,7 @@ def load(month: int, costs: dict[str, str] | None) -> Load:
         ({"USD": "100"}, {"USD": "100", "EUR": "900"}, True, "+0.0% in USD compared with 2024-01."),
         ({"": "100"}, {"": "40"}, False, "-60.0% compared with 2024-01."),
         (None, {"USD": "120"}, True, "+20.0% compared with 2024-01."),
-        ({"USD": "0"}, {"USD": "120"}, True, "no previous month to compare with"),
+        ({"USD": "0"}, {"USD": "120"}, True, "no cost of the previous month to compare with"),
     ],
 )
 def test_usual_cost_compares_each_currency_with_itself(
