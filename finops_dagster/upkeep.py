@@ -101,7 +101,7 @@ def open_backups(settings: Settings) -> tuple[WritableStore, str]:
     if isinstance(address, Path):
         source = StoreSettings(source=f"file://{address.resolve()}")
     else:
-        keys = vars(settings.storage.lake) if address.startswith("s3://") else {}
+        keys = settings.storage.lake.of_store if address.startswith("s3://") else {}
         source = StoreSettings(source=address, **keys)
     store, folder = open_store(source)
     return store, folder if chosen is not None else f"{folder}/backups".lstrip("/")

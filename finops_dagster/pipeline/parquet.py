@@ -59,8 +59,12 @@ def parquet_asset(export: Export, open_catalog: OpenCatalog = None) -> dg.Assets
         with writing as (version, outcome, size):
             if load is not None:
                 require_version(load.manifest_id, version.manifest_id)
+            location = lake.file(export.name, month).location
+            result = parquet_result(version, outcome, location, size, ())
+        # After this, what fails leaves the file without a materialization in Dagster's event log.
+        if open_catalog is None:
+            return result
         registered = register_files(open_catalog, lake, export, export.table, context.log.warning)
-        location = lake.file(export.name, month).location
         return parquet_result(version, outcome, location, size, registered)
 
     return parquet
