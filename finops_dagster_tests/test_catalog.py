@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -293,3 +294,20 @@ def test_a_catalog_of_glue_is_in_the_account_of_the_lake(
     write(lake, "SELECT CAST('7' AS DECIMAL(38, 18)) AS cost, 'x' AS added", "v2")
     assert len(register(project).removed) == 1
     assert rows_of_table(catalog_of(project).load_table("finops.bill")) == rows_of_lake(lake)
+
+
+@pytest.mark.thorough
+def test_a_month_that_is_verified_without_a_run_is_registered_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    use_sql(project)
+    project.deliver("1", "2")
+    assert project.catalog
+    uri = project.catalog["uri"]
+    finops = Finops(project, f"[catalog]\ntype = 'sql'\nuri = '{uri}'\n")
+    (first,) = map(json.loads, finops.run("aws", "run-pipeline", "--json").stdout.splitlines())
+    catalog_of(project).drop_table(BILL)
+    (second,) = map(json.loads, finops.run("aws", "run-pipeline", "--json").stdout.splitlines())
+    assert (second["outcome"], second["run"]) == ("unchanged", first["run"])
+    assert rows_of_table(catalog_of(project).load_table(BILL)) == rows_of_lake(lake_of(project))
