@@ -156,4 +156,9 @@ def _process(folder: Path, environment: Mapping[str, str], *command: str) -> Ite
         yield
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            # Dagster takes SIGTERM for SIGINT, which a shell's background processes ignore.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
