@@ -182,7 +182,7 @@ def test_a_folder_that_changes_while_it_is_fetched_is_refused(
 
     s3.fault = add_file
     error = project.materialize("2026-01", export="oracle").error
-    assert "oracle/2026-01 has changed since 2026-01 was listed: the provider is writing" in error
+    assert "oracle/2026-01 has changed since 2026-01 was listed: the vendor is writing" in error
     assert costs(project, "2026-01") == [1]
     load(project, "2026-01")
     assert costs(project, "2026-01") == [2, 4]
