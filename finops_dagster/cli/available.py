@@ -41,7 +41,7 @@ def available_months(
             if not months:
                 raise BillError(
                     f"{export.name} has no month in the selected range; choose from "
-                    f"{export.start_month} (start_month) to {export.months()[-1]}"
+                    f"{export.months_text}"
                 )
             source = stored.source(export, stores)
             manifests = available_manifests(source, months)

@@ -86,10 +86,7 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     """
     export, month = selection.exports(settings)[0], str(selection.start)
     if not selection.months(export):
-        raise BillError(
-            f"{export.name} has no month {month}; choose from {export.start_month} (start_month) "
-            f"to {export.months()[-1]}"
-        )
+        raise BillError(f"{export.name} has no month {month}; choose from {export.months_text}")
     no_charges = no_charges_reason(export, BillingMonth.parse(month), settings.exports)
     with open_history() as history:
         by_stage = history.materializations(export.name, [month], stages_of(settings, export))

@@ -123,3 +123,8 @@ class ExportSettings(SettingsTable):
         while months[-1] < last:
             months.append(months[-1].next)
         return months
+
+    @property
+    def months_text(self) -> str:
+        """The first and the last month, for messages: `2024-01 (start_month) to 2024-06`."""
+        return f"{self.start_month} (start_month) to {self.months()[-1]}"

@@ -115,14 +115,17 @@ def test_the_state_of_a_month_follows_what_it_holds(loaded: Project) -> None:
     assert state(loaded) == "complete"
 
 
+def report_success(loaded: Project, run: dg.DagsterRun) -> None:
+    """Record that a run ended well, after Dagster had given it up."""
+    event = dg.DagsterEvent("PIPELINE_SUCCESS", run.job_name, message="The pod was still alive.")
+    loaded.instance.report_dagster_event(event, run.run_id)
+
+
 def test_a_run_that_was_given_up_and_still_succeeded_is_no_failure(loaded: Project) -> None:
     run = run_of(loaded, "2024-01", dg.DagsterRunStatus.STARTED)
     loaded.instance.report_run_failed(run)
     assert state(loaded) == "failed"
-    loaded.instance.report_dagster_event(
-        dg.DagsterEvent("PIPELINE_SUCCESS", run.job_name, message="The pod was still alive."),
-        run.run_id,
-    )
+    report_success(loaded, run)
     assert state(loaded) == "complete"
     assert not any(key[0] == "failed_runs" for key in read(loaded))
 
@@ -134,10 +137,7 @@ def test_a_run_that_fails_while_an_earlier_one_loads_the_month_is_no_failure(
     for run in (first, second):
         loaded.instance.report_run_failed(run)
     assert state(loaded) == "failed"
-    loaded.instance.report_dagster_event(
-        dg.DagsterEvent("PIPELINE_SUCCESS", first.job_name, message="The pod was still alive."),
-        first.run_id,
-    )
+    report_success(loaded, first)
     assert state(loaded) == "complete"
 
 
