@@ -40,6 +40,7 @@ def clean(
     yields the same and deletes nothing. A missing DuckDB file may be created, empty.
     """
     cutoff = datetime.now(UTC) - older_than
+    catalog = settings.open_catalog() if settings.catalog else None
     stored = StoredMonths(settings)
     for export in settings.exports:
         months = list(stored.months(Selection(export=export.name)))
@@ -56,7 +57,7 @@ def clean(
             "focus": (focus_lake(stored.lake), CHARGES_TABLE),
         }
         for stage, (lake, table) in tables.items():
-            registered = _registered_files(settings, lake, export.name, table)
+            registered = catalog.registered_addresses(lake, export.name, table) if catalog else ()
             for row in _delete_replaced(lake, export.name, registered, dry_run=dry_run):
                 yield row, _change(row, export.name, stage, None)
         for month, version in _delete_superseded(months, cutoff, dry_run=dry_run):
@@ -79,13 +80,6 @@ def _delete_runs(
             for file in files:  # Dagster empties the files and leaves them.
                 file.unlink(missing_ok=True)
         yield row
-
-
-def _registered_files(settings: Settings, lake: Lake, export: str, table: str) -> set[str]:
-    """Return the addresses of files that readers of the catalog still read; none without one."""
-    if settings.catalog is None:
-        return set()
-    return settings.open_catalog().registered_addresses(lake, export, table)
 
 
 def _delete_replaced(

@@ -43,7 +43,6 @@ from finops_dagster.pipeline.registration import OpenCatalog, catalog_checks, re
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import (
     StageMonth,
-    billing_month,
     require_version,
     stage,
     stage_result,
@@ -106,11 +105,11 @@ def focus_asset(
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion] | Sequence[dg.AssetCheckResult]:
         """Derive the month's charges from its bill, and account for every amount of it."""
-        at, month = StageMonth.of(context, export, run_options), billing_month(context)
-        if reason := no_charges_reason(export.settings, month, settings):
+        at = StageMonth.of(context, export, run_options)
+        if reason := no_charges_reason(export.settings, at.month, settings):
             context.log.warning(reason)
             return [check.result(passed=True, description=reason) for check in checks]
-        derivation = focus_derivation(export.settings, month, lake, database.duckdb)
+        derivation = focus_derivation(export.settings, at.month, lake, database.duckdb)
         if footer is not None:
             current = derivation.sources()[export.name].manifest_id
             require_version(footer.manifest_id, current)

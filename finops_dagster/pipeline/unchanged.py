@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -52,7 +53,7 @@ class UnchangedMonths:
         self._database = replace(resources.database, duckdb=duckdb)
         self._exports = [Export(export) for export in settings.exports]
         self._stores, self._sources = ObjectStores(), dict[str, Source]()
-        self._open_catalog = settings.open_catalog if settings.catalog else None
+        self._open_catalog = cache(settings.open_catalog) if settings.catalog else None
 
     def find(
         self,
