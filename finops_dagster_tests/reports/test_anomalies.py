@@ -29,16 +29,14 @@ def test_few_alarms_are_false_in_a_bill_without_anything_planted() -> None:
     assert false_alarms_a_month([judge(7, None)]) <= 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("factor", [1.3, 2.0, 5.0])
-@pytest.mark.parametrize(
-    "bills",
-    [pytest.param(20, marks=pytest.mark.thorough), pytest.param(100, marks=pytest.mark.faults)],
-)
-def test_the_kinds_are_found_in_many_bills_with_few_false_alarms(bills: int, factor: float) -> None:
-    judgements = judge_all(JUDGED_SEEDS[:bills], factor)
+def test_the_kinds_are_found_in_many_bills_with_few_false_alarms(factor: float) -> None:
+    judgements = judge_all(JUDGED_SEEDS, factor)
     assert false_alarms_a_month(judgements) <= 1
     if factor >= 2:
-        assert sum(len(judgement.found) >= 10 for judgement in judgements) >= 0.95 * bills
+        found = sum(len(judgement.found) >= 10 for judgement in judgements)
+        assert found >= 0.95 * len(judgements)
 
 
 def test_what_is_said_of_a_day_stays_when_later_days_are_loaded() -> None:
