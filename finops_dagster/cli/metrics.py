@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,7 +62,7 @@ def metrics(
 
 
 def _serve(metrics: Metrics, host: str, port: int) -> None:
-    """Serve the metrics until Ctrl-C. Raises BillError if the address cannot be used."""
+    """Serve the metrics until Ctrl-C or SIGTERM. Raises BillError if the address cannot be used."""
     from prometheus_client import start_http_server
 
     try:
@@ -71,6 +72,8 @@ def _serve(metrics: Metrics, host: str, port: int) -> None:
             f"port {port} of {host} cannot be used ({os.strerror(error.errno or 0)}); stop the "
             "program that uses it, or choose another --port"
         ) from error
+    # A shell's background processes ignore SIGINT; with Dagster imported, also SIGTERM.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print_line(f"metrics are served on http://{host}:{port}/metrics; Ctrl-C ends it")
     try:
         thread.join()

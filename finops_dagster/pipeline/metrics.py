@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.pipeline.history import History, open_history
 from finops_dagster.pipeline.month_metrics import (
+    LakeMonth,
     Months,
     budget_metrics,
     gauge,
@@ -40,9 +41,9 @@ class Metrics(Collector):
 
     A collection within `seconds` of the last one repeats it, and one within ten minutes repeats the
     budgets. The setting `metrics.months` says how many of the newest months of each export are
-    read. If the ledger, the budgets or Dagster's history cannot be read, their metrics are left
-    out, and `on_problem` gets a line; an error of the lake is raised. `open_history` opens
-    Dagster's history, by default that in DAGSTER_HOME.
+    read. If the lake, the ledger, the budgets or Dagster's history cannot be read, the metrics from
+    it are left out, and `on_problem` gets a line. `open_history` opens Dagster's history, by
+    default that in DAGSTER_HOME.
     """
 
     def __init__(
@@ -58,10 +59,7 @@ class Metrics(Collector):
         self._budgets: tuple[float, list[BudgetMonth]] | None = None
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics, read again or repeated; only one thread collects at a time.
-
-        Raises the lake's error if the lake cannot be read.
-        """
+        """Return the metrics, read again or repeated; only one thread collects at a time."""
         with self._lock:
             now = time.monotonic()
             if self._collected is None or now - self._collected[0] >= self._seconds:
@@ -81,8 +79,7 @@ class Metrics(Collector):
     def write(self, file: Path) -> None:
         """Write the metrics to a file in one step, so that no reader sees half.
 
-        Raises BillError if the file cannot be written, such as without its folder, and what
-        `collect` raises.
+        Raises BillError if the file cannot be written, such as without its folder.
         """
         try:
             write_to_textfile(str(file), self.registry())
@@ -96,9 +93,13 @@ class Metrics(Collector):
         started = time.monotonic()
         count, exports = self._settings.metrics.months, self._settings.exports
         months = {export.name: export.months()[-count:] for export in exports}
-        lake = read_lake_months(self._settings, months)
-        yield from month_metrics(lake)
+        lake: list[LakeMonth] | None = None
         is_up = gauge("metrics_source_up", "Whether the source could be read.", "source")
+
+        def months_in_lake() -> Iterator[Metric]:
+            nonlocal lake
+            lake = read_lake_months(self._settings, months)
+            yield from month_metrics(lake)
 
         def runs() -> Iterator[Metric]:
             with self.open_history() as history:
@@ -107,6 +108,7 @@ class Metrics(Collector):
                     yield from RunMetrics(self._settings, recent, months, lake).metrics()
 
         sources: dict[str, Callable[[], Iterator[Metric]]] = {
+            "lake": months_in_lake,
             "ledger": lambda: load_duration_metrics(self._settings, months),
             "budgets": lambda: budget_metrics(self._recent_budgets(months)),
             "dagster": runs,

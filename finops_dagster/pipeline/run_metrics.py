@@ -31,13 +31,13 @@ class RunMetrics:
 
     `months` are those of each export for which metrics are made. `lake` are the months in the lake:
     whether a month is complete depends on its version there, and not on how a run ended, which
-    Dagster may change later.
+    Dagster may change later. It is None if the lake cannot be read; then months have no state.
     """
 
     settings: Settings
     history: History
     months: Months
-    lake: Collection[LakeMonth]
+    lake: Collection[LakeMonth] | None
 
     def metrics(self) -> Iterator[Metric]:
         """Yield states of months, times of delivery, failed runs, the queue, and durations."""
@@ -85,12 +85,14 @@ class RunMetrics:
 
     @cached_property
     def _lake_versions(self) -> dict[tuple[str, str], str]:
-        return {month.labels: month.load.manifest_id for month in self.lake}
+        return {month.labels: month.load.manifest_id for month in self.lake or ()}
 
     def _state(
         self, export: Export, month: str, last: Mapping[str, Materialization | None]
     ) -> str | None:
-        """Return the state of a month; None if no run has read a version of it."""
+        """Return the state of a month; None if it is unknown, or if no run has read a version."""
+        if self.lake is None:
+            return None
         stages = export_stages(
             has_warehouse=self.settings.database.has_warehouse, has_focus=export.has_focus
         )

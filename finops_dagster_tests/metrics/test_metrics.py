@@ -76,7 +76,8 @@ def test_a_loaded_month_has_its_figures(loaded: Project) -> None:
     assert times[0] <= times[1] <= found["metrics_timestamp_seconds",]
     assert ("month_rows", "acme", "2024-02") not in found
     assert found["stage_duration_seconds", "acme", "parquet"] > 0
-    assert {found["metrics_source_up", name] for name in ("ledger", "budgets", "dagster")} == {1}
+    sources = ("lake", "ledger", "budgets", "dagster")
+    assert [found["metrics_source_up", source] for source in sources] == [1, 1, 1, 1]
     assert not any(key[0] == "export_delivered_timestamp_seconds" for key in found), "it is over"
 
     loaded.deliver("5", version="v2")
@@ -174,6 +175,24 @@ def test_what_cannot_be_read_is_one_line_and_the_rest_stays(project: Project) ->
     assert found["metrics_source_up", "dagster"] == found["metrics_source_up", "ledger"] == 0
 
 
+@pytest.mark.thorough
+def test_without_the_lake_the_runs_stay_and_no_month_has_a_state(project: Project) -> None:
+    project.deliver("1")
+    Finops(project, MONTHS)("aws", "run-pipeline")
+    storage = (
+        '[storage]\nparquet_dir = "s3://lake/finops"\n'
+        f'lake.endpoint_url = "http://127.0.0.1:{free_port()}"\n'
+    )
+    result = Finops(project, MONTHS + storage).run("metrics")
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("the metrics of lake are left out: s3://lake/finops")
+    found = samples(result.stdout)
+    assert (found["metrics_source_up", "lake"], found["metrics_source_up", "dagster"]) == (0, 1)
+    assert ("month_delivered_timestamp_seconds", "acme", "2024-01") in found
+    assert not any(labels[0] in ("month_state", "month_rows") for labels in found)
+
+
 def test_metrics_are_written_to_a_file_as_a_whole(finops: Finops) -> None:
     finops("metrics", "--out", "finops.prom")
     assert ("metrics_timestamp_seconds",) in samples(Path("finops.prom").read_text())
@@ -194,7 +213,10 @@ def test_metrics_are_served_and_repeated_within_seconds(project: Project) -> Non
         with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             return samples(answer.read().decode())
 
+    # Shells start processes in the background so that they ignore Ctrl-C.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = finops.start("metrics", "--port", str(port), "--seconds", "1000")
+    signal.signal(signal.SIGINT, handler)
     try:
         for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True):
             with attempt:
@@ -205,7 +227,7 @@ def test_metrics_are_served_and_repeated_within_seconds(project: Project) -> Non
             "metrics", "--port", str(port), code=1
         )
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         stdout, stderr = process.communicate()
     assert (process.returncode, stderr) == (0, "")
     assert stdout == f"metrics are served on http://127.0.0.1:{port}/metrics; Ctrl-C ends it\n"
