@@ -8,6 +8,7 @@ INSTALLED := .venv/.installed
 FAKESNOW := .venv-fakesnow/bin/fakesnow
 FOCUS_VALIDATOR := .venv-focus-validator/bin/focus-validator
 AZURITE := .azurite/node_modules/azurite/package.json
+ICEBERG := .venv-iceberg/.installed
 DLT := .venv-dlt/bin/dlt
 AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement
 
@@ -28,7 +29,7 @@ dev: $(INSTALLED) $(DAGSTER_HOME)/dagster.yaml  ## start the UI on http://127.0.
 test: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE)  ## run the tests, against real servers that they start themselves
 	$(BIN)/python -m pytest -m 'not thorough and not faults' --numprocesses auto --dist worksteal
 
-thorough: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE)  ## run the tests that take minutes, such as those with slow test servers
+thorough: $(INSTALLED) $(FAKESNOW) $(FOCUS_VALIDATOR) $(AZURITE) $(ICEBERG)  ## run the tests that take minutes, such as those with slow test servers
 	$(BIN)/python -m pytest -m 'thorough and not faults' --numprocesses auto --dist worksteal
 
 faults: $(INSTALLED) $(FAKESNOW) $(AZURITE)  ## inject every fault for ten minutes, then into months of pods; run the tests of many rounds, and the fuzzers with new examples
@@ -78,6 +79,12 @@ $(DLT): finops_dagster_tests/benchmarks/dlt-requirements.txt
 $(FAKESNOW) $(DLT):
 	$(PYTHON) -m venv $(@D:/bin=)
 	$(@D)/pip install --quiet --disable-pip-version-check --requirement $^
+	@touch $@
+
+# 700 MB for the tests of the Iceberg catalog: a REST catalog, and an engine that reads its tables.
+$(ICEBERG): finops_dagster_tests/servers/iceberg-requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
 
 # The FOCUS foundation's validator needs Python 3.12 or 3.13: the first that starts, on the path or of pyenv.

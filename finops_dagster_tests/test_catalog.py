@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +28,59 @@ from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import UNCHANGED, Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.servers.s3 import S3Server
+from finops_dagster_tests.servers.seaweedfs import (
+    ACCESS_KEY,
+    BUCKET,
+    SECRET_KEY,
+    WAREHOUSE,
+    SeaweedServer,
+    seaweed_server,
+)
 from finops_dagster_tests.small_mapping import small_mapping
 
-BILL, CHARGES = "finops.aws_billing_data", "finops.focus"
+BILL, CHARGES = "aws_billing_data", "focus"
+SIGNED = {
+    "rest.sigv4-enabled": "true",
+    "rest.signing-name": "s3tables",
+    "rest.signing-region": "us-east-1",
+}
+_numbers = itertools.count(1)
 
 
 def use_sql(project: Project) -> None:
     project.catalog = {"type": "sql", "uri": f"sqlite:///{project.folder}/catalog.db?timeout=60"}
+
+
+def use(kind: str, project: Project, request: pytest.FixtureRequest) -> None:
+    """Set a catalog: in SQL with a lake in a `folder` or in `s3`, in `postgresql`, `glue`, `rest`.
+
+    The lake of Glue is in the same account, that of the REST catalog in the same server.
+    """
+    use_sql(project)
+    namespace = f"finops_{next(_numbers)}"
+    if kind == "postgresql":
+        uri = "postgresql+psycopg://postgres@/postgres?host="
+        host = request.getfixturevalue("postgresql").host
+        project.catalog = {"type": "sql", "uri": uri + host}
+    elif kind == "rest":
+        server: SeaweedServer = request.getfixturevalue("seaweed")
+        use_bucket(project, server.s3_url, f"{BUCKET}/{namespace}")
+        project.catalog = {**rest_catalog(server), "namespace": namespace, "properties": SIGNED}
+    elif kind in ("glue", "s3"):
+        s3: S3Server = request.getfixturevalue("s3")
+        use_bucket(project, s3.url, request.getfixturevalue("bucket"))
+        if kind == "glue":
+            properties = {"glue.endpoint": s3.url}
+            project.catalog = {"type": "glue", "namespace": namespace, "properties": properties}
+
+
+def use_bucket(project: Project, url: str, bucket: str) -> None:
+    lake = {"endpoint_url": url, "region": "us-east-1"}
+    project.storage = {"parquet_dir": f"s3://{bucket}/lake", "lake": lake}
+
+
+def rest_catalog(server: SeaweedServer) -> dict[str, Any]:
+    return {"type": "rest", "uri": server.catalog_url, "warehouse": WAREHOUSE}
 
 
 def catalog_of(project: Project) -> Catalog:
@@ -43,6 +90,16 @@ def catalog_of(project: Project) -> Catalog:
     storage = settings.storage
     properties = settings.catalog.all_properties(str(storage.parquet_dir), storage.lake)
     return load_catalog("finops", **properties)
+
+
+def full_name(project: Project, name: str) -> str:
+    """Return the name of a table with its namespace."""
+    assert project.catalog
+    return f"{project.catalog.get('namespace', 'finops')}.{name}"
+
+
+def table_of(project: Project, name: str) -> Table:
+    return catalog_of(project).load_table(full_name(project, name))
 
 
 def lake_of(project: Project) -> Lake:
@@ -86,17 +143,29 @@ def register(project: Project, lake: Lake | None = None, table: str = "bill") ->
     return catalog.register(lake or lake_of(project), "acme", table)
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.thorough)])
+@pytest.fixture(scope="session")
+def seaweed_process() -> Iterator[SeaweedServer]:
+    with seaweed_server() as server:
+        yield server
+
+
+@pytest.fixture
+def seaweed(seaweed_process: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> SeaweedServer:
+    """Return the server of all tests, with its keys in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    return seaweed_process
+
+
+@pytest.fixture(
+    params=[
+        "folder",
+        *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("s3", "glue", "rest")),
+    ]
+)
 def lake_project(request: pytest.FixtureRequest, project: Project) -> Project:
-    """Return a project with a catalog, whose lake is in a folder or in S3."""
-    use_sql(project)
-    if request.param == "s3":
-        s3: S3Server = request.getfixturevalue("s3")
-        bucket = request.getfixturevalue("bucket")
-        project.storage = {
-            "parquet_dir": f"s3://{bucket}/lake",
-            "lake": {"endpoint_url": s3.url, "region": "us-east-1"},
-        }
+    """Return a project with a catalog, and its lake."""
+    use(request.param, project, request)
     return project
 
 
@@ -111,26 +180,28 @@ def test_a_table_has_the_rows_of_the_lake_to_the_last_digit(
     assert run.checks()["focus.in_catalog"]
     project.deliver("4", month="2024-02")
     project.load("2024-02")
-    lake, catalog = lake_of(project), catalog_of(project)
+    lake = lake_of(project)
     for name, each in {BILL: lake, CHARGES: focus_lake(lake)}.items():
-        table = catalog.load_table(name)
+        table = table_of(project, name)
         assert rows_of_table(table) == rows_of_lake(each)
         assert len(table.snapshots()) == 2
-    assert len(rows_of_table(catalog.load_table(BILL))) == 3
-    files = [task.file.file_path for task in catalog.load_table(BILL).scan().plan_files()]
+    bill = table_of(project, BILL)
+    assert len(rows_of_table(bill)) == 3
+    files = [task.file.file_path for task in bill.scan().plan_files()]
     assert sorted(files) == sorted(file.permanent_url() for file in lake.files("acme").values())
 
 
 @pytest.mark.thorough
-def test_a_new_version_replaces_the_old_one_in_one_snapshot(project: Project) -> None:
-    use_sql(project)
+def test_a_new_version_replaces_the_old_one_in_one_snapshot(lake_project: Project) -> None:
+    project = lake_project
     project.deliver("1", "2")
     project.load()
     project.deliver("1", "2", "4", version="v2")
     run = project.load()
-    assert run.check_descriptions()["in_catalog"] == f"{BILL}: 1 file added, 1 file removed."
+    changes = f"{full_name(project, BILL)}: 1 file added, 1 file removed."
+    assert run.check_descriptions()["in_catalog"] == changes
     assert project.load().outcomes() == UNCHANGED
-    table = catalog_of(project).load_table(BILL)
+    table = table_of(project, BILL)
     first, second = table.snapshots()
     assert len(rows_of_table(table)) == 3
     assert second.parent_snapshot_id == first.snapshot_id
@@ -154,7 +225,7 @@ def test_columns_and_types_of_a_bill_are_registered(lake_project: Project) -> No
     done = register(lake_project)
     assert (len(done.added), len(done.removed)) == (2, 0)
     assert register(lake_project).added == ()
-    table = catalog_of(lake_project).load_table("finops.bill")
+    table = table_of(lake_project, "bill")
     assert rows_of_table(table) == rows_of_lake(lake)
     month = EqualTo("billing_month", "2024-02-01")
     assert rows_of_table(table, row_filter=month, selected_fields=("cost",)) == [(2,)]
@@ -167,22 +238,18 @@ def test_columns_and_types_of_a_bill_are_registered(lake_project: Project) -> No
     assert len(table.scan().to_arrow()) == 2
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, project: Project) -> Iterator[None]:
-    """Set a catalog in a database."""
-    use_sql(project)
-    if request.param == "sqlite":
-        yield
-        return
+@pytest.fixture
+def postgresql() -> Iterator[PostgreSQLServer]:
     with PostgreSQLServer() as server:
-        uri = f"postgresql+psycopg://postgres@/postgres?host={server.host}"
-        project.catalog = {"type": "sql", "uri": uri}
-        yield
+        yield server
 
 
 @pytest.mark.thorough
-@pytest.mark.usefixtures("database")
-def test_two_writers_of_one_table_register_every_month_once(project: Project) -> None:
+@pytest.mark.parametrize("kind", ["folder", "postgresql", "rest"])
+def test_two_writers_of_one_table_register_every_month_once(
+    kind: str, project: Project, request: pytest.FixtureRequest
+) -> None:
+    use(kind, project, request)
     lake = lake_of(project)
     write(lake, "SELECT 1 AS cost", month="2023-12")
     register(project)
@@ -196,12 +263,12 @@ def test_two_writers_of_one_table_register_every_month_once(project: Project) ->
 
     with ThreadPoolExecutor(len(months)) as threads:
         list(threads.map(load, months))
-    table = catalog_of(project).load_table("finops.bill")
+    table = table_of(project, "bill")
     assert rows_of_table(table) == [(1,), (2,), (2,), (2,), (2,)]
 
 
-def test_exports_share_the_table_of_charges(project: Project) -> None:
-    use_sql(project)
+def test_exports_share_the_table_of_charges(lake_project: Project) -> None:
+    project = lake_project
     lake = focus_lake(lake_of(project))
     write(lake, "SELECT 1 AS BilledCost")
     write(lake, "SELECT 2 AS BilledCost, 'x' AS x_of_other", export="other")
@@ -210,7 +277,7 @@ def test_exports_share_the_table_of_charges(project: Project) -> None:
     catalog.register(lake, "other", "focus")
     write(lake, "SELECT 4 AS BilledCost", "v2")
     catalog.register(lake, "acme", "focus")
-    rows = rows_of_table(catalog_of(project).load_table(CHARGES), selected_fields=("BilledCost",))
+    rows = rows_of_table(table_of(project, CHARGES), selected_fields=("BilledCost",))
     assert rows == [(2,), (4,)]
 
 
@@ -225,13 +292,15 @@ def test_a_catalog_that_cannot_be_reached_keeps_no_month_from_the_lake(project: 
     run = project.load()
     assert not run.checks()["parquet.in_catalog"]
     description = run.check_descriptions()["in_catalog"]
-    assert description.startswith(f"the catalog's table {BILL}: OperationalError: ")
+    assert description.startswith(f"the catalog's table finops.{BILL}: OperationalError: ")
     assert "the next run of any month of the export registers it" in description
     assert project.parquet_totals() == (2, 3)
     database.rmdir()
     project.deliver("4", month="2024-02")
     run = project.load("2024-02")
-    assert run.check_descriptions()["in_catalog"] == f"{BILL}: 2 files added, 0 files removed."
+    assert (
+        run.check_descriptions()["in_catalog"] == f"finops.{BILL}: 2 files added, 0 files removed."
+    )
     assert project.settings().open_catalog().check() == "sql, 1 table in finops"
 
 
@@ -259,10 +328,10 @@ def test_cleanup_keeps_the_files_that_the_catalog_has(
     write(lake, "SELECT 2 AS cost", "v2")
     # The catalog was not reached: its table still has the file of the version before.
     assert finops.json("state", "cleanup") == []
-    assert rows_of_table(catalog_of(project).load_table(BILL)) == [(1,)]
+    assert rows_of_table(table_of(project, BILL)) == [(1,)]
     catalog.register(lake, "acme", "aws_billing_data")
     assert [row["what"] for row in finops.json("state", "cleanup")] == ["replaced file"]
-    assert rows_of_table(catalog_of(project).load_table(BILL)) == [(2,)]
+    assert rows_of_table(table_of(project, BILL)) == [(2,)]
 
 
 def test_settings_of_a_catalog_need_a_lake_that_it_can_read(project: Project) -> None:
@@ -280,20 +349,24 @@ def test_settings_of_a_catalog_need_a_lake_that_it_can_read(project: Project) ->
 
 
 @pytest.mark.thorough
-def test_a_catalog_of_glue_is_in_the_account_of_the_lake(
-    project: Project, s3: S3Server, bucket: str
+def test_the_credential_of_a_rest_catalog_is_read_from_the_environment(
+    project: Project, seaweed: SeaweedServer
 ) -> None:
-    project.storage = {
-        "parquet_dir": f"s3://{bucket}/lake",
-        "lake": {"endpoint_url": s3.url, "region": "us-east-1"},
-    }
-    project.catalog = {"type": "glue", "properties": {"glue.endpoint": s3.url}}
-    lake = lake_of(project)
-    write(lake, "SELECT CAST('0.123456789012345678' AS DECIMAL(38, 18)) AS cost")
-    register(project)
-    write(lake, "SELECT CAST('7' AS DECIMAL(38, 18)) AS cost, 'x' AS added", "v2")
-    assert len(register(project).removed) == 1
-    assert rows_of_table(catalog_of(project).load_table("finops.bill")) == rows_of_lake(lake)
+    project.deliver("1")
+    settings = [f"{key} = '{value}'" for key, value in rest_catalog(seaweed).items()]
+    finops = Finops(project, "\n".join(["[catalog]", *settings]))
+    variable = "PYICEBERG_CATALOG__FINOPS__"
+
+    def check(secret: dict[str, str], code: int = 0) -> str:
+        return finops.run_process("config", "check", code=code, **secret)
+
+    credential = {f"{variable}CREDENTIAL": f"{ACCESS_KEY}:{SECRET_KEY}"}
+    assert "rest, 0 tables in finops" in check(credential)
+    assert "rest, 0 tables in finops" in check({f"{variable}TOKEN": seaweed.token()})
+    refused = check({f"{variable}CREDENTIAL": f"{ACCESS_KEY}:hunter2"}, code=1)
+    assert "Invalid client credentials" in refused
+    assert "hunter2" not in refused
+    assert "NotAuthorizedException" in check({}, code=1)
 
 
 @pytest.mark.thorough
@@ -307,7 +380,7 @@ def test_a_month_that_is_verified_without_a_run_is_registered_again(
     uri = project.catalog["uri"]
     finops = Finops(project, f"[catalog]\ntype = 'sql'\nuri = '{uri}'\n")
     (first,) = map(json.loads, finops.run("aws", "run-pipeline", "--json").stdout.splitlines())
-    catalog_of(project).drop_table(BILL)
+    catalog_of(project).drop_table(full_name(project, BILL))
     (second,) = map(json.loads, finops.run("aws", "run-pipeline", "--json").stdout.splitlines())
     assert (second["outcome"], second["run"]) == ("unchanged", first["run"])
-    assert rows_of_table(catalog_of(project).load_table(BILL)) == rows_of_lake(lake_of(project))
+    assert rows_of_table(table_of(project, BILL)) == rows_of_lake(lake_of(project))
