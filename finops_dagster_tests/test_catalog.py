@@ -24,8 +24,10 @@ from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import Lake, footer_of, replacing_file
 from finops_dagster.lake.catalog import CatalogError
+from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import UNCHANGED, Project
+from finops_dagster_tests.servers import clickhouse
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.servers.s3 import S3Server
 from finops_dagster_tests.servers.seaweedfs import (
@@ -189,6 +191,57 @@ def test_a_table_has_the_rows_of_the_lake_to_the_last_digit(
     assert len(rows_of_table(bill)) == 3
     files = [task.file.file_path for task in bill.scan().plan_files()]
     assert sorted(files) == sorted(file.permanent_url() for file in lake.files("acme").values())
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["folder", "s3", "rest"])
+def test_clickhouse_reads_the_tables_as_finops_query_does(
+    kind: str, project: Project, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    use(kind, project, request)
+    for version, cost in {"v1": "1", "v2": "-987654321.123456789012345678"}.items():
+        project.deliver("1.000000000000000001", cost, version=version)
+        project.load()
+    tag = "resourceTags/user:team"
+    rows = [line_item("2024-02", lineItem__UnblendedCost="0.3") | {tag: "café"}]
+    project.deliver(rows, month="2024-02", headers=(*HEADERS, tag))
+    project.load("2024-02")
+    lake = "".join(f"{key} = '{text}'\n" for key, text in project.storage.get("lake", {}).items())
+    folder = f"[storage]\nparquet_dir = '{project.settings().storage.parquet_dir}'\n"
+    finops = Finops(project, f"{folder}[storage.lake]\n{lake}")
+    for query, name in {
+        """SELECT billing_month, count(*) AS lines, sum(lineitem_unblendedcost) AS cost,
+            hour(max(lineitem_usagestartdate)) AS hour, max(resourcetags_user_team) AS team
+            FROM {} GROUP BY billing_month ORDER BY billing_month""": BILL,
+        """SELECT x_billing_month, count(*) AS charges, sum(BilledCost) AS cost,
+            max(Tags['service']) AS service
+            FROM {} GROUP BY x_billing_month ORDER BY x_billing_month""": CHARGES,
+    }.items():
+        expected = finops.json("query", query.format(name))
+        assert clickhouse.rows_of(*clickhouse_query(project, query, name)) == expected
+
+
+def clickhouse_query(project: Project, query: str, name: str) -> list[str]:
+    """Return statements with which ClickHouse finds a table, and then runs a query of it."""
+    assert project.catalog
+    location = table_of(project, name).location()
+    if location.startswith("file://"):
+        return [query.format(f"icebergLocal('{location.removeprefix('file://')}')")]
+    endpoint = project.storage["lake"]["endpoint_url"]
+    if project.catalog["type"] == "rest":
+        return [
+            "SET allow_database_iceberg = 1",
+            f"""CREATE DATABASE catalog
+            ENGINE = DataLakeCatalog('{project.catalog["uri"]}/v1', '{ACCESS_KEY}', '{SECRET_KEY}')
+            SETTINGS catalog_type = 'rest', warehouse = '{WAREHOUSE}',
+            storage_endpoint = '{endpoint}/{WAREHOUSE}',
+            catalog_credential = '{ACCESS_KEY}:{SECRET_KEY}', auth_scope = 'catalog',
+            oauth_server_uri = '{project.catalog["uri"]}/v1/oauth/tokens'""",
+            query.format(f"catalog.`{full_name(project, name)}`"),
+        ]
+    url = f"{endpoint}/{location.removeprefix('s3://')}/"
+    return [query.format(f"icebergS3('{url}', 'test', 'test')")]
 
 
 @pytest.mark.thorough
