@@ -27,7 +27,7 @@ class RunSize(SettingsTable):
     def _check_tags(cls, tags: dict[str, Any]) -> dict[str, Any]:
         for name, value in tags.items():
             if not isinstance(value, str | dict):
-                raise ValueError(f"the tag {name} must be a text or a table")
+                raise ValueError(f"the tag {name} must be a text or a table; write it in quotes")
         return tags
 
     def run_tags(self) -> dict[str, str]:
@@ -45,9 +45,14 @@ def check_run_sizes(sizes: Sequence[RunSize]) -> Sequence[RunSize]:
         return sizes
     *bounded, last = limits
     if last is not None:
-        raise ValueError("the last run size must have no up_to: it is for all larger months")
+        raise ValueError(
+            "the last run size must have no up_to: it is for all larger months; remove up_to"
+        )
     if None in bounded or bounded != sorted({*filter(None, bounded)}):
-        raise ValueError("each run size but the last needs an up_to that is above the one before")
+        raise ValueError(
+            "each run size but the last needs an up_to that is above the one before; correct "
+            "their order"
+        )
     return sizes
 
 

@@ -64,7 +64,7 @@ _OVERRIDES = None
 def _checked_name(choices: Mapping[str, object], name: str) -> str:
     """Return the name. Raises ValueError unless it is a key of `choices`."""
     if name not in choices:
-        raise ValueError(f"{excerpt(name)} is not one of {', '.join(choices)}")
+        raise ValueError(f"{excerpt(name)} is not one of {', '.join(choices)}; choose one")
     return name
 
 
@@ -327,7 +327,10 @@ def settings_file(path: Path | None = None) -> Path:
             return file
     if chosen:
         origin = "--config" if path else "FINOPS_CONFIG"
-        raise SettingsError(f"{chosen}: the settings file does not exist; {origin} names it")
+        raise SettingsError(
+            f"{chosen}: the settings file does not exist; {origin} names it: correct that, or "
+            "write the file by finops init --config FILE"
+        )
     raise SettingsError(
         f"no settings file: {' and '.join(map(str, DEFAULT_CONFIGS))} do not exist, and neither "
         "--config nor FINOPS_CONFIG names another; finops init writes a first one"
@@ -401,7 +404,7 @@ def _read_settings(
         variables = [name for name in os.environ if name.upper().startswith(sections)]
         raise SettingsError(
             f"environment variable {' or '.join(variables)}: the value of a table must be "
-            "JSON; FINOPS_DATABASE__BACKEND is an example of a single key"
+            "JSON; write JSON, or set single keys, such as FINOPS_DATABASE__BACKEND"
         ) from error
     except OSError as error:
         reason = f"{location} cannot be read: {error.strerror}; allow reading it"

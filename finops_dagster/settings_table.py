@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,11 +30,34 @@ _SECRET_VALUE = re.compile(
     r"://[^/@]*:[^/@]+@|(passw\w*|pwd|secret|token|key|[?&]sig)(=|%3d)", re.I
 )
 _SECRETS_ADVICE = "docs/security.md says where secrets belong"
+_IS_NUMBER, _IS_WHOLE, _IS_TABLE = "must be a number", "must be a whole number", "must be a table"
+_IS_EMPTY, _IS_BOOLEAN = (
+    "must not be empty; set a value, or remove the key",
+    "must be true or false",
+)
+# What the user reads for pydantic's types of errors. The messages of all others say themselves what
+# a value should be.
 _MESSAGES = {
+    "bool_parsing": _IS_BOOLEAN,
+    "bool_type": _IS_BOOLEAN,
+    "byte_size": "must be a size, such as 2GB",
+    "decimal_parsing": _IS_NUMBER,
+    "decimal_type": _IS_NUMBER,
+    "dict_type": _IS_TABLE,
     "extra_forbidden": "unknown key",
-    "missing": "missing value",
-    "model_type": "must be a table",
+    "float_parsing": _IS_NUMBER,
+    "float_type": _IS_NUMBER,
+    "int_from_float": _IS_WHOLE,
+    "int_parsing": _IS_WHOLE,
+    "int_type": _IS_WHOLE,
+    "missing": "missing value; set it",
+    "model_type": _IS_TABLE,
+    "string_too_short": _IS_EMPTY,
+    "string_type": "must be a text, in quotes",
+    "too_short": _IS_EMPTY,
+    "tuple_type": 'must be a list, such as ["a", "b"]',
 }
+_UNKNOWN_KEY_ADVICE = "correct its name, or remove it"
 # Keys of other tools and of earlier specifications, and what to write instead.
 _REPLACEMENTS = {
     "aws": 'write each export as [[exports]] with vendor = "aws"; finops init writes an example',
@@ -94,6 +118,20 @@ LocalPathText = Annotated[str, BeforeValidator(_checked_path)]
 """A `LocalPath` that stays text, as it was written."""
 
 
+def matching(pattern: str, problem: str) -> AfterValidator:
+    """Return the validator of a text that must match a pattern as a whole.
+
+    `problem` is the message for any other text: what the text must be.
+    """
+
+    def checked(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(problem)
+        return text
+
+    return AfterValidator(checked)
+
+
 class SettingsTable(BaseModel):
     """A table of the settings file.
 
@@ -141,8 +179,9 @@ def _problem_line(location: str, problem: ErrorDetails) -> str:
     variable = "FINOPS_" + "__".join(str(part).upper() for part in path)
     if variable in os.environ:
         location = f"environment variable {variable}"
-    message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    message = _MESSAGES.get(problem["type"], text)
     if problem["type"] == "extra_forbidden":
-        advice = _REPLACEMENTS.get(str(path[-1]), _SECRETS_ADVICE if is_secret(key, "") else "")
-        message += f"; {advice}" if advice else ""
+        advice = _SECRETS_ADVICE if is_secret(key, "") else _UNKNOWN_KEY_ADVICE
+        message += f"; {_REPLACEMENTS.get(str(path[-1]), advice)}"
     return ": ".join(filter(None, (location, key, message)))

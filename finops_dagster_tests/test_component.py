@@ -77,7 +77,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     ("attributes", "message"),
     {
         "a value": ({"start_month": "2024-13"}, "start_month: '2024-13' is not a month"),
-        "missing": ({"export_name": "null"}, "export_name: missing value"),
+        "missing": ({"export_name": "null"}, "export_name: missing value; set it"),
         "elsewhere": ({"storage": "{parquet_dir: lake}"}, "storage or database differ from"),
     }.values(),
 )

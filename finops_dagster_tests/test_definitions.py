@@ -61,7 +61,8 @@ def test_a_mistake_in_the_settings_is_one_line_without_a_stack_trace(tmp_path: P
     config = tmp_path / "finops.toml"
     config.write_text("[storage]\nfolder = 1")
     process = load(str(config))
-    assert (process.returncode, process.stderr) == (1, f"{config}: storage.folder: unknown key\n")
+    message = f"{config}: storage.folder: unknown key; correct its name, or remove it\n"
+    assert (process.returncode, process.stderr) == (1, message)
 
 
 def start(project: Project, month: str, *options: str) -> subprocess.Popen[str]:

@@ -90,7 +90,7 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[storage]\nfolder = 'x'", "storage.folder: unknown key"),
+        ("[storage]\nfolder = 'x'", "storage.folder: unknown key; correct its name, or remove it"),
         ("surprise = 1", "surprise: unknown key"),
         ("[storage", "Expected ']'"),
         ("[aws]\nbucket = 'x'", "aws: unknown key; write each export as [[exports]] with vendor"),
@@ -98,11 +98,14 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
         ("[database]\nstate_db = 'x'", "database.state_db: unknown key; remove it: state is"),
         ("[state_manager]\nbase_path = 'x'", "state_manager: unknown key; remove it: Dagster"),
         (EXPORT + "tables = 'x'", "exports[0].tables: unknown key"),
-        (EXPORT.replace('vendor = "aws"\n', ""), "exports[0].vendor: missing value"),
+        (EXPORT.replace('vendor = "aws"\n', ""), "exports[0].vendor: missing value; set it"),
         (EXPORT.replace('"aws"', '"acme"'), "exports[0].vendor: 'acme' is not one of aws"),
         (EXPORT.replace("2024-01", "2024-13"), "exports[0].start_month: '2024-13' is not a month"),
         (EXPORT.replace("s3://", "ftp://"), "exports[0].source: "),
-        (EXPORT.replace('"acme"', '"a/b"'), "exports[0].name: "),
+        (
+            EXPORT.replace('"acme"', '"a/b"'),
+            "exports[0].name: must have letters, digits, - and _ only",
+        ),
         (EXPORT + "end_month = '2023-12'", "exports[0]: end_month 2023-12 is before start_month"),
         (EXPORT + "end_month = 'soon'", "exports[0].end_month: 'soon' is not a month"),
         (EXPORT + EXPORT, "two exports have the name 'acme'; give each its own"),
@@ -117,7 +120,7 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
         ),
         (SIZE + "up_to = '1GB'", "run_sizes: the last run size must have no up_to: "),
         (SIZE + SIZE, "run_sizes: each run size but the last needs an up_to that is above "),
-        (SIZE + "up_to = 'much'" + SIZE, "run_sizes[0].up_to: "),
+        (SIZE + "up_to = 'much'" + SIZE, "run_sizes[0].up_to: must be a size, such as 2GB"),
         (SIZE.replace("'b'", "7"), "run_sizes[0].tags: the tag a must be a text or a table"),
         ("database = 7", "database: must be a table"),
         ("[database]\nbackend = 'oracle'", "database.backend: 'oracle' is not one of duckdb, "),
@@ -126,8 +129,8 @@ A_B = OTHER.replace('"b"', '"a-b"') + OTHER.replace('"b"', '"a_b"')
         ("[database]\nbackend = 'bigquery'", "database.bigquery.project_id: missing value"),
         (BIGQUERY + "project_id = 'x'\nplace = 'US'", "database.bigquery.place: unknown key"),
         (SQL + "working_dir = 's3://x'", "database.sql.working_dir: is a URL"),
-        (DUCKDB + "memory_limit = 2", "database.duckdb.memory_limit: "),
-        (DUCKDB + "memory_limit = 'lots'", "database.duckdb.memory_limit: "),
+        (DUCKDB + "memory_limit = 2", "database.duckdb.memory_limit: must be a text, in quotes"),
+        (DUCKDB + "memory_limit = 'lots'", "database.duckdb.memory_limit: must be a number"),
         (DUCKDB + "database_path = '{day}'", "database.duckdb.database_path: has {day}"),
         (WAREHOUSE + "'data/../data/finops.duckdb'", IS_NO + "; give the warehouse another file"),
         (WAREHOUSE + "'a.duckdb'\ndatabase_path = '{export}.duckdb'", IS_NO),
@@ -218,7 +221,8 @@ def test_a_vendor_has_its_own_keys(file: Path, monkeypatch: MonkeyPatch) -> None
     wrong = other + "folder = 's3://data'\nregion = 'x'" + EXPORT + "folder = 'data'"
     assert refusal(file, wrong) == (
         f"{file}: exports[0].folder: is a URL; it must be a path on this machine; "
-        f"{file}: exports[0].region: unknown key; {file}: exports[1].folder: unknown key"
+        f"{file}: exports[0].region: unknown key; correct its name, or remove it; "
+        f"{file}: exports[1].folder: unknown key; correct its name, or remove it"
     )
 
 

@@ -25,7 +25,7 @@ class BillingMonth:
         """Return the month of a text `YYYY-MM`. Raises ValueError with a message of one line."""
         match = _KEY.fullmatch(key)
         if match is None:
-            raise ValueError(f"{excerpt(key)} is not a month in the form YYYY-MM")
+            raise ValueError(f"{excerpt(key)} is not a month; write it as YYYY-MM")
         return cls(int(match[1]), int(match[2]))
 
     @classmethod

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints, field_validator
+from pydantic import field_validator
 
 from finops_dagster.lake.addresses import LakeSettings
-from finops_dagster.settings_table import SettingsError, SettingsTable
+from finops_dagster.settings_table import SettingsError, SettingsTable, matching
 
 CHARGES_TABLE = "focus"
 """The name of the table of the charges of all exports."""
@@ -29,14 +29,17 @@ class CatalogSettings(SettingsTable):
     type: Literal["sql", "rest", "glue"]
     uri: str | None = None
     warehouse: str | None = None
-    namespace: Annotated[str, StringConstraints(pattern=r"^\w+$")] = "finops"
+    namespace: Annotated[str, matching(r"\w+", "must have letters, digits and _ only")] = "finops"
     properties: Mapping[str, str] = {}
 
     @field_validator("properties")
     @classmethod
     def _refuse_credential(cls, properties: Mapping[str, str]) -> Mapping[str, str]:
         if "credential" in properties:
-            raise ValueError("credential is a secret; set PYICEBERG_CATALOG__FINOPS__CREDENTIAL")
+            raise ValueError(
+                "credential is a secret; remove it, and set PYICEBERG_CATALOG__FINOPS__CREDENTIAL "
+                "in the environment"
+            )
         return properties
 
     @staticmethod

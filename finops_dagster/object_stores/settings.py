@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Self
 
-from pydantic import StringConstraints, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from finops_dagster.billing.errors import excerpt
 from finops_dagster.object_stores.azure_address import AZURE_EXAMPLE, AZURE_SCHEMES, AzureAddress
-from finops_dagster.settings_table import SettingsTable
+from finops_dagster.settings_table import SettingsTable, matching
 
 # The ARN of an S3 access point, which boto3 takes as a bucket; its name ends at the next slash.
+_ENDPOINT = "must be a URL, such as https://s3.acme.example"
 _ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
 
 
@@ -23,7 +24,7 @@ class S3Settings(SettingsTable):
     """
 
     region: str | None = None
-    endpoint_url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = None
+    endpoint_url: Annotated[str, matching(r"https?://\S+", _ENDPOINT)] | None = None
     profile: str | None = None
     role_arn: str | None = None
     external_id: str | None = None

@@ -7,17 +7,24 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import PositiveInt, StringConstraints, field_validator, model_validator
+from pydantic import PositiveInt, field_validator, model_validator
 
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.settings_table import SettingsTable
+from finops_dagster.settings_table import SettingsTable, matching
 
 # As Dagster wants them.
+_NAME = "must have letters, digits, - and _ only, at most 63, and begin with a letter or a digit"
+_TABLE = "must have letters, digits and _ only, and begin with no digit"
 _OWNER = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b|team:.+")
 # Relations, assets and folders of the lake beside those of the exports.
 _RESERVED = ("focus", "focus_named", "accounts", "report", "state_backup", "backups")
+
+VendorsExportName = Annotated[
+    str, matching(r"[^/\x00]+", "must be the name of the export alone, without a slash")
+]
+"""The name that an export has at its vendor, where it is a part of the files' keys."""
 
 
 class ExportSettings(SettingsTable):
@@ -30,11 +37,11 @@ class ExportSettings(SettingsTable):
     `silent_days` replaces that of the alerts for this export.
     """
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+    name: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", _NAME)]
     vendor: str
     start_month: str
     end_month: str | None = None
-    table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = ""
+    table: Annotated[str, matching(r"[A-Za-z_][A-Za-z0-9_]*", _TABLE)] = ""
     decimals: Literal["exact", "round"] = "exact"
     sensor: bool = False
     owner: str = "team:finops"

@@ -370,5 +370,5 @@ def parsed(statement: str) -> exp.Expression:
 
 @pytest.mark.parametrize("stage", ["lake) FORCE = TRUE", "lake; DROP TABLE x", "@lake", "a/../b'"])
 def test_stage_must_be_a_name(account: Snowflake, stage: str) -> None:
-    with pytest.raises(ValidationError, match=r"stage\n  String should match pattern"):
+    with pytest.raises(ValidationError, match=r"stage\n  Value error, must be the name of a stage"):
         snowflake_warehouse(account, stage=stage)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import StringConstraints
+from typing import Literal
 
 from finops_dagster.object_stores.settings import StoreSettings
-from finops_dagster.sources.settings import ExportSettings
+from finops_dagster.sources.settings import ExportSettings, VendorsExportName
 
 
 class AwsExport(StoreSettings, ExportSettings):
@@ -19,6 +17,6 @@ class AwsExport(StoreSettings, ExportSettings):
 
     vendor: Literal["aws"]
     format: Literal["cur1", "cur2", "focus"] | None = None
-    export_name: Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$")]
+    export_name: VendorsExportName
     column_names: Literal["flat", "athena"] = "flat"
     copied: bool = False

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import StringConstraints, model_validator
+from pydantic import model_validator
 
 from finops_dagster.billing.errors import excerpt
 from finops_dagster.object_stores.settings import StoreSettings
-from finops_dagster.sources.settings import ExportSettings
-
-ExportName = Annotated[str, StringConstraints(pattern=r"^[^/\x00]+$")]
+from finops_dagster.sources.settings import ExportSettings, VendorsExportName
 
 
 class AzureExport(StoreSettings, ExportSettings):
@@ -26,7 +24,7 @@ class AzureExport(StoreSettings, ExportSettings):
 
     vendor: Literal["azure"]
     format: Literal["focus", "actual", "amortized"]
-    export_names: tuple[ExportName, ...] = ()
+    export_names: tuple[VendorsExportName, ...] = ()
     amortized_from: str | None = None
 
     @model_validator(mode="after")

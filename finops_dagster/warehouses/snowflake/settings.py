@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from finops_dagster.settings_table import SettingsTable
+from finops_dagster.settings_table import SettingsTable, matching
 
+_STAGE = "must be the name of a stage, such as finops.public.lake, and folders, each after a slash"
 _ADDRESS = re.compile(r"^https?://|\.snowflakecomputing\.(com|cn)(/.*)?$", re.IGNORECASE)
 
 
@@ -30,7 +31,7 @@ class SnowflakeSettings(SettingsTable):
     database: str
     schema_name: str = Field(default="PUBLIC", alias="schema")
     role: str | None = None
-    stage: Annotated[str, StringConstraints(pattern=r'^[\w$."]+(/[\w$.=-]+)*$')] | None = None
+    stage: Annotated[str, matching(r'[\w$."]+(/[\w$.=-]+)*', _STAGE)] | None = None
     host: str | None = None
     port: int = 443
     protocol: Literal["https", "http"] = "https"
@@ -41,5 +42,7 @@ class SnowflakeSettings(SettingsTable):
         # The connector adds the address, even if the identifier already ends in it.
         identifier = _ADDRESS.sub("", account)
         if "/" in identifier:  # app.snowflake.com/acme/finops, which the browser shows
-            raise ValueError("is no account's identifier, such as acme-finops")
+            raise ValueError(
+                "is no account's identifier, such as acme-finops; write it without an address"
+            )
         return identifier
