@@ -61,7 +61,7 @@ def available_manifests(
     """
     manifests = source.newest_manifests(months)
     problems = [
-        str(manifest_or_error)
+        one_line(manifest_or_error)
         for manifest_or_error in manifests.values()
         if isinstance(manifest_or_error, StoreError | StoreUnavailable)
     ]

@@ -56,8 +56,10 @@ def _known_error(error: BaseException) -> str | None:
     from finops_dagster.object_stores import StoreError, StoreUnavailable
     from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
-    if isinstance(error, StoreError | StoreUnavailable | WarehouseUnavailable):
+    if isinstance(error, StoreError):
         return str(error)
+    if isinstance(error, StoreUnavailable | WarehouseUnavailable):
+        return f"{error}; run the same command again later"
     return disk_problem(error)
 
 

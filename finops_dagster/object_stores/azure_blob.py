@@ -129,7 +129,7 @@ class AzureBlobStore(WritableStore):
             if download.size != info.size:
                 raise StoreUnavailable(
                     f"{info.location}: Azure sends {download.size} bytes, but the blob has "
-                    f"{info.size}; run the month again later"
+                    f"{info.size} bytes"
                 )
             yield from download.chunks()
 

@@ -90,7 +90,9 @@ def filesystem(endpoint: str, credential: Any) -> FileSystem:
     from pyarrow.fs import AzureFileSystem
 
     if credential is None:
-        raise StoreError(f"{endpoint}: queries need credentials: unset {_ANONYMOUS} and set others")
+        raise StoreError(
+            f"{endpoint}: queries need credentials: unset {_ANONYMOUS} and set {_KEY} or others"
+        )
     url = urlsplit(endpoint)
     # An emulator has the account in the path.
     account = url.path.strip("/") or url.netloc.partition(".")[0]

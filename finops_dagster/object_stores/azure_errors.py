@@ -61,9 +61,10 @@ _ADVICE = {
     "with a customer's key that cannot be used: enable the key, and allow the account to use it",
     "(md5|crc64)mismatch:|contentmd5 ": "the bytes were damaged on the way to the store: run the "
     "month again, and look for a proxy that changes them",
-    r"^403 ": "the identity needs the role Storage Blob Data Reader, and the account's network "
-    "rules must let this machine in",
+    r"^403 ": "the identity needs the role Storage Blob Data Reader on the container, and the "
+    "account's network rules must let this machine in",
 }
+_CHECK_SETTINGS = "check the source and the AZURE_ variables of the environment"
 _ENTRA = re.compile(r"AADSTS\d+:.*?(?=\.? (?:Trace|Correlation) ID|[\r\n]|$)")
 _SIGNATURE = re.compile(r"""(?i)(sig|signature|accountkey)(=|%3d)[^\s&;'"]+""")
 _SHORT_REPR = Repr()
@@ -77,16 +78,16 @@ def azure_error(error: azure.AzureError | ValueError, location: str) -> Exceptio
     `location`, and has no SAS or key.
     """
     if isinstance(error, ValueError):
-        return StoreError(f"{location}: {_short(str(error))}")
+        return StoreError(f"{location}: {_short(str(error))}; {_CHECK_SETTINGS}")
     code = getattr(error, "error_code", None) or ""
     code = str(getattr(code, "value", code))
     if isinstance(error, azure.ClientAuthenticationError) and error.response is None:
-        return StoreError(f"{location}: the account key is cut short or mistyped: set it again")
+        return StoreError(f"{location}: the account key is cut short or mistyped: copy it again")
     status = getattr(error, "status_code", None)
     if not isinstance(error, azure.HttpResponseError) or status is None or status < 400:
         text = _short(str(error))
-        advice = "; check the account's name in the source" if "resolve" in text else ""
-        return StoreUnavailable(f"{location}: {text}{advice}")
+        advice = "the account's name in the source" if "resolve" in text else "the network"
+        return StoreUnavailable(f"{location}: {text}; check {advice}")
     if status == 404 and code in ("", "BlobNotFound"):
         return ObjectMissing(f"{location}: there is no such object")
     if status == 412:
@@ -96,15 +97,16 @@ def azure_error(error: azure.AzureError | ValueError, location: str) -> Exceptio
     message = _short((error.reason or "") if message.startswith("Operation returned") else message)
     line = f"{location}: Azure refuses ({code or status}{message and f': {message}'})"
     if status >= 500 or status in (408, 429):
-        return StoreUnavailable(f"{line}; Azure may be busy: run the month again later")
+        return StoreUnavailable(f"{line}; Azure may be busy")
     detail = getattr(error, "additional_info", {}).get("authenticationerrordetail") or ""
     text = f"{status} {code}: {message} {detail}".lower()
-    advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
+    matches = (advice for pattern, advice in _ADVICE.items() if re.search(pattern, text))
+    advice = next(matches, _CHECK_SETTINGS)
     request: Any = error.response and error.response.request
     if request and request.method in ("PUT", "DELETE"):
         advice = advice.replace("Data Reader", "Data Contributor")
         advice = advice.replace("Read and List", "Read, List, Create, Write and Delete")
-    return StoreError(f"{line}; {advice}" if advice else line)
+    return StoreError(f"{line}; {advice}")
 
 
 def entra_error(error: azure.ClientAuthenticationError, location: str) -> Exception:
@@ -120,7 +122,9 @@ def entra_error(error: azure.ClientAuthenticationError, location: str) -> Except
     # The chain of credentials ends at the first that was set and failed.
     failure = error.message.rpartition("\n\t")[2].partition("\n")[0]
     if "Connection" in failure or "timed out" in failure:
-        return StoreUnavailable(f"{location}: Entra ID cannot be reached ({_short(failure)})")
+        return StoreUnavailable(
+            f"{location}: Entra ID cannot be reached ({_short(failure)}); check the network"
+        )
     return StoreError(f"{location}: {_NO_CREDENTIALS}")
 
 

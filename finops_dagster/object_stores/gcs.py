@@ -123,8 +123,7 @@ class GcsStore(WritableStore):
                     yield chunk
         if size != info.size:
             raise StoreUnavailable(
-                f"{info.location}: Google sends {size} bytes, but the object has {info.size}; run "
-                "the month again later"
+                f"{info.location}: Google sends {size} bytes, but the object has {info.size} bytes"
             )
 
     def upload(self, path: Path, key: str) -> ObjectInfo:

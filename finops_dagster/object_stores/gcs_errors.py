@@ -23,9 +23,9 @@ _ADVICE = {
     "requester pays|user project": "the requester pays for this bucket, which finops_dagster "
     "cannot: copy it to a bucket of your own",
     "organization's policy|vpcservicecontrols": "a service perimeter keeps this machine out: ask "
-    "the administrator of the organization",
+    "the administrator of the organization to let it in",
     "billing account|account.*disabled": "the billing account of the bucket's project is disabled: "
-    "ask its owner",
+    "ask its owner to enable it",
     "retention|holds?\\b": "the bucket keeps its objects for a time: use a bucket without "
     "a retention policy for files that are replaced",
     r"storage\.(objects\.(get|list)|buckets\.get)": "the credentials need the role Storage Object "
@@ -37,9 +37,10 @@ _ADVICE = {
     "month again, and look for a proxy that changes them",
     "^401": "the credentials have expired or were deleted: run gcloud auth application-default "
     "login, or set others",
-    "^403": "the credentials need the role Storage Object Viewer on the bucket, and Storage Object "
-    "User to write it",
+    "^403": "the credentials need the role Storage Object Viewer on the bucket to read it, and "
+    "Storage Object User to write it",
 }
+_CHECK_SETTINGS = "check the bucket's address and the Google credentials of this machine"
 _TRANSIENT = (408, 429)
 _SHORT_REPR = Repr()
 _SHORT_REPR.maxstring = 600
@@ -66,7 +67,7 @@ def gcs_error(error: Exception, location: str) -> Exception:
             "again"
         )
     if not isinstance(error, GoogleAPICallError) or isinstance(error, GoogleAuthError):
-        return StoreUnavailable(f"{location}: {_short(str(error))}")
+        return StoreUnavailable(f"{location}: {_short(str(error))}; check the network")
     status, message = int(error.code or 0), _message(error)
     if status == 404 and "bucket does not exist" not in message:
         return ObjectMissing(f"{location}: there is no such object")
@@ -74,10 +75,11 @@ def gcs_error(error: Exception, location: str) -> Exception:
         return ObjectChanged(f"{location} changed while it was read; run the month again")
     line = f"{location}: Google refuses ({status}{message and f': {message}'})"
     if status >= 500 or status in _TRANSIENT:
-        return StoreUnavailable(f"{line}; Google may be busy: run the month again later")
+        return StoreUnavailable(f"{line}; Google may be busy")
     text = f"{status}: {message}".lower()
-    advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
-    return StoreError(f"{line}; {advice}" if advice else line)
+    matches = (advice for pattern, advice in _ADVICE.items() if re.search(pattern, text))
+    advice = next(matches, _CHECK_SETTINGS)
+    return StoreError(f"{line}; {advice}")
 
 
 def _message(error: GoogleAPICallError) -> str:

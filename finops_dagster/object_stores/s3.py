@@ -142,7 +142,7 @@ class S3Store(WritableStore):
             if response["ContentLength"] != info.size:
                 raise StoreUnavailable(
                     f"{info.location}: S3 sends {response['ContentLength']} bytes, but the "
-                    f"object has {info.size}; run the month again later"
+                    f"object has {info.size} bytes"
                 )
             yield from response["Body"].iter_chunks(_CHUNK_BYTES)
 

@@ -26,10 +26,10 @@ _ADVICE = {
     "writer needs kms:GenerateDataKey and kms:Decrypt on it, in its own policy and in the key's",
     r"^\w+ \d+ kms|\bkms:|:kms:|master key": "the file is encrypted with a KMS key: the reader "
     "needs kms:Decrypt on it, in its own policy and in the key's",
-    "server side encryption": "the file is encrypted with a key that S3 does not have (SSE-C), and "
-    "cannot be read: deliver it with another encryption",
+    "server side encryption": "the file is encrypted with a key that S3 does not have (SSE-C): "
+    "let the export write with another encryption",
     " (expiredtoken|expiredtokenexception|tokenrefreshrequired|invalidtoken):": "the credentials "
-    "have expired: renew them",
+    "have expired: renew them, such as by aws sso login",
     " allaccessdisabled:": "AWS has disabled the bucket: ask its owner, or AWS support",
     " (invalidaccesskeyid|invalidclienttokenid):": "the access key was deleted, or belongs to "
     "another AWS partition or store: set another one",
@@ -47,7 +47,8 @@ _ADVICE = {
     "must name them and agree with external_id",
     " 403 .*requester": "the requester pays for this bucket: set requester_pays = true",
     # S3 gives the reason for a denial only to requests of the same organization.
-    " 403 .*explicit deny": "a deny overrides every policy that allows: have the deny changed",
+    " 403 .*explicit deny": "a deny overrides every policy that allows: ask the "
+    "owner of the policy with the deny to change it",
     " 403 .*because no": "change that policy to allow it "
     "(docs/exports.md, Which rights does it need?)",
     r"^deleteobject 403 ": "the credentials need s3:DeleteObject on the object",
@@ -57,8 +58,12 @@ _ADVICE = {
     "the policy of a bucket in another account must allow both too; where the requester pays, set "
     "requester_pays = true",
     " 400:": "S3 gives no reason: most often the credentials have expired, or the region is not "
-    "the bucket's",
+    "the bucket's: renew them, or set the bucket's region",
 }
+_CHECK_SETTINGS = (
+    "check the bucket's address and the settings for AWS: profile, region, role_arn, ~/.aws, and "
+    "the environment"
+)
 _CLIENT_ADVICE = {
     aws.NoCredentialsError: "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID "
     "and AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn",
@@ -82,10 +87,9 @@ def s3_error(
     """
     if not isinstance(error, aws.ClientError):
         if isinstance(error, aws.ConnectionError | aws.HTTPClientError | aws.IncompleteReadError):
-            return StoreUnavailable(f"{location}: {error}")
-        return StoreError(
-            f"{location}: {_CLIENT_ADVICE.get(type(error)) or ' '.join(str(error).split())}"
-        )
+            return StoreUnavailable(f"{location}: {error}; check the network")
+        text = f"{' '.join(str(error).split()).rstrip('.')}; {_CHECK_SETTINGS}"
+        return StoreError(f"{location}: {_CLIENT_ADVICE.get(type(error), text)}")
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     code = error.response["Error"].get("Code") or str(status)
     if status == 404 and code in ("404", "NoSuchKey", "NotFound"):
@@ -96,15 +100,16 @@ def s3_error(
     service = "STS" if error.operation_name.startswith("AssumeRole") else "S3"
     line = f"{location}: {service} refuses ({code}{message and f': {message}'})"
     if code != "NotImplemented" and (status >= 500 or status == 429 or code in _TRANSIENT_CODES):
-        return StoreUnavailable(f"{line}; {service} may be busy: run the month again later")
+        return StoreUnavailable(f"{line}; {service} may be busy")
     text = f"{error.operation_name} {status} {code}: {message}".lower()
-    advice = next((advice for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
+    matches = (advice for pattern, advice in _ADVICE.items() if re.search(pattern, text))
+    advice = next(matches, _CHECK_SETTINGS)
     if code in _REGION_CODES:
         advice = _region_advice(error.response)
     elif requester_pays and advice.endswith("requester_pays = true"):
         # The setting is already on, so it is not advised.
         advice = _ADVICE[" 403 "].partition("; where the requester")[0]
-    return StoreError(f"{line}; {advice}" if advice else line)
+    return StoreError(f"{line}; {advice}")
 
 
 def is_refused_condition(error: aws.ClientError) -> bool:
@@ -140,4 +145,4 @@ def _region_advice(response: Any) -> str:
     region = headers.get("x-amz-bucket-region") or error.get("Region") or (expected or [""] * 2)[1]
     if region:
         return f'the bucket is in {region}: set region = "{region}"'
-    return "the bucket is in another region: set the export's region to that"
+    return "the bucket is in another region: set region to the bucket's"

@@ -71,9 +71,7 @@ def settle_replace(store: ObjectStore, key: str, content: bytes, etag: str | Non
         return stored[1].etag
     location = store.location(key)
     if (stored[1].etag if stored else None) == etag:
-        raise StoreUnavailable(
-            f"{location} is being written by another run: run the month again later"
-        )
+        raise StoreUnavailable(f"{location} is being written by another run")
     raise ObjectChanged(
         f"{location} was {'written' if stored else 'deleted'} by another run; run the month again"
     )

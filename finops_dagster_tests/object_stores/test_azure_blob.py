@@ -244,7 +244,7 @@ def test_a_public_container_is_read_anonymously(
         ),
         ("http://127.0.0.1:1/x/costs", {}, "Entra ID works over https only; set AZURE_STORAGE_CON"),
         ("az://costs/x", {}, "az://costs: the source names no account; write https://account.blo"),
-        (CONTOSO, {"AZURE_STORAGE_KEY": "cut"}, "the account key is cut short or mistyped: set it"),
+        (CONTOSO, {"AZURE_STORAGE_KEY": "cut"}, "the account key is cut short or mistyped: copy"),
         (
             CONTOSO,
             {"AZURE_STORAGE_CONNECTION_STRING": "AccountKey"},
@@ -490,7 +490,7 @@ the account is disabled: ask the owner of its subscription
 409 BlobArchived: This operation is not permitted on an archived blob.
 the file is in the archive tier: rehydrate it
 403 SomethingNew: {DENIED}.
-the identity needs the role Storage Blob Data Reader, and the account's network rules
+the identity needs the role Storage Blob Data Reader on the container, and the account's
 """.strip().split("\n")
 
 

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 from urllib3 import HTTPResponse
 
+from finops_dagster.cli.errors import one_line
 from finops_dagster.object_stores import (
     ObjectMissing,
     ObjectStore,
@@ -137,7 +138,7 @@ the reader needs kms:Decrypt on it
 400 KMS.DisabledException: arn:aws:kms:x is disabled.
 the file is encrypted with a KMS key
 400 InvalidRequest: The object was stored using a form of Server Side Encryption.
-a key that S3 does not have (SSE-C), and cannot be read
+a key that S3 does not have (SSE-C): let the export write with another encryption
 403 InvalidObjectState: The operation is not valid for the object's storage class
 a lifecycle rule has archived the file: restore it
 403 AccessDenied: Bucket is a requester pays bucket
@@ -159,7 +160,7 @@ the bucket does not exist: check the source
 400 AuthorizationHeaderMalformed: the region 'us-east-1' is wrong; expecting 'eu-west-3'
 the bucket is in eu-west-3: set region = "eu-west-3"
 400 IllegalLocationConstraintException: eu-west-3 is incompatible.
-the bucket is in another region: set the export's region to that
+the bucket is in another region: set region to the bucket's
 """.replace("\\\n", "")
     .strip()
     .split("\n")
@@ -248,7 +249,7 @@ def test_a_refusal_has_the_message_of_s3_and_advice(
     [
         ("400", "most often the credentials have expired, or the region is not"),
         ("403", "the credentials need s3:GetObject on the object and s3:ListBucket on the bucket"),
-        ("301", "the bucket is in another region: set the export's region to that"),
+        ("301", "the bucket is in another region: set region to the bucket's"),
     ],
 )
 def test_a_refusal_without_a_message_still_has_advice(
@@ -299,10 +300,9 @@ def test_a_refusal_by_sts_says_what_is_wrong_with_the_credentials_or_the_role(
 def test_a_throttled_request_is_a_transient_error(status: int, code: str) -> None:
     error = error_of_answer(status, code, "GetObject", "Rate exceeded.")
     assert isinstance(error, StoreUnavailable)
-    assert str(error) == (
-        f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); S3 may be busy: run the month "
-        "again later"
-    )
+    message = f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); S3 may be busy"
+    assert str(error) == message
+    assert one_line(error) == f"{message}; run the same command again later"
 
 
 def test_a_long_message_is_shortened_and_has_no_signature(store: ObjectStore, s3: S3Server) -> None:
