@@ -29,7 +29,7 @@ def record_unexpected_error(error: BaseException, home: Path) -> str:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n{trace}\n")
     except OSError as log_error:  # a full disk must not hide the first error
         return (
-            f"{message} (unexpected error; its trace cannot be written to {path}: "
+            f"{message} (unexpected error: report it; its trace cannot be written to {path}: "
             f"{log_error.strerror})"
         )
-    return f"{message} (unexpected error; the full trace is at the end of {path})"
+    return f"{message} (unexpected error: report it, with the trace at the end of {path})"

@@ -64,7 +64,7 @@ def test_each_command_runs_up_to_its_stage(project: Project, finops: Finops) -> 
     staged = project.folder / "data/staging/acme/2024-01"
     files = [staged / "manifest.json", staged / "v1/acme-cur-00001.csv.gz", project.parquet_path()]
     assert finops("aws", "export-parquet", code=1) == (
-        "acme  failed: billing_table has none of the selected months; run finops aws "
+        "acme  failed: the stage billing_table has none of the selected months; run finops aws "
         "load-billing-local first\n"
     )
     for command, expected in {
@@ -161,7 +161,7 @@ def test_config_check_says_which_costs_of_azure_have_no_focus(
     answers = {row["what"]: row["answer"] for row in finops.json("config", "check")}
     assert answers["contoso-focus"] == "1 month, 2024-01 to 2024-01"
     assert answers["contoso-actual"] == answers["contoso-focus"] + (
-        "; no FOCUS, which needs amortized_from to join the actual and amortized costs"
+        "; no FOCUS charges: they need actual and amortized costs, joined by amortized_from"
     )
 
 

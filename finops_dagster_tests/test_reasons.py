@@ -117,7 +117,8 @@ def test_an_unexpected_error_of_a_run(
     assert first.startswith("acme 2024-01  exported  v1")
     log = project.folder / ".dagster/finops_errors.log"
     reason = (
-        f"KeyError: '[/b] nobody\\nknew' (unexpected error; the full trace is at the end of {log})"
+        "KeyError: '[/b] nobody\\nknew' (unexpected error: report it, with the trace at the end "
+        f"of {log})"
     )
     assert second == f"acme 2024-02  failed: {reason}"
     assert "in surprise\n    raise KeyError" in log.read_text()
@@ -137,7 +138,7 @@ def test_an_unexpected_error_of_a_command(finops: Finops) -> None:
         [sys.executable, "-c", broken], env=finops.environment, capture_output=True, text=True
     )
     log = finops.project.folder / ".dagster/finops_errors.log"
-    line = f"KeyError: 'x' (unexpected error; the full trace is at the end of {log})\n"
+    line = f"KeyError: 'x' (unexpected error: report it, with the trace at the end of {log})\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", line)
     assert "in <lambda>" in log.read_text()
 
@@ -145,14 +146,16 @@ def test_an_unexpected_error_of_a_command(finops: Finops) -> None:
 def test_the_log_of_traces_is_limited_and_optional(tmp_path: Path) -> None:
     log = tmp_path / "finops_errors.log"
     log.write_text("x" * 1_000_001)
-    line = f"ValueError: rare (unexpected error; the full trace is at the end of {log})"
+    line = f"ValueError: rare (unexpected error: report it, with the trace at the end of {log})"
     assert record_unexpected_error(ValueError("rare"), tmp_path) == line
     assert "ValueError: rare" in log.read_text()
     assert {path.name for path in tmp_path.iterdir()} == {log.name, f"{log.name}.1"}
     log.unlink()
     log.mkdir()
     line = record_unexpected_error(ValueError("rare"), tmp_path)
-    assert line.startswith("ValueError: rare (unexpected error; its trace cannot be written to ")
+    assert line.startswith(
+        "ValueError: rare (unexpected error: report it; its trace cannot be written to "
+    )
 
 
 def test_a_month_with_an_invalid_manifest_has_no_versions(project: Project, finops: Finops) -> None:

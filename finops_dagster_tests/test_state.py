@@ -129,7 +129,9 @@ def test_differences_are_found_and_repaired(
         printed = "".join(finops(*row["repair"].split()[1:]) for row in differences.values())
     else:
         printed = finops("state", "verify", "--repair")
-        assert finops("state", "verify", "--mend") == "--mend is now called --repair\n"
+        assert (
+            finops("state", "verify", "--mend") == "--mend is now called --repair; use that name\n"
+        )
     assert "acme 2024-01  exported  v1  2 rows  3.00" in printed
     assert "acme 2024-02  loaded  v1  2 rows  3.00" in printed
     assert finops("state", "verify").startswith("all agree\n")
@@ -205,7 +207,7 @@ def test_a_lost_run_is_seen_and_marked_as_failed(
         assert stopped == f"run {row['run']} is marked as failed: {reason}; run its month again\n"
         assert finops("worker", "stop", row["run"], code=1).startswith("0 runs in progress")
         _, _, table, _ = finops.json("state", "show", "acme", "2024-01")
-        assert table["error"] == f"Ended by finops worker stop: {reason}."
+        assert table["error"] == f"Ended by finops worker stop: {reason}; run its month again."
         (change,) = finops.json("state", "changes")
         assert (change["command"], change["changes"]) == ("worker stop", [stopped.strip()])
     assert finops("worker", "list") == "no run is in progress\n"

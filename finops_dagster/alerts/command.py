@@ -40,10 +40,15 @@ class Command:
                 stderr=subprocess.DEVNULL,
             )
         except subprocess.TimeoutExpired:
-            raise SendFailed(f"{program} did not end within {SECONDS} s, and was killed") from None
+            raise SendFailed(
+                f"{program} did not end within {SECONDS} s, and was killed; run it yourself "
+                "with a text on standard input to see why"
+            ) from None
         except OSError as error:
             reason = (error.strerror or "unknown error").lower()
-            raise SendFailed(f"{program} cannot be started: {reason}") from None
+            raise SendFailed(
+                f"{program} cannot be started: {reason}; check alerts.command"
+            ) from None
         if ended.returncode:
             raise SendFailed(
                 f"{program} ended with exit code {ended.returncode}; its output is discarded: "

@@ -8,6 +8,7 @@ import ssl
 
 SECONDS = 10
 """How long a channel waits for an answer. A tick of a sensor has a minute for all channels."""
+_CHECK_ADDRESS = "check the address and the network"
 
 
 class SendFailed(Exception):
@@ -31,13 +32,15 @@ def network_problem(error: BaseException) -> str:
     If the certificate is for another host, the words name the host.
     """
     if isinstance(error, TimeoutError):
-        return f"no answer within {SECONDS} s"
+        return f"no answer within {SECONDS} s; check the address, the port and the network"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {error.verify_message}"
+        trust = "add its authority to the certificates of this machine"
+        return f"the server's certificate is not trusted: {error.verify_message}; {trust}"
     if isinstance(error, ssl.SSLError):
-        return f"no encrypted connection: {error.reason or 'the handshake failed'}"
+        reason = error.reason or "the handshake failed"
+        return f"no encrypted connection: {reason}; check the port, and whether it is one for TLS"
     if isinstance(error, socket.gaierror):
-        return "the server's name is unknown; check the address and the network"
+        return f"the server's name is unknown; {_CHECK_ADDRESS}"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return "the connection failed"
+        return f"{error.strerror.lower()}; {_CHECK_ADDRESS}"
+    return f"the connection failed; {_CHECK_ADDRESS}"

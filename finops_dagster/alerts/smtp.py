@@ -52,7 +52,7 @@ class MailServer:
                 "ASCII need; check alerts.smtp.security, from and to"
             )
         except smtplib.SMTPResponseException as error:
-            problem = f"{place} answered {error.smtp_code}; see the log of the mail server"
+            problem = f"{place} refuses the mail ({error.smtp_code}); see the mail server's log"
         except smtplib.SMTPException:
             problem = f"{place} is silent or hangs up; check alerts.smtp.security and port"
         except OSError as error:

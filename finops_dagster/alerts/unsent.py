@@ -42,9 +42,12 @@ def drop_old(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
     Only the last 100 of `unsent` may be sent again, and none that has 288 tries or more.
     """
     newest = unsent[-_MOST_UNSENT:]
-    dropped = [f"not sent, as too many wait: {u.alert.title}" for u in unsent[:-_MOST_UNSENT]]
+    dropped = [
+        f"not sent, as over {_MOST_UNSENT} alerts wait: {u.alert.title}; run finops alerts test"
+        for u in unsent[:-_MOST_UNSENT]
+    ]
     dropped += [
-        f"not sent in {_MOST_TRIES} tries, and dropped: {u.alert.title}"
+        f"not sent in {_MOST_TRIES} tries, and dropped: {u.alert.title}; run finops alerts test"
         for u in newest
         if u.tries >= _MOST_TRIES
     ]
@@ -87,7 +90,7 @@ def _send(channel: Channel, alert: Alert) -> str | None:
     except SendFailed as error:
         return str(error)
     except TimeoutError:
-        return f"no end within {_SEND_SECONDS} s"
+        return f"no end within {_SEND_SECONDS} s; run finops alerts test"
     except Exception as error:
         # Its text may have a part of a secret. An error here must not stop the other channels.
         return f"failed with {type(error).__name__}; run finops alerts test"

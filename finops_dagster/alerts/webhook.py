@@ -54,7 +54,7 @@ class Webhook:
         except OSError as error:
             problem = network_problem(error)
         except (HTTPException, ValueError):
-            problem = "the server's answer is not HTTP, or the URL is none; check the URL"
+            problem = "the server's answer is not HTTP, or the URL is not valid; check the URL"
         raise SendFailed(f"{problem} (the URL is in {self.url_env})")
 
     def _url(self) -> str:
@@ -82,7 +82,7 @@ def _answer(status: int) -> str:
     if 300 <= status < 400:
         return f"the server answered {status}, a redirect, which is refused; use its target's URL"
     if status == 429 or status >= 500:
-        return f"the server answered {status}, which may pass"
+        return f"the server answered {status}, which may pass; try again later"
     return f"the server answered {status}; check that the webhook still exists"
 
 

@@ -198,11 +198,14 @@ def _unlisted_summary(rows: Sequence[Row], month: str, file: Path) -> list[str]:
     are = "is" if len(unlisted) == 1 else "are"
     return [
         f"{len(unlisted):,} of {count_text(len(accounts), 'account')} {are} not in {file}: "
-        f"{amounts} of {month}"
+        f"{amounts} of {month}; add a line for each"
     ]
 
 
 def _unmatched_summary(unmatched: int, lines: int, file: Path) -> list[str]:
-    matches = "matches" if unmatched == 1 else "match"
-    text = f"{unmatched:,} of {count_text(lines, 'line')} of {file} {matches} no charge"
+    matches, them = ("matches", "it") if unmatched == 1 else ("match", "them")
+    text = (
+        f"{unmatched:,} of {count_text(lines, 'line')} of {file} {matches} no charge; correct or "
+        f"delete {them}"
+    )
     return [text] if unmatched else []

@@ -173,8 +173,8 @@ def _months_to_run(
         export_months = [month for month in months if month.export == export]
         if not export_months:
             on_problem(
-                f"{export.name}  failed: {previous_stage} has none of the selected months; run "
-                f"finops {export.vendor} {command} first"
+                f"{export.name}  failed: the stage {previous_stage} has none of the selected "
+                f"months; run finops {export.vendor} {command} first"
             )
         yield from export_months
 

@@ -19,6 +19,7 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.errors import BillError, count_text, excerpts, shortened
 from finops_dagster.cli.available import available_manifests
+from finops_dagster.cli.errors import one_line
 from finops_dagster.cli.options import Options, no_exports
 from finops_dagster.cli.output import Row
 from finops_dagster.cli.relations import relations_of
@@ -223,7 +224,7 @@ def check_connections(settings: Settings) -> list[Row]:
         try:
             rows.append({"what": name, "answer": check(), "problem": ""})
         except _PROBLEMS as error:
-            rows.append({"what": name, "answer": "", "problem": str(error)})
+            rows.append({"what": name, "answer": "", "problem": one_line(error)})
     return rows
 
 
@@ -242,7 +243,9 @@ def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> 
     months = available_manifests(source, export.months()[::-1])
     answer = f"{count_text(len(months), 'month')}, {min(months)} to {max(months)}"
     if export.lacks_charges(exports):
-        answer += "; no FOCUS, which needs amortized_from to join the actual and amortized costs"
+        answer += (
+            "; no FOCUS charges: they need actual and amortized costs, joined by amortized_from"
+        )
     reasons = (no_charges_reason(export, month, exports) for month in sorted(months))
     reason = next(filter(None, reasons), None)
     return answer if reason is None else f"{answer}; {reason}"
@@ -265,7 +268,10 @@ def _check_accounts(file: Path) -> str:
     answer = count_text(len(accounts.lines), "line")
     if shorter := accounts.shorter_ids():
         numbers = excerpts([str(line.number) for line in shorter], _NAMES_SHOWN)
-        answer += f"; ids of fewer than 12 digits, which a spreadsheet may have cut: line {numbers}"
+        answer += (
+            "; ids of fewer than 12 digits, which a spreadsheet may have cut: compare line "
+            f"{numbers} with the bill"
+        )
     return answer
 
 

@@ -235,7 +235,7 @@ def verify(
 
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if former_repair:
-        print_error("--mend is now called --repair")
+        print_error("--mend is now called --repair; use that name")
     if repair or former_repair:
         _repair(settings, selection, deep=deep)
     differences, coverage = verification.verify(settings, selection, deep=deep)

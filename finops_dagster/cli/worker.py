@@ -155,7 +155,9 @@ def stop_run(history: History, id_prefix: str) -> str:
     assert history.instance is not None
     dagster_run = history.instance.get_run_by_id(row["run"])
     assert dagster_run is not None
-    history.instance.report_run_failed(dagster_run, f"Ended by finops worker stop: {reason}.")
+    history.instance.report_run_failed(
+        dagster_run, f"Ended by finops worker stop: {reason}; run its month again."
+    )
     return f"run {row['run']} is marked as failed: {reason}; run its month again"
 
 

@@ -157,7 +157,7 @@ def accounts_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise BillError(
-            f"{_place(file, line)}: is not in UTF-8; save the file as CSV UTF-8"
+            f"{_place(file, line)}: the line is not in UTF-8; save the file as CSV UTF-8"
         ) from error
 
 
@@ -173,8 +173,8 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
             number = reader.line_num + 1
     except csv.Error as error:
         raise BillError(
-            f"{_place(file, number)}: is not CSV: {error}; put a text that has a comma or a quote "
-            'in quotes, and write a quote in it as ""'
+            f"{_place(file, number)}: the line is not CSV: {error}; put a text that has a comma "
+            'or a quote in quotes, and write a quote in it as ""'
         ) from error
 
 
@@ -206,8 +206,8 @@ def _columns(place: str, headings: Sequence[str]) -> list[str]:
 def _line(place: str, number: int, columns: Sequence[str], row: Sequence[str]) -> AccountLine:
     if any(row[len(columns) :]):
         raise BillError(
-            f"{place}: has {len(row)} cells, but the first line has {len(columns)} headings; put "
-            "a text that has a comma in quotes"
+            f"{place}: the line has {len(row)} cells, but the first line has {len(columns)} "
+            "headings; put a text that has a comma in quotes"
         )
     filled = [(column, cell) for column, cell in zip(columns, row, strict=False) if cell]
     for column, cell in filled:
@@ -216,7 +216,7 @@ def _line(place: str, number: int, columns: Sequence[str], row: Sequence[str]) -
     texts = dict(filled)
     account_id = texts.pop("account_id", "")
     if not account_id:
-        raise BillError(f"{place}: has no account_id; write it, or delete the line")
+        raise BillError(f"{place}: the line has no account_id; write it, or delete the line")
     if _SPREADSHEET_NUMBER.fullmatch(account_id):
         raise BillError(
             f"{place}: account_id {excerpt(account_id)} was changed by a spreadsheet that took it "

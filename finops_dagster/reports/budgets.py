@@ -269,13 +269,16 @@ def unmatched_filters(
     for (budget, key, name), matches in zip(filters, row, strict=False):
         if not matches:
             names = f"{key} {excerpt(name)}; {_names_of_charges(connection, key)}"
-            lines.setdefault(budget.name, f"no charge of any month has the {names}")
+            lines.setdefault(
+                budget.name, f"no charge of any month has the {names}; correct the filter"
+            )
     for budget, matches in zip(budgets, row[len(filters) :], strict=True):
         if not matches:
             filters_text = " and ".join(
                 filter(None, [budget.filter_text, f"currency = {budget.currency}"])
             )
-            lines.setdefault(budget.name, f"no charge of any month has {filters_text}")
+            line = f"no charge of any month has {filters_text}; correct the filters or the currency"
+            lines.setdefault(budget.name, line)
     return [f"budget {excerpt(name)}: {line}" for name, line in lines.items()]
 
 

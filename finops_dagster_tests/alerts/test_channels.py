@@ -90,8 +90,8 @@ def test_a_webhook_that_does_not_take_an_alert(
         ("file:///hunter2", "ALERT_WEBHOOK has no https:// URL"),
         ("https://[hunter2", "ALERT_WEBHOOK has no https:// URL"),
         ("http://127.0.0.1:99999/hunter2", "ALERT_WEBHOOK has no https:// URL"),
-        ("http://127.0.0.1:1/ hunter2", "the URL is none"),
-        ("http://127.0.0.1:1/hunter2é", "the URL is none"),
+        ("http://127.0.0.1:1/ hunter2", "the URL is not valid; check the URL"),
+        ("http://127.0.0.1:1/hunter2é", "the URL is not valid; check the URL"),
         ("http://127.0.0.1:1/hunter2", "connection refused"),
     ],
 )
@@ -311,7 +311,10 @@ def test_an_alert_that_is_always_refused_holds_up_no_other_and_is_dropped(
     for _ in range(2):
         waiting, _ = send(waiting, {"any": channel}, soon())
     assert channel.titles == ["good"]
-    assert drop_old(waiting) == ([], ["not sent in 3 tries, and dropped: bad"])
+    assert drop_old(waiting) == (
+        [],
+        ["not sent in 3 tries, and dropped: bad; run finops alerts test"],
+    )
 
 
 def test_no_send_begins_after_the_end_and_a_slow_one_is_not_waited_for(
@@ -323,4 +326,4 @@ def test_no_send_begins_after_the_end_and_a_slow_one_is_not_waited_for(
     monkeypatch.setattr("finops_dagster.alerts.unsent._SEND_SECONDS", 0.1)
     slow = {"any": Command(["sleep", "1"])}
     waiting, problems = send(late, slow, soon())
-    assert (len(waiting), problems) == (1, ["any: no end within 0.1 s"])
+    assert (len(waiting), problems) == (1, ["any: no end within 0.1 s; run finops alerts test"])

@@ -48,7 +48,10 @@ def test_a_test_message_goes_through_every_way(
     finops = Finops(project, table + smtp + login)
     rows = {row["channel"]: row for row in json.loads(finops("alerts", "test", "--json", code=1))}
     assert rows["webhook"]["answer"] == "the server answered 200"
-    assert rows["smtp"]["problem"] == "127.0.0.1:1: connection refused"
+    assert (
+        rows["smtp"]["problem"]
+        == "127.0.0.1:1: connection refused; check the address and the network"
+    )
     assert rows["command"]["answer"] == "true ended with exit code 0"
     assert "Test of the alerts" in webhook.texts[0]
     shown = finops("config")

@@ -66,18 +66,21 @@ def test_more_columns_are_taken_as_they_are(tmp_path: Path) -> None:
         ("name,owner\n", "line 1: no column is called account_id"),
         ("account_id;name\n1;a\n", "line 1: the cells are separated by semicolons; save"),
         ("account_id\tname\n", "line 1: the cells are separated by tabs; save"),
-        ("account_id,name\n1,a\n\n,b\n", "line 4: has no account_id; write it, or delete"),
-        ('account_id,name\n1,"a\nb"\n,b\n', "line 4: has no account_id"),
-        ('account_id,name\n1,a\n2,"b\n', "line 3: is not CSV: "),
-        ("account_id,name\n1,a,b\n", "line 2: has 3 cells, but the first line has 2 headings"),
+        ("account_id,name\n1,a\n\n,b\n", "line 4: the line has no account_id; write it, or delete"),
+        ('account_id,name\n1,"a\nb"\n,b\n', "line 4: the line has no account_id"),
+        ('account_id,name\n1,a\n2,"b\n', "line 3: the line is not CSV: "),
+        ("account_id,name\n1,a,b\n", "line 2: the line has 3 cells, but the first line has 2"),
         ("account_id,\n1,a\n", "line 2: 'a' is in a column without a heading; name it"),
         ("account_id,name\n1.23457E+11,a\n", "line 2: account_id '1.23457E+11' was changed by a"),
         ("account_id,name\n123456789012.0,a\n", "line 2: account_id '123456789012.0' was chang"),
         ("account_id,Team,team\n", "line 1: two columns are 'team', one of them 'Team'; rename"),
         ("id,Listed\n", "line 1: focus_named has a column AccountListed already; rename the"),
         ("account_id,id\n", "line 1: two columns are 'account_id', one of them 'account_id'"),
-        ("account_id,name\n1,caf\xe9\n".encode("latin-1"), "line 2: is not in UTF-8; save the"),
-        ("account_id,name\n".encode("utf-16"), "line 1: is not in UTF-8"),
+        (
+            "account_id,name\n1,caf\xe9\n".encode("latin-1"),
+            "line 2: the line is not in UTF-8; save the",
+        ),
+        ("account_id,name\n".encode("utf-16"), "line 1: the line is not in UTF-8"),
         ("id,valid_from\n1,01/02/2024\n", "line 2: valid_from '01/02/2024' is not a date; write"),
         ("id,valid_from\n1,2024-02-30\n", "line 2: valid_from '2024-02-30' is not a date"),
         ("id,valid_from\n1,20240201\n", "line 2: valid_from '20240201' is not a date"),
@@ -148,9 +151,10 @@ def test_config_check_says_what_is_wrong_with_the_file(finops: Finops) -> None:
     )
     file = finops.project.folder / "accounts.csv"
     file.write_text("id,name\n1,a,b\n")
-    assert check()[1].startswith("accounts.csv, line 2: has 3 cells")
+    assert check()[1].startswith("accounts.csv, line 2: the line has 3 cells")
     file.write_text("id,name\n123456789012,a\n12345678901,b\n")
     assert check() == (
-        "2 lines; ids of fewer than 12 digits, which a spreadsheet may have cut: line 3",
+        "2 lines; ids of fewer than 12 digits, which a spreadsheet may have cut: compare line "
+        "3 with the bill",
         "",
     )

@@ -44,8 +44,9 @@ def test_accounts_that_are_not_in_the_file_come_first_with_their_cost(
     put_accounts("id,name,owner\n000000000001,Shop,Ada\n2,Data,\n77,Other,Grace\ngone,Gone,\n")
     result = finops.run("accounts", "list")
     assert result.stderr.splitlines() == [
-        "2 of 4 accounts are not in accounts.csv: 2.00 EUR and 1,000.50 USD of 2024-02",
-        "2 of 4 lines of accounts.csv match no charge",
+        "2 of 4 accounts are not in accounts.csv: 2.00 EUR and 1,000.50 USD of 2024-02; add a line "
+        "for each",
+        "2 of 4 lines of accounts.csv match no charge; correct or delete them",
     ]
     rows = finops.json("accounts", "list")
     assert [(row["account_id"], row["name"], row["cost"], row["problem"]) for row in rows] == [
@@ -104,7 +105,7 @@ def test_a_broken_file_ends_queries_with_one_line(
     finops: Finops, lake: Path, put_accounts: Callable[[str], None]
 ) -> None:
     put_accounts("id,name\n,b\n")
-    problem = "accounts.csv, line 2: has no account_id; write it, or delete the line\n"
+    problem = "accounts.csv, line 2: the line has no account_id; write it, or delete the line\n"
     assert finops("accounts", "list", code=1) == problem
     assert finops("query", "SELECT 1", code=1) == problem
 

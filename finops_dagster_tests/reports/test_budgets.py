@@ -158,8 +158,9 @@ def test_a_filter_that_matches_nothing_is_named_with_what_there_is(tmp_path: Pat
     with relations as (connection, _):
         assert unmatched_filters(connection, budgets) == [
             "budget 'Data': no charge of any month has the service 'Disk'; "
-            "they have Disks, Machines",
-            "budget 'Other': no charge of any month has provider = Cloud and currency = EUR",
+            "they have Disks, Machines; correct the filter",
+            "budget 'Other': no charge of any month has provider = Cloud and currency = EUR; "
+            "correct the filters or the currency",
         ]
 
 
