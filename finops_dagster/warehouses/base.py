@@ -184,7 +184,8 @@ class Warehouse:
         try:
             return (*warnings, *dialect.clean_up(file, incoming))
         except Exception as error:  # the month has been committed
-            warning = f"the month is loaded, but its temporary data is left: {first_line(error)}"
+            reason = first_line(error)
+            warning = f"the month is loaded; temporary data is left, and may be deleted: {reason}"
             return (*warnings, warning)
 
     @contextmanager

@@ -58,11 +58,11 @@ def schema_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
         target_types[name] = target
         if becomes_text:
             cast_to_text[name] = stored_type
-            warnings.append(
-                f"{name} changed from {old_native} to text, because {file.month} has {new_native}"
-            )
+            reason = f"because {file.month} has {new_native}; cast it in queries"
+            warnings.append(f"{name} changed from {old_native} to text, {reason}")
         elif target != file_type:
-            warnings.append(f"{name} stays {old_native}, although {file.month} has {new_native}")
+            reason = f"although {file.month} has {new_native}; nothing needs to be done"
+            warnings.append(f"{name} stays {old_native}, {reason}")
     return SchemaChange(new_columns, cast_to_text, target_types, tuple(warnings))
 
 

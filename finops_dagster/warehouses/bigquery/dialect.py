@@ -112,14 +112,16 @@ class BigQueryDialect(Dialect):
                 f"{advice}"
             )
         if isinstance(error, _TRANSIENT):
-            return WarehouseUnavailable(f"{location}: {error}{advice}")
+            return WarehouseUnavailable(f"{location}: {first_line(error)}{advice}")
         if self.loaded_from != THIS_MACHINE and not advice:
             advice = (
                 f"; BigQuery was to read {self.loaded_from}, for which docs/warehouses.md lists "
                 "rights and regions; load_from_lake = false in [database.bigquery] uploads it"
             )
-        is_google_error = isinstance(error, google.GoogleAPIError)
-        return BillError(f"{location}: {first_line(error)}{advice}") if is_google_error else None
+        if not isinstance(error, google.GoogleAPIError):
+            return None
+        advice = advice or "; check [database.bigquery], and the rights in docs/warehouses.md"
+        return BillError(f"{location}: {first_line(error)}{advice}")
 
     def load_has_ended(self, error: Exception) -> bool:
         # Once the month is in the table, only totals that differ end the load: after any other

@@ -400,7 +400,7 @@ class PostgreSQLDialect(Dialect):
         shown = ", ".join(tags[:3]) + (", ..." if len(tags) > 3 else "")
         return [
             f"{len(tags)} tags are keys of {_OVERFLOW_COLUMN}, because the table has no room for "
-            f"more columns: {shown}"
+            f"more columns; read them from there: {shown}"
         ]
 
     def _partition_name(self, file: MonthFile) -> str:

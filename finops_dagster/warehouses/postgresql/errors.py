@@ -14,6 +14,7 @@ _ADVICE = {
     "42501": "docs/warehouses.md lists the rights that the user needs",
     ROW_TOO_WIDE: "docs/warehouses.md says how much a row can hold",
 }
+_CHECK_TABLE = "docs/warehouses.md says what the load needs, and which changes a table may have"
 # Characters that PostgreSQL cannot store, such as U+0000.
 _UNTRANSLATABLE = ("22021", "22P05")
 # Codes and classes of codes of transient errors: broken connections, conflicting transactions,
@@ -49,7 +50,7 @@ def translate_error(location: str, error: adbc.Error) -> Exception:
             f"{message}: {column} has a character that PostgreSQL cannot store in text; remove it "
             "at the vendor, or load the export into another warehouse"
         )
-    return BillError("; ".join(filter(None, [message, _ADVICE.get(code or "")])))
+    return BillError(f"{message}; {_ADVICE.get(code or '', _CHECK_TABLE)}")
 
 
 def _text(value: str | bytes) -> str:

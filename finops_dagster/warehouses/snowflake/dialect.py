@@ -53,6 +53,7 @@ _PERMANENT = (errors.NonRetryableTlsError, errors.RevocationCheckError)
 # The connector's network timeout also limits how long a statement may run, so that statements
 # that move a month need a timeout of their own.
 _BULK_TIMEOUT_SECONDS = 4 * 60 * 60
+_PAGE = "docs/warehouses.md"
 _BULK_STATEMENTS = ("PUT", "COPY", "DELETE", "INSERT", "CREATE OR REPLACE TABLE")
 
 
@@ -133,8 +134,10 @@ class SnowflakeDialect(Dialect):
             return None
         is_transient = isinstance(error, _TRANSIENT) or error.errno in _TRANSIENT_CODES
         is_transient = is_transient and not isinstance(error, _PERMANENT)
-        error_class = WarehouseUnavailable if is_transient else BillError
-        return error_class(f"{self.location}: {shorten(str(error), 500, placeholder=' ...')}")
+        message = f"{self.location}: {shorten(str(error), 500, placeholder=' ...')}"
+        if is_transient:
+            return WarehouseUnavailable(message)
+        return BillError(f"{message}; check [database.snowflake] and the rights in {_PAGE}")
 
     def load_has_ended(self, error: Exception) -> bool:
         # After a lost connection the load may still run. After any other error the ledger's row can

@@ -109,14 +109,16 @@ class SqlDialect(Dialect):
     def translate_error(self, error: Exception) -> Exception | None:
         if isinstance(error, ModuleNotFoundError):
             return BillError(
-                f"{self.location}: the client {error.name} is not installed; install it with pip"
+                f"{self.location}: the client {error.name} is not installed; install it by pip, as "
+                "docs/warehouses.md says"
             )
         if not isinstance(error, sa.exc.SQLAlchemyError):
             return None
         message = " ".join(str(getattr(error, "orig", None) or error).split())
         is_transient = _TRANSIENT_MESSAGES.search(message)
-        error_class = WarehouseUnavailable if is_transient else BillError
-        return error_class(f"{self.location}: {message}")
+        if is_transient:
+            return WarehouseUnavailable(f"{self.location}: {message}")
+        return BillError(f"{self.location}: {message}; check [database.sql] and the user's rights")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement and return its rows; commit it, unless within `transaction`."""
@@ -309,10 +311,10 @@ class SqlDialect(Dialect):
         """Refresh the planner's statistics and drop the incoming table; return the warnings."""
         warnings = []
         for consequence, statement in {
-            "the planner's statistics are out of date": _STATISTICS_STATEMENTS.get(
+            "the planner's statistics wait for the next load": _STATISTICS_STATEMENTS.get(
                 self._connection.dialect.name
             ),
-            f"table {incoming} is left over and can be dropped": f"DROP TABLE {incoming}",
+            f"table {incoming} is left over, and may be dropped": f"DROP TABLE {incoming}",
         }.items():
             try:
                 if statement:
