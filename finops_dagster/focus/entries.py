@@ -150,6 +150,6 @@ def _require_cancelled(mapping: FocusMapping, entries: Iterable[Entry]) -> None:
             difference = exact_sum(getattr(entry, name) for entry in group_entries)
             if difference:
                 raise ReconciliationError(
-                    f"what {group} moves leaves {decimal_text(difference)} {currency} of the "
-                    f"{name} cost; {REPORT}"
+                    f"the {name} costs that {group} moves do not cancel out: "
+                    f"{decimal_text(difference)} {currency} is left; {REPORT}"
                 )

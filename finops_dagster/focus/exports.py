@@ -65,6 +65,6 @@ def focus_derivation(
     if mapping is None or exports is None:
         raise BillError(
             f"{export.name} {month} has the format {bill.format}, which has no mapping to FOCUS; "
-            "only the bill is loaded"
+            "only the bill is loaded, and nothing needs to be done"
         )
     return FocusDerivation(lake, duckdb, mapping, exports, month)

@@ -138,7 +138,7 @@ def _failed_months(
         key, failed = f"failed {export} {month}", _failed_runs(runs)
         first = min((run.ended or now for run in failed), default=now)
         is_due = status == "failure" and now - first >= timedelta(minutes=settings.failed_minutes)
-        reason = reason or "the run has no message"
+        reason = reason or "the run has no message; see its log in the UI"
         yield (
             key,
             month_failed(export, month, reason, len(failed), first, key) if is_due else None,

@@ -113,11 +113,11 @@ def manifest_is_fresh(
     A month that is over always passes.
     """
     age = datetime.now(UTC) - manifest.source.last_modified
-    description = f"The manifest is {age.days} days old. The month is over."
-    passed = True
+    age_text = f"The manifest is {count_text(age.days, 'day')} old"
+    description, passed = f"{age_text}. The month is over.", True
     if month == BillingMonth.current():
         passed = age <= stale_after
-        description = f"The manifest is {age.days} days old; up to {stale_after.days} are normal."
+        description = f"{age_text}; up to {count_text(stale_after.days, 'day')} are normal."
         if not passed:
             description += " Check that the vendor still delivers the export."
     return FRESH.result(passed=passed, description=description)
@@ -129,8 +129,8 @@ def files_still_available(manifest: Manifest) -> dg.AssetCheckResult:
     description = f"The store has all {count_text(len(manifest.files), 'file')}."
     if deleted:
         description = (
-            f"{manifest.source.location} no longer has {excerpts(deleted, _MAX_FILES_SHOWN)}; "
-            "the rows that the month has of them stay."
+            f"{manifest.source.location} no longer has {excerpts(deleted, _MAX_FILES_SHOWN)}. "
+            "The month keeps the rows of these files; put them back if they are missed."
         )
     return FILES_AVAILABLE.result(passed=not deleted, description=description)
 
@@ -143,6 +143,8 @@ def not_fewer_rows(load: Load, superseded: Load | None) -> dg.AssetCheckResult:
         superseded_rows = superseded.totals.rows
         passed = passed and rows >= superseded_rows
         description = f"{rows:,} rows; version {superseded.manifest_id} had {superseded_rows:,}."
+    if not passed:
+        description += f" finops state show {load.export} {load.month} shows what has changed."
     return NOT_FEWER_ROWS.result(passed=passed, description=description)
 
 
@@ -160,12 +162,12 @@ def usual_cost(load: Load, previous_month_load: Load | None) -> dg.AssetCheckRes
     shown = ", ".join(
         f"{change:+.1%}{currency and f' in {currency}'}" for currency, change in changes.items()
     )
-    return USUAL_COST.result(
-        passed=all(least <= change <= _UNUSUAL_CHANGE for change in changes.values()),
-        description=f"{shown} compared with {previous_month_load.month}."
-        if previous_month_load is not None and changes
-        else "There is no cost of the previous month to compare with.",
-    )
+    passed = all(least <= change <= _UNUSUAL_CHANGE for change in changes.values())
+    description = "There is no cost of the previous month to compare with."
+    if previous_month_load is not None and changes:
+        advice = "" if passed else " finops report shows which services and accounts have changed."
+        description = f"{shown} compared with {previous_month_load.month}.{advice}"
+    return USUAL_COST.result(passed=passed, description=description)
 
 
 def _cost_changes(totals: Totals, previous: Totals) -> dict[str, float]:
@@ -188,11 +190,11 @@ def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> d
 
     `costs` are pairs of currency and cost.
     """
-    return ONE_CURRENCY.result(
-        passed=len(costs) <= 1 or not bill_format.expects_one_currency,
-        description=", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
-        or "There are no costs.",
-    )
+    passed = len(costs) <= 1 or not bill_format.expects_one_currency
+    description = ", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
+    if not passed:
+        description += ". Add up each currency on its own: the total of the month mixes them."
+    return ONE_CURRENCY.result(passed=passed, description=description or "There are no costs.")
 
 
 def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
@@ -207,7 +209,10 @@ def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
         if column.amount is not None
     ]
     description = (
-        f"Rounded to 18 decimals: {', '.join(amounts)}." if amounts else "No amount was rounded."
+        f"Rounded to 18 decimals: {', '.join(amounts)}. To refuse such months, set decimals = "
+        '"exact" for the export.'
+        if amounts
+        else "No amount was rounded."
     )
     if load.rounded is None:
         description = "Rounded amounts were not counted when this version was loaded."

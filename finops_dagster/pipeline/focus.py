@@ -151,7 +151,7 @@ def focus_result(
         "dagster/column_schema": charges_schema(schema, vendor),
         "dagster/column_lineage": charges_lineage(derivation),
     }
-    results = [adds_up(record), focus_conforms(conformance), *catalog_results]
+    results = [adds_up(record), focus_conforms(conformance, at), *catalog_results]
     return stage_result(record.version, outcome, metadata, results)
 
 
@@ -224,20 +224,24 @@ def _comparison(
         groups = {name: differing_groups(derivation, name) for name in others}
     except duckdb.Error as error:
         # The other charges are no part of this month, which stays right without them.
-        return {_COMPARED_WITH: f"nothing, as charges cannot be read: {first_line(error)}"}
+        reason = f"nothing, as charges cannot be read: {first_line(error)}"
+        return {_COMPARED_WITH: f"{reason}; run finops state verify --deep"}
     count = sum(map(len, groups.values()))
     table = {_DIFFERENCES: differences_table(derivation.export, groups)} if count else {}
     return {_COMPARED_WITH: compared_with, _GROUPS_DIFFER: count, **table}
 
 
-def focus_conforms(conformance: Metadata) -> dg.AssetCheckResult:
+def focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult:
     """Check that the charges break no undisputed rule of FOCUS; a failure only warns.
 
     `conformance` must have the number of these rules as `rules_broken`.
     """
     count = conformance[_RULES_BROKEN]
     broken = count.value if isinstance(count, dg.IntMetadataValue) else count
-    description = f"{count_text(int(str(broken)), 'rule')} of FOCUS {FOCUS_VERSION} broken."
+    rules = count_text(int(str(broken)), "rule")
+    description = f"The charges break {rules} of FOCUS {FOCUS_VERSION}."
+    if broken:
+        description += f" finops focus check {at.export.name} {at.month} names them."
     return CONFORMS.result(passed=not broken, description=description)
 
 

@@ -117,6 +117,7 @@ def _accepted_manifest(
     if delivery.covers_less_than(loaded_delivery):
         raise BillError(
             f"{location} covers {delivery.covered_days}, fewer days than the loaded version "
-            f"{loaded.manifest_id}, which covers {loaded_delivery.covered_days}; {advice}"
+            f"{loaded.manifest_id}, which covers {loaded_delivery.covered_days}; wait for the "
+            f"vendor's next run, or {advice}"
         )
     return newest, newest.warnings

@@ -51,9 +51,10 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
     newest = max((budget_month.month for budget_month in months), default=None)
     # The last days of a month are delivered when the next one has begun.
     exceeded = [m for m in months if newest and m.month >= newest.previous and m.is_exceeded]
-    description = " ".join(m.sentence for m in exceeded) or (
-        f"No budget is exceeded in {newest}." if newest else "No budgets are set, or no months."
-    )
+    description = f"No budget is exceeded in {newest}." if newest else "No budgets are set."
+    if exceeded:
+        sentences = " ".join(m.sentence for m in exceeded)
+        description = f"{sentences} finops report shows the costs behind it."
     rows = [
         {
             "month": str(budget_month.month),
@@ -88,7 +89,10 @@ def no_anomalies(anomalies: Sequence[Anomaly], newest: BillingMonth | None) -> d
     if found:
         largest = max(found, key=lambda anomaly: abs(anomaly.difference))
         count = count_text(len(found), "unusual change")
-        description = f"{count} since the month before {newest}; the largest: {largest.sentence}"
+        description = (
+            f"{count} since the month before {newest}; the largest: {largest.sentence} "
+            "finops anomalies lists all."
+        )
     return NO_ANOMALIES.result(
         passed=not found,
         description=description,

@@ -209,7 +209,7 @@ def _failure_reason(result: dg.ExecuteInProcessResult) -> str | None:
     errors = [event.job_failure_data.error for event in result.all_events if event.is_run_failure]
     return (
         _error_line(errors[-1] if errors else None, result.run_id)
-        or f"the run failed; run {result.run_id} in the UI has its log"
+        or f"the run failed without a message; see the log of run {result.run_id} in the UI"
     )
 
 
@@ -225,9 +225,8 @@ def _step_reason(event: dg.DagsterEvent, run_id: str) -> str:
         raise KeyboardInterrupt
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
-    return (
-        _error_line(failure.error, run_id) or f"a stage failed; run {run_id} in the UI has its log"
-    )
+    without_message = f"a stage failed without a message; see the log of run {run_id} in the UI"
+    return _error_line(failure.error, run_id) or without_message
 
 
 def _error_line(error: SerializableErrorInfo | None, run_id: str) -> str:

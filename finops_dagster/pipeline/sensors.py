@@ -343,7 +343,8 @@ def lost_runs_sensor(prefix: str = "") -> dg.SensorDefinition:
     def sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         run_ids = end_lost_runs(context.instance)
         return dg.SkipReason(
-            f"runs marked as failed, because their process is gone: {', '.join(run_ids)}"
+            "runs marked as failed, because their process is gone; run their months again: "
+            + ", ".join(run_ids)
             if run_ids
             else "no run is lost"
         )

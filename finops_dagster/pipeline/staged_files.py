@@ -151,7 +151,7 @@ class MonthStaging:
         if version.manifest_id != self.manifest.id:
             messages.append(
                 f"the vendor delivered other files with the id {self.manifest.id} before; these "
-                f"are version {version.manifest_id}"
+                f"are version {version.manifest_id}, and nothing needs to be done"
             )
         self.staged_month.write_record(version)
         return replace(result, warnings=[*messages, *self._remove_older()])
@@ -168,7 +168,10 @@ class MonthStaging:
                 f"{missing}; wait for the vendor's next manifest, or restore the file and run "
                 f"finops state reprocess {self.export.name} {self.manifest.month}"
             ) from None
-        warning = f"{missing}; the verified copy of version {verified.manifest_id} is used"
+        warning = (
+            f"{missing}; the verified copy of version {verified.manifest_id} is used, and nothing "
+            "needs to be done"
+        )
         return StagingResult(verified, "unchanged", 0, [warning])
 
     def _fetch(
@@ -185,7 +188,7 @@ class MonthStaging:
             return StagingResult(version, "staged", size, available.warnings)
         warning = (
             "the files have other ETags than before, but the same bytes: they are still version "
-            f"{version.manifest_id}"
+            f"{version.manifest_id}, and nothing needs to be done"
         )
         return StagingResult(version, "unchanged", size, [*available.warnings, warning])
 
@@ -283,9 +286,8 @@ class MonthStaging:
             if self._files.content() is not None:
                 self.staged_month.remove_other_versions(self.manifest)
         except OSError as error:
-            return [
-                f"staged files of older versions cannot be deleted: {disk_problem(error) or error}"
-            ]
+            reason = disk_problem(error) or f"{error}; delete them by finops state cleanup"
+            return [f"staged files of older versions cannot be deleted: {reason}"]
         return []
 
 

@@ -88,7 +88,10 @@ def _unite(warehouse: Warehouse, tables: Sequence[str]) -> list[str]:
         warehouse.unite(VIEW, tables, view_columns())
     except (BillError, WarehouseUnavailable) as error:
         name = warehouse.full_name(VIEW)
-        return [f"the month is loaded, but the view {name} was not created again: {error}"]
+        return [
+            f"the month is loaded, but the view {name} lacks what is new in it until the "
+            f"next month is loaded: {error}"
+        ]
     return []
 
 

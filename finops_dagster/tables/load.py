@@ -130,8 +130,8 @@ class MonthLoader:
             if measured.undated_rows:
                 rows = count_text(measured.undated_rows, "row")
                 warnings.append(
-                    f"{rows} without {self.bill_format.billing_period}; that the month is "
-                    f"{load.month} is known only from the manifest and its folder"
+                    f"{rows} without {self.bill_format.billing_period} count as {load.month}, as "
+                    "the manifest and its folder say; nothing needs to be done"
                 )
             load = replace(load, totals=measured.totals)
             ledger.record_export(connection, load, self.bill_format.vendor, names)
@@ -278,11 +278,11 @@ class MonthLoader:
                 self.connection.execute(
                     f"ALTER TABLE {table} ALTER {quoted(name)} TYPE VARCHAR USING {as_text}"
                 )
-                warnings.append(
-                    f"{name} changed from {stored_type} to text, because {month} has {version_type}"
-                )
+                reason = f"because {month} has {version_type}; cast it in queries"
+                warnings.append(f"{name} changed from {stored_type} to text, {reason}")
             elif version_type != stored_type:
-                warnings.append(f"{name} stays {stored_type}, although {month} has {version_type}")
+                reason = f"although {month} has {version_type}; nothing needs to be done"
+                warnings.append(f"{name} stays {stored_type}, {reason}")
         return warnings
 
     def _translated_error(

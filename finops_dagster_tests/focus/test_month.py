@@ -211,7 +211,7 @@ REST = Kind("rest", "true", (Charge("rest"),))
         ),
         (
             with_kinds(Kind("memo", "cost > 5", moved="moved", cancels="memos"), REST),
-            "what memos moves leaves 10 EUR of the billed cost",
+            "the billed costs that memos moves do not cancel out: 10 EUR is left",
         ),
         (with_kinds(REST, headline="cost * 2"), "the lake has 4 rows"),
     ],

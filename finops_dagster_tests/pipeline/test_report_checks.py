@@ -36,7 +36,7 @@ def test_a_budget_that_is_exceeded_in_the_newest_months_is_a_warning() -> None:
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
         "Budget Shop: 11.00 of 10.00 USD is spent in 2026-02, with 14 of 28 days passed; at this "
-        "rate the month costs 22.00 USD."
+        "rate the month costs 22.00 USD. finops report shows the costs behind it."
     )
     assert rows(result, "budgets") == [
         {
@@ -80,7 +80,7 @@ def test_unusual_days_of_the_newest_months_are_a_warning() -> None:
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
         "1 unusual change since the month before 2026-02; the largest: EC2 of account web cost "
-        "20.00 instead of about 5.00 USD on 2026-02-03."
+        "20.00 instead of about 5.00 USD on 2026-02-03. finops anomalies lists all."
     )
     assert rows(result, "by_month") == [
         {"month": "2026-02", "currency": "USD", "anomalies": "1", "difference": "+15.00"},

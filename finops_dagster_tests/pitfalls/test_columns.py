@@ -151,7 +151,8 @@ def test_a_text_column_keeps_numbers_as_they_are_written(project: Project) -> No
     run = load_weights(project, ("String", "heavy"), ("BigDecimal", "0.10"))
     assert project.column("pricing_weight", "2024-02") == ["0.10"]
     assert run.metadata("billing_table")["warnings"] == (
-        "- pricing_weight stays VARCHAR, although 2024-02 has DECIMAL(38,18)"
+        "- pricing_weight stays VARCHAR, although 2024-02 has DECIMAL(38,18); nothing needs to "
+        "be done"
     )
 
 
@@ -179,7 +180,8 @@ def test_a_time_column_becomes_text_where_a_month_has_text(project: Project) -> 
     assert project.column("pricing_weight") == ["2024-01-03T04:00:00Z"]
     assert project.column("pricing_weight", "2024-02") == ["soon"]
     assert run.metadata("billing_table")["warnings"] == (
-        "- pricing_weight changed from TIMESTAMP to text, because 2024-02 has VARCHAR"
+        "- pricing_weight changed from TIMESTAMP to text, because 2024-02 has VARCHAR; cast it "
+        "in your queries"
     )
 
 

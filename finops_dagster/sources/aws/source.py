@@ -113,7 +113,8 @@ class AwsSource(Source):
         evidence = "size" if all(file.size is not None for file in manifest.files) else "number"
         warning = (
             "copied = true: the keys of the files do not name their version, and their times are "
-            f"those of copying; only their {evidence} shows that all are of one version"
+            f"those of copying; only their {evidence} shows that all are of one version: let the "
+            "copy end before a run begins"
         )
         return AvailableFiles(files, (warning,))
 

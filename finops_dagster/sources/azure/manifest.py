@@ -86,7 +86,7 @@ def run_without_manifest(run: VendorRun, format_name: str, number: int) -> Parse
         _delivery(file.last_modified, run.days),
         warnings=(
             f"{file.location} has no manifest: it is the newest of {number} in its folder, and is "
-            f"taken for the whole month",
+            "taken for the whole month; check that it covers all days",
         ),
     )
     return ParsedRun(run, file.last_modified, None, None, manifest)

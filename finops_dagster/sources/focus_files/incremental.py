@@ -91,7 +91,7 @@ class IncrementalFiles(Source):
             return self._manifest(month, available, version)
         return ManifestMissing(
             f"{self._export.name} has no {month}: none of the {len(available)} files below "
-            f"{self._store.location(self._root)} has rows of it"
+            f"{self._store.location(self._root)} has rows of it; wait for the provider's next file"
         )
 
     def _refused(
@@ -144,7 +144,10 @@ class IncrementalFiles(Source):
             location = self._store.location(listed.key)
             file = available.get(listed.key)
             if file is None:
-                warnings.append(f"{location} is no longer there; the copy that was read is used")
+                warnings.append(
+                    f"{location} is no longer there; the copy that was read is used, and nothing "
+                    "needs to be done"
+                )
                 file = ObjectInfo(
                     listed.key,
                     location,
@@ -226,7 +229,7 @@ class _MonthFiles:
         return [
             f"{location} has other bytes than were loaded in "
             f"{excerpts(self.changed, _MAX_NAMES_SHOWN)}, though such files are never changed; "
-            f"{self.month} is restated"
+            f"{self.month} is restated; ask the provider why"
         ]
 
 

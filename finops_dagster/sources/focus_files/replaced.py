@@ -75,8 +75,8 @@ class ReplacedFiles(Source):
         if len(folders) > 1:
             locations = " and ".join(map(self._store.location, folders))
             error = ManifestInvalid(
-                f"{self._export.name} {month} has two folders, {locations}; which one counts is "
-                "not known: move one of them away"
+                f"{self._export.name} {month} has two folders, {locations}; move away the one "
+                "that is not the bill"
             )
             error.etag = version_digest([(folder,) for folder in folders])
             return error
@@ -103,7 +103,7 @@ class ReplacedFiles(Source):
         month_names = excerpts([str(month) for month in sorted(folders)], _MAX_NAMES_SHOWN)
         folder_names = excerpts(sorted(self._store.folders(self._root)), _MAX_NAMES_SHOWN)
         return (
-            f"{self._store.location(self._root)} has files of {month_names}"
+            f"{self._store.location(self._root)} has files of {month_names}; wait for the provider"
             if month_names
             else f"{self._store.location(self._root)} has no folder of a month ({EXAMPLES}), but "
             f"{folder_names or 'nothing'}; check source of {self._export.name}"

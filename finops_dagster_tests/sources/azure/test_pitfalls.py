@@ -339,7 +339,7 @@ def test_58_finops_toolkit_1203_a_month_without_billing_periods_is_its_folders_a
     rows = usage_rows(Charge("1", "1"), Charge("2", "2"), agreement=agreement)
     deliver(actual.put, ACTUAL, rows)
     warnings = load(actual).metadata("billing_table")["warnings"]
-    assert "2 rows without billingperiodstartdate; that the month is 2024-01 is known" in warnings
+    assert "2 rows without billingperiodstartdate count as 2024-01, as the manifest and" in warnings
     assert total(actual, "costinbillingcurrency") == 3
 
 

@@ -73,7 +73,7 @@ def test_a_missing_month_names_those_that_exist(project: Project) -> None:
     put(project, "2026-02/part-0.csv", "2026-02", "1")
     missing = str(project.available_versions()[JANUARY])
     assert missing.startswith("oracle has no 2026-01: ") and missing.endswith(
-        "has files of 2026-02"
+        "has files of 2026-02; wait for the provider"
     )
 
 
