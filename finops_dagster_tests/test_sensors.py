@@ -89,6 +89,17 @@ def test_other_files_with_the_same_vendor_id_are_requested(project: Project) -> 
     assert requested_months(project.tick()) == []
 
 
+def test_an_older_version_that_another_run_completes_does_not_count(project: Project) -> None:
+    deliver(project, 1)
+    project.load(stages=["manifest", "staged_files", "billing_table"])
+    project.deliver("2", version="v2")
+    project.load(stages=["manifest"])
+    project.load(stages=["parquet"])
+    assert requested_months(project.tick()) == ["2024-01"]
+    project.load()
+    assert requested_months(project.tick()) == []
+
+
 def test_a_failed_month_is_requested_again_with_growing_pauses(project: Project) -> None:
     deliver(project, 1, cost="much")
     ticks = [project.tick()]

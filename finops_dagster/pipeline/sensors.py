@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError, ManifestInvalid, ManifestMissing, excerpts
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
@@ -308,7 +309,10 @@ class _ExportHistory:
         return any(record.dagster_run.status == dg.DagsterRunStatus.CANCELED for record in records)
 
     def has_load_of(self, month: str, manifest: ManifestOrError) -> bool:
-        """Return whether a run has read this manifest, and a run completed the last stage since."""
+        """Return whether a run has read this manifest, and its version completed the last stage.
+
+        A run that read an older manifest may have completed it since: that does not count.
+        """
         if not isinstance(manifest, Manifest):
             return False
         manifest_record = self._last_materialization("manifest", month)
@@ -320,12 +324,20 @@ class _ExportHistory:
         recorded = [metadata[key].value for key in _OBJECT_KEYS if key in metadata]
         source = manifest.source
         newest = [source.location, source.last_modified.timestamp(), source.size]
-        return recorded == newest and manifest_record.storage_id <= last_record.storage_id
+        is_since = manifest_record.storage_id <= last_record.storage_id
+        is_of_manifest = is_version_of(_data_version(last_record), _data_version(manifest_record))
+        return recorded == newest and is_since and is_of_manifest
 
     def _last_materialization(self, stage: str, month: str) -> dg.EventLogRecord | None:
         month_filter = dg.AssetRecordsFilter(self.export.key(stage), asset_partitions=[month])
         records = self.instance.fetch_materializations(month_filter, limit=1).records
         return next(iter(records), None)
+
+
+def _data_version(record: dg.EventLogRecord) -> str:
+    """Return the version id of a materialization."""
+    event = record.asset_materialization
+    return str(((event and event.tags) or {}).get("dagster/data_version"))
 
 
 def lost_runs_sensor(prefix: str = "") -> dg.SensorDefinition:
