@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from finops_dagster.billing.columns import Sql
-from finops_dagster.billing.errors import first_line, reprocess_advice
+from finops_dagster.billing.errors import ReconciliationError, first_line, reprocess_advice
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.version import Version
 from finops_dagster.tables.digest import MonthDigest
@@ -169,17 +169,15 @@ class Warehouse:
 
         An error after the commit becomes a warning.
         """
-        name, totals = self.full_name(file.table), file.footer.totals
-        advice = f"{dialect.mismatch_effect}; {reprocess_advice(file.export, file.month)}"
         incoming = dialect.load_incoming(file, change)
         if dialect.measures_incoming:
-            reconcile(name, totals, measure(dialect, file, incoming), advice)
+            self._verify(dialect, file, incoming)
         if not dialect.transactional_ddl:
             dialect.apply_schema_change(file, change)
         with dialect.transaction(file):
             warnings = dialect.exchange_month(file, incoming, change)
             if not dialect.measures_incoming:
-                reconcile(name, totals, measure(dialect, file, file.table), advice)
+                self._verify(dialect, file, file.table)
             dialect.record_load(file, dialect.job_id, "loaded")
         try:
             return (*warnings, *dialect.clean_up(file, incoming))
@@ -187,6 +185,22 @@ class Warehouse:
             reason = first_line(error)
             warning = f"the month is loaded; temporary data is left, and may be deleted: {reason}"
             return (*warnings, warning)
+
+    def _verify(self, dialect: Dialect, file: MonthFile, table: str) -> None:
+        """Raise ReconciliationError unless the lake still has the file, and the rows are its rows.
+
+        A run that wrote a newer version to the lake loads it after this load, or has loaded it
+        already: then this load must not replace it.
+        """
+        advice = f"{dialect.mismatch_effect}; {reprocess_advice(file.export, file.month)}"
+        name, in_lake = self.full_name(file.table), file.file.version()
+        if in_lake is None or in_lake.manifest_id != file.bill_version:
+            newer = f"version {in_lake.manifest_id}" if in_lake else "no version any more"
+            raise ReconciliationError(
+                f"{name}: another run was faster: while version {file.bill_version} of "
+                f"{file.month} was loaded, the lake got {newer}; {advice}"
+            )
+        reconcile(name, file.footer.totals, measure(dialect, file, table), advice)
 
     @contextmanager
     def _connected_dialect(self, *, write: bool = False) -> Iterator[Dialect]:

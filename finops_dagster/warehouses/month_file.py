@@ -70,6 +70,11 @@ class MonthFile:
     """The folder of the lake that has the export's folder, with a slash at its end."""
 
     @property
+    def bill_version(self) -> str:
+        """The version id of the bill, as the rows have it."""
+        return self.version_in_rows or self.footer.manifest_id
+
+    @property
     def location(self) -> str:
         """The address of the file, for messages."""
         return self.file.location

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,18 @@ def test_restatement_replaces_its_month_alone(
         ("2024-02", "v1", 2, "loaded", None),
         ("2024-01", "v2", len(costs), "loaded", None),
     ]
+
+
+def test_slow_load_does_not_replace_the_newer_version_of_another_run(
+    project: Project, warehouse: Adapter, month_of: MonthOf
+) -> None:
+    loaded, slow, newer = project_warehouse(project), month_of("v1"), month_of("v2")
+    loaded.replace_month(newer)
+    shutil.copy(newer.path, slow.path)  # as the other run did, after the slow one began
+    with refused("while version v1 of 2024-01 was loaded, the lake got version v2"):
+        loaded.replace_month(slow)
+    assert [month.manifest_id for month in loaded.loaded_months(TABLE)] == ["v2"]
+    assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v2", Decimal(1))]
 
 
 def test_month_that_became_empty(project: Project, warehouse: Adapter) -> None:
