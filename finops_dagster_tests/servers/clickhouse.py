@@ -1,4 +1,4 @@
-"""ClickHouse's reader of Iceberg, in chDB: it is a process without a server, and knows no pyiceberg."""
+"""The reader of Iceberg that ClickHouse has, in chDB: a process without a server or pyiceberg."""
 
 from __future__ import annotations
 
