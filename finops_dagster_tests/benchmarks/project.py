@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -24,6 +24,18 @@ FOLDER = ROOT / "data" / "bench"
 MONTH = "2024-01"
 VERSION = "20250203T000000Z"
 YEARS = [date(year, month, 1) for year in (2022, 2023, 2024) for month in range(1, 13)]
+# Linux reports a child's peak memory as at least its parent's when it was started, so a small
+# process starts the command.
+_MEASURED = """
+import json, os, sys, time
+started = time.monotonic()
+process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(process, 0)
+seconds, cpu = time.monotonic() - started, usage.ru_utime + usage.ru_stime
+with open(sys.argv[1], "w") as file:
+    json.dump([seconds, cpu, usage.ru_maxrss / 1024], file)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 _EXPORT = """
 [[exports]]
 name = "{name}"
@@ -89,8 +101,6 @@ class Run:
 
 def run_in_process(work: Callable[..., object], *arguments: object) -> None:
     """Run a function in a process of its own; exit where it fails."""
-    # Linux reports a child's peak memory as at least its parent's when it was started, so the
-    # benchmark's own process must stay small.
     process = get_context("spawn").Process(target=work, args=arguments)
     process.start()
     process.join()
@@ -192,16 +202,12 @@ class BenchmarkProject:
         The output is in `output.txt`, and its end is printed where the command fails.
         """
         os.sync()  # what earlier processes left to be written to disk must not slow this one down
+        measured = [sys.executable, "-S", "-c", _MEASURED, "run.json", *command]
         with (self.work / "output.txt").open("w+") as output:
-            started = time.monotonic()
-            process = subprocess.Popen(command, cwd=self.work, stdout=output, stderr=output)
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.monotonic() - started
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode != 0:
+            if subprocess.call(measured, cwd=self.work, stdout=output, stderr=output) != 0:
                 output.seek(0)
                 sys.exit(output.read()[-4000:])
-        return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        return Run(*json.loads((self.work / "run.json").read_text()))
 
     def stage_seconds(self, stage: str, month: str = MONTH) -> float:
         """Return the seconds in the metadata of the stage's last materialization of the month."""
