@@ -113,8 +113,8 @@ def _write_backup(
     settings: Settings, history: History, store: WritableStore, folder: str
 ) -> ObjectInfo:
     from finops_dagster.cli.options import Selection
+    from finops_dagster.cli.state_export import state_records
     from finops_dagster.cli.state_file import write_records
-    from finops_dagster.cli.transfer import state_records
 
     staging = settings.storage.staging_dir
     staging.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ import json
 import os
 import pwd
 import shutil
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +17,8 @@ import yaml
 
 from finops_dagster.cli.changes import log_changes, logged_changes
 from finops_dagster.focus.mappings import MAPPINGS
+from finops_dagster.pipeline.instance import open_instance
 from finops_dagster.pipeline.observations import StageChange, report_changes
-from finops_dagster.pipeline.runs import open_instance
 from finops_dagster_tests.finops import Finops, older_document
 from finops_dagster_tests.project import SETTINGS, Project
 
@@ -305,3 +307,18 @@ def test_changes_are_logged(
         ("staged_files", "2024-01", "state cleanup"),
         ("staged_files", "2024-02", "state cleanup"),
     ]
+
+
+@pytest.mark.thorough
+def test_an_export_of_state_imports_neither_pyarrow_nor_a_client_of_a_store(loaded: Finops) -> None:
+    code = """if True:
+        import sys
+        from finops_dagster.cli.app import app
+        try:
+            app(["state", "export", "state.json"])
+        except SystemExit as end:
+            assert end.code == 0
+        assert not {"pyarrow", "numpy", "boto3"} & sys.modules.keys()
+    """
+    command, folder = [sys.executable, "-c", code], loaded.project.folder
+    subprocess.run(command, cwd=folder, env=loaded.environment, check=True)

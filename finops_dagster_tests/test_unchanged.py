@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.pipeline.runs import open_instance
+from finops_dagster.pipeline.instance import open_instance
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.small_mapping import small_mapping

@@ -108,7 +108,7 @@ def clean_after_lost_runs(
     if dry_run or history.instance is None:
         lost = lost_runs(dagster_home())
     else:
-        from finops_dagster.pipeline.runs import end_lost_runs
+        from finops_dagster.pipeline.instance import end_lost_runs
 
         lost = end_lost_runs(history.instance)
     in_progress = [run for run in history.runs if run.is_in_progress and run.id not in lost]

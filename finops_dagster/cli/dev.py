@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.cli.options import Options
-from finops_dagster.pipeline.runs import open_instance
+from finops_dagster.pipeline.instance import open_instance
 from finops_dagster.settings import settings_file
 
 _HOST = "127.0.0.1"

@@ -23,7 +23,8 @@ from finops_dagster.focus.exports import focus_exports
 from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES, PREVIOUS_STAGE
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.runs import MonthRun, end_lost_runs, open_instance, run_month
+from finops_dagster.pipeline.instance import end_lost_runs, open_instance
+from finops_dagster.pipeline.runs import MonthRun, run_month
 from finops_dagster.pipeline.unchanged import UnchangedMonths
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import console, print_error

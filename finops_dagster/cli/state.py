@@ -326,8 +326,8 @@ def export_state(context: typer.Context, file: StateFile, export: OptionalExport
     $ finops state export state.json
     $ finops state export acme.json acme
     """
+    from finops_dagster.cli.state_export import state_records
     from finops_dagster.cli.state_file import write_records
-    from finops_dagster.cli.transfer import state_records
     from finops_dagster.pipeline.history import open_history
 
     settings, kinds = Options.of(context).settings(), Counter[str]()
@@ -349,7 +349,7 @@ def import_state(context: typer.Context, file: StateFile) -> None:
     """
     from finops_dagster.cli.changes import log_changes
     from finops_dagster.cli.state_file import read_months
-    from finops_dagster.cli.transfer import import_months
+    from finops_dagster.cli.state_import import import_months
 
     settings = Options.of(context).settings()
     for _ in read_months(file):

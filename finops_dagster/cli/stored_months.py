@@ -31,8 +31,8 @@ from finops_dagster.staging.folder import StagedMonth, StagingFolder
 from finops_dagster.staging.gzip_check import InflationLimits
 from finops_dagster.staging.months_reader import MonthsReader
 from finops_dagster.tables import ledger
+from finops_dagster.tables.billing_table import verified_load
 from finops_dagster.tables.database import BillingDatabase, DuckDB
-from finops_dagster.tables.load import verified_load
 from finops_dagster.terminal import print_error
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse, WarehouseMonth, months_from_loads

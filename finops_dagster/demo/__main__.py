@@ -39,8 +39,9 @@ from finops_dagster.lake import Lake
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.instance import open_instance
 from finops_dagster.pipeline.report import record_newest_report, write_newest_report
-from finops_dagster.pipeline.runs import MetadataValues, open_instance, run_month
+from finops_dagster.pipeline.runs import MetadataValues, run_month
 from finops_dagster.processes import keep_files_private
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB

@@ -21,7 +21,6 @@ from finops_dagster.lake.records import (
     recover_restatements,
     restore_load,
     restore_restatements_of_footer,
-    restoring_month,
 )
 from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.lake.writing import exporting_month, replacing_file, write_parquet
@@ -54,7 +53,6 @@ __all__ = [
     "replacing_file",
     "restore_load",
     "restore_restatements_of_footer",
-    "restoring_month",
     "version_of_footer",
     "write_parquet",
 ]

@@ -14,10 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, file_literal
@@ -25,10 +23,19 @@ from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import file_sha256, footer_texts
 from finops_dagster.lake.history import replaced_files
-from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, THIS_MACHINE, Lake, LakeFile
-from finops_dagster.lake.pointer import new_name
+from finops_dagster.lake.lake import (
+    MONTH_FOLDER,
+    REPLACES,
+    THIS_MACHINE,
+    Lake,
+    LakeFile,
+    new_name,
+)
 from finops_dagster.lake.relations import parquet_relation
 from finops_dagster.object_stores import ObjectInfo
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _VERSIONS = "versions"
 
@@ -60,6 +67,8 @@ class FolderFile(LakeFile):
         return datetime.fromtimestamp(self.path.stat().st_mtime, UTC).replace(tzinfo=None)
 
     def schema(self) -> pa.Schema:
+        import pyarrow.parquet as pq
+
         return pq.read_schema(self.path)
 
     def size(self) -> int:

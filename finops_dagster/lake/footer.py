@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from finops_dagster.billing.version import Load, LoadedVersion
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 # Footer keys with texts, and their defaults: the first files have no `format` and no `run_id`.
 _TEXTS = {"manifest_id": "", "total_cost": "", "format": "cur1", "run_id": ""}
@@ -29,11 +30,17 @@ def footer_texts(path: Path) -> dict[str, str] | None:
     The number of rows is added as `row_count`.
     """
     try:
-        metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid):
+        metadata = _metadata(path)
+    except (OSError, ValueError):  # a file that is no Parquet file is a ValueError of pyarrow
         return None
     texts = {key.decode(): text.decode() for key, text in (metadata.metadata or {}).items()}
     return {**texts, "row_count": str(metadata.num_rows)}
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(path)
 
 
 def empty_columns(path: Path) -> set[str]:
@@ -41,7 +48,7 @@ def empty_columns(path: Path) -> set[str]:
 
     Only the footer is read. Maps and lists, and columns without statistics, are not returned.
     """
-    metadata = pq.read_metadata(path)
+    metadata = _metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     return {
         metadata.schema.column(number).path
@@ -62,7 +69,7 @@ def distinct_texts(path: Path) -> dict[str, set[str]]:
     least and the greatest value. All other columns are left out, also those without values and
     those with a text of 100 or more characters.
     """
-    metadata = pq.read_metadata(path)
+    metadata = _metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     columns = {}
     for number in range(metadata.num_columns):

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
+from uuid import uuid4
 
-import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql
@@ -16,6 +16,9 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.lake.footer import version_of_footer
 from finops_dagster.object_stores import ObjectInfo
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MONTH_FOLDER = "billing_month="
 """The beginning of the name of a month's folder, in every lake."""
@@ -26,6 +29,11 @@ Files of earlier releases do not have it.
 """
 THIS_MACHINE = "this machine"
 """Where the rows of a file on this machine are, for people."""
+
+
+def new_name(stem: str) -> str:
+    """Return a unique name for a new file: `<stem>-<12 random hex digits>.parquet`."""
+    return f"{stem}-{uuid4().hex[:12]}.parquet"
 
 
 class LakeFile(Protocol):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,11 +69,6 @@ class Pointer:
             "schema": base64.b64encode(schema).decode(),
         }
         return json.dumps(row, indent=1).encode()
-
-
-def new_name(stem: str) -> str:
-    """Return a unique name for a new file: `<stem>-<12 random hex digits>.parquet`."""
-    return f"{stem}-{uuid4().hex[:12]}.parquet"
 
 
 def _decoded(text: str) -> bytes:

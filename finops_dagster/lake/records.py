@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import duckdb
 
-from finops_dagster.billing.columns import ADDED_COLUMNS, SqlType
-from finops_dagster.billing.errors import FileInvalid, first_line, reprocess_advice
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import newest_number_in_footer, restatements_of_footer
 from finops_dagster.billing.version import Load
@@ -19,10 +16,9 @@ from finops_dagster.lake.lake import LakeFile
 from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
+from finops_dagster.tables.billing_table import measure_month, verified_totals
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, month_digest
-from finops_dagster.tables.load import MonthLoader, measure_month, verified_totals
-from finops_dagster.tables.parquet_files import parquet_file
 from finops_dagster.tables.restatements import newest_number, restore_restatements
 
 
@@ -171,34 +167,3 @@ def recover_restatements(connection: duckdb.DuckDBPyConnection, load: Load, file
     in_footer = newest_number_in_footer(file.texts() or {})
     if in_footer > newest_number(connection, load.export, load.month):
         restore_restatements_of_footer(connection, load, file)
-
-
-@contextmanager
-def restoring_month(
-    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, file: LakeFile
-) -> Iterator[tuple[Load, list[str]]]:
-    """Load the month into the billing table from its file in the lake, and record the load.
-
-    Both are one transaction. The block runs before the commit, and gets the recorded load, which
-    was loaded now, and the warnings about columns; after an error in it, nothing is committed.
-    `load` is that of `load_from_footer`. Raises BillError: FileInvalid if the file cannot be read,
-    ReconciliationError if its rows do not have its footer's totals, and as
-    `MonthLoader.column_mapping`.
-    """
-    prepare_casts(connection)
-    path = file.local()
-    loader = MonthLoader(connection, load, bill_format)
-    try:
-        described = connection.execute(f"DESCRIBE FROM {parquet_relation(path)}").fetchall()
-        mappings = [
-            loader.column_mapping(name, name, SqlType(sql_type), name)
-            for name, sql_type, *_ in described[len(ADDED_COLUMNS) :]
-        ]
-        names = names_from_footers([file])
-        with loader.writing_rows([parquet_file(path)], mappings, names) as loaded:
-            yield loaded
-    except duckdb.Error as error:
-        raise FileInvalid(
-            f"{file.location} cannot be read: {first_line(error)}; "
-            f"{reprocess_advice(load.export, load.month)}"
-        ) from error

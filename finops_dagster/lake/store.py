@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, quoted
@@ -25,9 +26,16 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake.footer import version_of_footer
 from finops_dagster.lake.history import replaced_files
-from finops_dagster.lake.lake import MONTH_FOLDER, REPLACES, THIS_MACHINE, Lake, LakeFile
-from finops_dagster.lake.pointer import Pointer, new_name
-from finops_dagster.lake.relations import parquet_relation, row_group_reader
+from finops_dagster.lake.lake import (
+    MONTH_FOLDER,
+    REPLACES,
+    THIS_MACHINE,
+    Lake,
+    LakeFile,
+    new_name,
+)
+from finops_dagster.lake.pointer import Pointer
+from finops_dagster.lake.relations import parquet_relation
 from finops_dagster.lake.store_client import StoreClient
 from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
 
@@ -129,7 +137,7 @@ class StoreFile(LakeFile):
         filesystem, root = self.client.store.filesystem()
         name = f"lake_{uuid4().hex}"
         file = filesystem.open_input_file(f"{root}/{key}")
-        connection.register(name, row_group_reader(file, columns))
+        connection.register(name, _row_group_reader(file, columns))
         return quoted(name), f"{self.client.store.location(key)}, through this machine"
 
     def begin(self, run: str) -> None:
@@ -276,3 +284,19 @@ class StoreLake(Lake):
             f"{self.location} ignores the condition of a write (If-Match), so that two runs could "
             "overwrite each other's month; use another store"
         )
+
+
+def _row_group_reader(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.RecordBatchReader:
+    """Return a reader of some columns of a Parquet file, with one row group at a time in memory.
+
+    None reads all columns. Only one query can read it.
+    """
+    parquet = pq.ParquetFile(file, pre_buffer=True)
+    names = parquet.schema_arrow.names if columns is None else columns
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number in range(parquet.num_row_groups):
+            yield from parquet.read_row_group(number, names).to_batches()
+
+    schema = pa.schema([parquet.schema_arrow.field(name) for name in names])
+    return pa.RecordBatchReader.from_batches(schema, batches())

@@ -21,7 +21,7 @@ from finops_dagster.lake.records import recover_restatements
 from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
-from finops_dagster.tables.load import measure_month
+from finops_dagster.tables.billing_table import measure_month
 from finops_dagster.tables.restatements import restatements
 
 # In DuckDB's default groups of 122,880, wide rows spill to disk under a small memory_limit and take

@@ -22,8 +22,8 @@ from finops_dagster.lake import (
     names_from_footers,
     parquet_relation,
     recover_restatements,
-    restoring_month,
 )
+from finops_dagster.lake.restoring import restoring_month
 from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.bar_charts import cost_by_month
 from finops_dagster.pipeline.column_schema import table_schema
@@ -46,10 +46,11 @@ from finops_dagster.pipeline.stage import (
 from finops_dagster.sources.base import Format
 from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionRecord
 from finops_dagster.tables import ledger
+from finops_dagster.tables.billing_table import verified_load
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.digest import column_type
 from finops_dagster.tables.files import read_files
-from finops_dagster.tables.load import MonthLoader, verified_load
+from finops_dagster.tables.load import MonthLoader
 from finops_dagster.tables.month_report import (
     MONTHS_SHOWN,
     MonthReport,

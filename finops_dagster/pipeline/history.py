@@ -101,7 +101,7 @@ def open_history() -> Iterator[History]:
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
         yield History(None)
         return
-    from finops_dagster.pipeline.runs import open_instance
+    from finops_dagster.pipeline.instance import open_instance
 
     with open_instance() as instance:
         # When the process ends, Python searches all that Dagster imported for garbage three times,

@@ -31,8 +31,8 @@ from finops_dagster.pipeline.stage import (
     stage_result,
 )
 from finops_dagster.tables import ledger
+from finops_dagster.tables.billing_table import verified_load
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
-from finops_dagster.tables.load import verified_load
 from finops_dagster.tables.restatements import newest_number
 
 _REPAIRED = "exported again, as the file was damaged"  # an outcome

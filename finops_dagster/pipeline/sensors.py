@@ -22,8 +22,8 @@ from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, RUN_TAGS
 from finops_dagster.pipeline.export import Export
+from finops_dagster.pipeline.instance import end_lost_runs
 from finops_dagster.pipeline.report_alerts import REPORT
-from finops_dagster.pipeline.runs import end_lost_runs
 from finops_dagster.run_sizes import RunSize, tags_of_size
 from finops_dagster.sources.base import ManifestOrError, Source
 from finops_dagster.tables.database import DuckDB

@@ -11,12 +11,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow as pa
 
 from finops_dagster.billing.columns import Sql, SqlType, quoted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DATE = "DATE"
 """The type of `billing_month`; all other columns have a SqlType."""
@@ -80,6 +82,8 @@ class MonthDigest:
 
 def column_type(arrow: pa.DataType) -> str:
     """Return the type of a column in a month's Parquet file: one of SqlType, or DATE."""
+    import pyarrow as pa
+
     if pa.types.is_map(arrow):
         is_money = pa.types.is_decimal(arrow.item_type)
         return SqlType.MONEY_MAP if is_money else SqlType.TEXT_MAP

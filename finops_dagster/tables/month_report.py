@@ -12,7 +12,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
-from finops_dagster.tables.load import table_columns
+from finops_dagster.tables.billing_table import table_columns
 
 # A year, and the same month of the year before.
 MONTHS_SHOWN = 13

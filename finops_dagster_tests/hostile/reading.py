@@ -18,11 +18,12 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables import ledger
+from finops_dagster.tables.billing_table import table_columns
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.count import count_month
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import read_files
-from finops_dagster.tables.load import MonthLoader, table_columns
+from finops_dagster.tables.load import MonthLoader
 
 MONTH = BillingMonth(2024, 1)
 COST = "lineItem/UnblendedCost"

@@ -17,7 +17,7 @@ from finops_dagster.billing.version import Load
 from finops_dagster.lake import FolderFile, exporting_month
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
-from finops_dagster.tables.load import measure_month
+from finops_dagster.tables.billing_table import measure_month
 from finops_dagster.warehouses.month_file import MonthFile
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, running_adapter

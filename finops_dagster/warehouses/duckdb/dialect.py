@@ -12,10 +12,10 @@ import duckdb
 from finops_dagster.billing.columns import Sql, SqlType
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.tables.bill_files import AS_TEXT
+from finops_dagster.tables.billing_table import add_columns, table_columns
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import DATE, MAPS, DigestKind, MonthDigest, month_digest
-from finops_dagster.tables.load import add_columns, table_columns
 from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.duckdb.settings import DuckDBSettings

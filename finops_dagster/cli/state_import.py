@@ -1,127 +1,34 @@
-"""`finops state export` and `import`: move the state of months to another machine.
+"""`finops state import`: restore the state of months that another machine has exported.
 
 Loads are read and written month by month; the last materializations of all months are in memory.
-The import takes only what the data on this machine confirms.
+Only what the data on this machine confirms is restored.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version as package_version
+from dataclasses import dataclass
 from itertools import chain, groupby
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import dagster as dg
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import BillError, count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Selection
-from finops_dagster.cli.state_file import (
-    EndRecord,
-    ExportRecord,
-    FileRecord,
-    LoadRecord,
-    MonthRecord,
-    MonthState,
-    Record,
-    RestatementRecord,
-    RunRecord,
-    Stage,
-)
+from finops_dagster.cli.state_file import MonthState, Stage
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.lake import restore_load
 from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.history import History, Materialization
 from finops_dagster.pipeline.observations import StageChange
-from finops_dagster.pipeline.runs import open_instance
 from finops_dagster.settings import Settings
-from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
-from finops_dagster.tables.restatements import add_restatements, restatements
+from finops_dagster.tables.restatements import add_restatements
 
-
-def state_records(settings: Settings, selection: Selection, history: History) -> Iterator[Record]:
-    """Yield the records of a state file, in its order, for all months of the selected exports.
-
-    They are loads, restatements, last materializations and runs; first and last months of the
-    selection do not count. Raises BillError if the settings do not have the selected export, or if
-    a DuckDB file cannot be opened.
-    """
-    stored, exports = StoredMonths(settings), selection.exports(settings)
-    yield FileRecord(
-        finops_dagster=package_version("finops-dagster"),
-        exported_at=datetime.now(UTC).replace(microsecond=0),
-    )
-    for export in exports:
-        yield ExportRecord(name=export.name, vendor=export.vendor, table=export.table_name)
-        stages = _materializations(history, export)
-        months = list(stored.months(Selection(export=export.name)))
-        for file, file_months in groupby(months, lambda month: month.database_path):
-            yield from _month_records(file, list(file_months), stages)
-    yield from _run_records(history, exports)
-    yield EndRecord()
-
-
-def _month_records(
-    file: Path, months: list[StoredMonth], stages: dict[str, dict[Stage, Materialization]]
-) -> Iterator[Record]:
-    """Yield the records of the months of a DuckDB file, which need not exist."""
-    if not file.exists():
-        for month in months:
-            if month_stages := stages.get(str(month.month)):
-                yield MonthRecord(month=str(month.month), stages=month_stages)
-        return
-    with months[0].connect() as connection:
-        # A month of the ledger is small. Without a limit, DuckDB caches all that it has read.
-        connection.execute("SET memory_limit = '32MB'")
-        connection.execute("SET threads = 1")
-        for month in months:
-            export, month_stages = month.export.name, stages.get(str(month.month), {})
-            loads = ledger.loads(connection, export, month.month)
-            if month_stages or loads:
-                yield MonthRecord(month=str(month.month), stages=month_stages)
-                yield from map(LoadRecord.of, loads)
-                for restatement in restatements(connection, export, month.month):
-                    yield RestatementRecord(restatement=restatement)
-
-
-def _run_records(history: History, exports: Iterable[ExportSettings]) -> Iterator[Record]:
-    names = [export.name for export in exports]
-    for run in history.runs:
-        for name in names:
-            if name in run.stages:
-                yield RunRecord(
-                    run=run.id,
-                    export=name,
-                    month=run.month or None,
-                    status=run.status,
-                    began=run.started,
-                    ended=run.ended,
-                )
-
-
-def _materializations(
-    history: History, export: ExportSettings
-) -> dict[str, dict[Stage, Materialization]]:
-    """Return the last materializations by month and stage, with plain values as metadata."""
-    months: dict[str, dict[Any, Materialization]] = defaultdict(dict)
-    last = history.materializations(export.name, set(map(str, export.months())))
-    for stage, by_month in last.items():
-        for month, materialization in by_month.items():
-            # Tables and links of Dagster's UI are objects; a file can only keep plain values.
-            plain_metadata = {
-                name: value
-                for name, value in materialization.metadata.items()
-                if isinstance(value, str | int | float)
-            }
-            months[month][stage] = replace(materialization, metadata=plain_metadata)
-    return months
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 @dataclass(frozen=True)
@@ -151,6 +58,9 @@ def import_months(
     """
     refused = list[str]()
     restored = list(_restore_ledgers(_known_months(settings, months, refused)))
+    # Once DuckDB has been closed: its cache and Dagster are never in memory together.
+    from finops_dagster.pipeline.instance import open_instance
+
     with open_instance() as instance:
         for export, group in groupby(restored, lambda restored: restored.month.key[0]):
             export_months = list(group)
@@ -164,7 +74,7 @@ def import_months(
                 for stage in confirmed:
                     imported, recorded = restored_month.stages[stage], logged[stage].get(name)
                     if recorded is None or recorded.version != imported.version:
-                        _report(instance, dg.AssetKey([export, stage]), name, imported)
+                        _report(instance, [export, stage], name, imported)
                 if confirmed:
                     line = f"{restored_month.month}: {', '.join(confirmed)}"
                     on_month(line, restored_month.change)
@@ -255,12 +165,14 @@ def _confirmed_stages(restored: _RestoredMonth) -> tuple[list[Stage], list[str]]
 
 
 def _report(
-    instance: dg.DagsterInstance, key: dg.AssetKey, month: str, imported: Materialization
+    instance: dg.DagsterInstance, key: list[str], month: str, imported: Materialization
 ) -> None:
+    import dagster as dg
+
     # The run is not in the event log of this machine, so the event has none.
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
-            asset_key=key,
+            asset_key=dg.AssetKey(key),
             partition=month,
             description=f"Imported; recorded by run {imported.run} at {imported.at}.",
             metadata=imported.metadata,

@@ -1,0 +1,50 @@
+"""Loads a month into the billing table from its file in the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+
+from finops_dagster.billing.columns import ADDED_COLUMNS, SqlType
+from finops_dagster.billing.errors import FileInvalid, first_line, reprocess_advice
+from finops_dagster.billing.version import Load
+from finops_dagster.lake.lake import LakeFile
+from finops_dagster.lake.records import names_from_footers
+from finops_dagster.lake.relations import parquet_relation
+from finops_dagster.sources.base import Format
+from finops_dagster.tables.casts import prepare_casts
+from finops_dagster.tables.load import MonthLoader
+from finops_dagster.tables.parquet_files import parquet_file
+
+
+@contextmanager
+def restoring_month(
+    connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, file: LakeFile
+) -> Iterator[tuple[Load, list[str]]]:
+    """Load the month into the billing table from its file in the lake, and record the load.
+
+    Both are one transaction. The block runs before the commit, and gets the recorded load, which
+    was loaded now, and the warnings about columns; after an error in it, nothing is committed.
+    `load` is that of `load_from_footer`. Raises BillError: FileInvalid if the file cannot be read,
+    ReconciliationError if its rows do not have its footer's totals, and as
+    `MonthLoader.column_mapping`.
+    """
+    prepare_casts(connection)
+    path = file.local()
+    loader = MonthLoader(connection, load, bill_format)
+    try:
+        described = connection.execute(f"DESCRIBE FROM {parquet_relation(path)}").fetchall()
+        mappings = [
+            loader.column_mapping(name, name, SqlType(sql_type), name)
+            for name, sql_type, *_ in described[len(ADDED_COLUMNS) :]
+        ]
+        names = names_from_footers([file])
+        with loader.writing_rows([parquet_file(path)], mappings, names) as loaded:
+            yield loaded
+    except duckdb.Error as error:
+        raise FileInvalid(
+            f"{file.location} cannot be read: {first_line(error)}; "
+            f"{reprocess_advice(load.export, load.month)}"
+        ) from error

@@ -1,0 +1,77 @@
+"""Dagster's instance in DAGSTER_HOME: the storage of runs and events."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import dagster as dg
+
+from finops_dagster.billing.errors import first_line
+from finops_dagster.pipeline.postgres_history import check_driver
+from finops_dagster.processes import instance_lock, lost_runs, remove_lock
+from finops_dagster.settings import dagster_home
+from finops_dagster.settings_table import SettingsError
+
+_DEFAULT_CONFIG = Path(__file__).parent.parent / "dagster.yaml"
+_UNSET_VARIABLE = re.compile(r'environment variable "(\w+)" which is not set')
+
+
+def open_instance() -> dg.DagsterInstance:
+    """Open Dagster's instance in DAGSTER_HOME; use it in a `with` statement, which closes it.
+
+    Sets the environment variable DAGSTER_HOME if it is not set. On first use, writes `dagster.yaml`
+    there: a copy of the file in the working directory, or else of the package's. Raises
+    SettingsError for a PostgreSQL driver that Dagster cannot use, and for a storage that it cannot
+    open.
+    """
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
+    # Two processes that create Dagster's SQLite files at the same time damage them for good.
+    with instance_lock(home):
+        config_file = home / "dagster.yaml"
+        if not config_file.exists():
+            local, part = Path("dagster.yaml"), home / "dagster.yaml.part"
+            part.write_text((local if local.is_file() else _DEFAULT_CONFIG).read_text())
+            part.replace(config_file)
+        check_driver(config_file)
+        # Dagster would print several lines for each try to connect to a database.
+        logging.disable(logging.WARNING)
+        try:
+            return dg.DagsterInstance.get()
+        except Exception as error:  # each storage raises errors of its own
+            raise SettingsError(
+                f"{config_file}: Dagster cannot open the storage of its history: "
+                f"{_storage_problem(error)}; start it, or correct this file"
+            ) from error
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _storage_problem(error: BaseException) -> str:
+    """Return the reason in one line, from the error that caused this one and those between."""
+    if unset := _UNSET_VARIABLE.search(str(error)):
+        return f"the environment variable {unset[1]} is not set"
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return first_line(error)
+
+
+def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark lost runs that Dagster still shows as in progress as failed, and return their ids.
+
+    Deletes the lock files and notes of all lost runs of this machine. A lost run would otherwise
+    occupy a place in Dagster's queue.
+    """
+    home, run_ids = Path(instance.root_directory), []
+    with instance_lock(home):
+        for run_id in lost_runs(home):
+            run = instance.get_run_by_id(run_id)
+            if run is not None and not run.is_finished:
+                instance.report_run_failed(
+                    run, "The process of this run is gone; run the month again."
+                )
+                run_ids.append(run_id)
+            remove_lock(home, run_id)
+    return run_ids
