@@ -10,10 +10,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.object_stores import StoreError
+from finops_dagster.pipeline.build import build_definitions
 from finops_dagster_tests.cur import bucket_put, deliver, line_items
 from finops_dagster_tests.project import ROOT, STAGES, Project, requested_months
 from finops_dagster_tests.servers.s3 import S3Server
+from finops_dagster_tests.small_mapping import small_mapping
 
 DAGSTER = str(Path(sys.executable).parent / "dagster")
 
@@ -36,6 +39,22 @@ def test_every_export_has_its_assets_checks_job_and_sensor(project: Project) -> 
         check = graph.get(dg.AssetCheckKey(dg.AssetKey(["acme", stage]), "reconciles"))
         assert check.blocking
         assert check.partitions_def is not None
+
+
+def test_definitions_of_some_exports_have_the_same_jobs_as_those_of_all(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("azure", "actual"), small_mapping())
+    azure = {"vendor": "azure", "source": "file://azure", "start_month": "2024-01"}
+    project.more_exports += [
+        {**azure, "name": "actual", "format": "actual", "amortized_from": "amortized"},
+        {**azure, "name": "amortized", "format": "amortized"},
+    ]
+    definitions = build_definitions(project.settings(), ["actual"])
+    assets = definitions.resolve_asset_graph().executable_asset_keys
+    assert {key.path[0] for key in assets} == {"actual", "amortized", "report"}, "its bills"
+    jobs = [d.resolve_job_def("actual_month") for d in (definitions, project.definitions())]
+    assert len({job.get_job_snapshot_id() for job in jobs}) == 1, "the UI shows runs of one job"
 
 
 def load(config: str) -> subprocess.CompletedProcess[str]:

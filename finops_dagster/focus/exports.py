@@ -26,6 +26,16 @@ def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
     return export.focus_exports if has_mapping else None
 
 
+def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:
+    """Return the names of the other exports from whose bills charges of these are derived."""
+    return {
+        name
+        for export in exports
+        for name in (focus_exports(export) or {}).values()
+        if name != export.name
+    }
+
+
 def no_charges_reason(
     export: ExportSettings, month: BillingMonth, exports: Iterable[ExportSettings]
 ) -> str | None:

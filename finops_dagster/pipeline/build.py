@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import dagster as dg
 
+from finops_dagster.focus.exports import completing_exports
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import RUN_TAGS, STAGES_TAG, last_bill_stage
@@ -74,17 +75,27 @@ def build_resources(settings: Settings) -> Resources:
     )
 
 
-def build_definitions(settings: Settings) -> dg.Definitions:
+def build_definitions(settings: Settings, exports: Collection[str] | None = None) -> dg.Definitions:
     """Return the Dagster definitions of the whole project; needs no network and no credentials.
 
-    Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is missing.
+    `exports` are the names of those whose assets, jobs and sensors are needed; None means all. They
+    are the same as among all others, as those of the exports that complete their charges are
+    included. Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is
+    missing.
     """
     project_wide = dg.Definitions(
         # A run writes JSON lines if its config names that logger: docs/operations.md.
         loggers={"console": dg.colored_console_logger, "json": dg.json_console_logger},
         executor=dg.in_process_executor,
     )
-    definitions = [export_definitions(settings, export.name) for export in settings.exports]
+    names = {export.name for export in settings.exports}
+    if exports is not None:
+        names = {*exports, *completing_exports(e for e in settings.exports if e.name in exports)}
+    definitions = [
+        export_definitions(settings, export.name)
+        for export in settings.exports
+        if export.name in names
+    ]
     return dg.Definitions.merge(*definitions, shared_definitions(settings), project_wide)
 
 
