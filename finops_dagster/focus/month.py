@@ -229,8 +229,8 @@ class FocusDerivation:
                 query = self._query(connection, versions[self.export].manifest_id)
                 record = self._record(query, versions, run_id)
                 footer = record.footer(self.export)
-                with replacing_file(connection, query.charges(), self.file, footer) as part:
-                    written = month_totals(totals_by_rule(connection, parquet_relation(part)))
+                with replacing_file(connection, query.charges(), self.file, footer) as new:
+                    written = month_totals(totals_by_rule(connection, parquet_relation(new.path)))
                     advice = reprocess_advice(self.export, self.month)
                     measured = MeasuredTotals(written, 0)
                     reconcile(self.file.location, record.version.totals, measured, advice)

@@ -29,6 +29,7 @@ from finops_dagster.lake.lake import (
     THIS_MACHINE,
     Lake,
     LakeFile,
+    NewFile,
     new_name,
 )
 from finops_dagster.lake.relations import parquet_relation
@@ -143,11 +144,11 @@ class FolderFile(LakeFile):
         ]
 
     @contextmanager
-    def replacing(self) -> Iterator[Path]:
+    def replacing(self) -> Iterator[NewFile]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f"{self.path.name}.part")
         try:
-            yield part
+            yield NewFile(part)
             part.replace(self.path)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -203,8 +204,8 @@ class FolderLake(Lake):
 
     @contextmanager
     def publishing(self, name: str) -> Iterator[Path]:
-        with FolderFile(self.root / name).replacing() as part:
-            yield part
+        with FolderFile(self.root / name).replacing() as new:
+            yield new.path
 
     def unfinished_files(self, export: str) -> list[Path]:
         return sorted((self.root / export).rglob("*.part*"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 from uuid import uuid4
@@ -14,7 +16,7 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake.footer import version_of_footer
+from finops_dagster.lake.footer import file_sha256, version_of_footer
 from finops_dagster.object_stores import ObjectInfo
 
 if TYPE_CHECKING:
@@ -34,6 +36,18 @@ THIS_MACHINE = "this machine"
 def new_name(stem: str) -> str:
     """Return a unique name for a new file: `<stem>-<12 random hex digits>.parquet`."""
     return f"{stem}-{uuid4().hex[:12]}.parquet"
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file that is written to `path`, and then replaces a month's."""
+
+    path: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the written file's bytes, in hexadecimal; they are read once."""
+        return file_sha256(self.path)
 
 
 class LakeFile(Protocol):
@@ -162,8 +176,8 @@ class LakeFile(Protocol):
         """
         ...
 
-    def replacing(self) -> AbstractContextManager[Path]:
-        """Give the block a path to write a new file to, which replaces the month's after the block.
+    def replacing(self) -> AbstractContextManager[NewFile]:
+        """Give the block a new file to write, which replaces the month's after the block.
 
         After an error in the block the old file stays. Readers see the old file or the new one,
         never a part. In a store, raises ObjectChanged if another run has replaced the file since

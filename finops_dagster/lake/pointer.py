@@ -8,13 +8,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finops_dagster.lake.footer import file_sha256, footer_texts
+from finops_dagster.lake.footer import footer_texts
+from finops_dagster.lake.lake import NewFile
 from finops_dagster.object_stores import ObjectInfo, StoreError
 
 
@@ -36,18 +36,17 @@ class Pointer:
     schema: pa.Schema
 
     @classmethod
-    def of(cls, path: Path, name: str, uploaded: ObjectInfo) -> Pointer:
-        """Return the pointer to an uploaded file, from its local copy at `path`.
+    def of(cls, new: NewFile, name: str, uploaded: ObjectInfo) -> Pointer:
+        """Return the pointer to a new file that was uploaded.
 
         `uploaded` is what the store returned for the upload. `written_at` is now. Raises StoreError
-        if the copy is not a Parquet file.
+        if it is not a Parquet file.
         """
-        texts, written_at = footer_texts(path), datetime.now(UTC).replace(tzinfo=None)
+        texts, written_at = footer_texts(new.path), datetime.now(UTC).replace(tzinfo=None)
         if texts is None:
-            raise StoreError(f"{path} is not a Parquet file; run the month again")
-        schema = pq.read_schema(path).remove_metadata()
-        sha256 = file_sha256(path)
-        return cls(name, uploaded.size, sha256, uploaded.etag, written_at, texts, schema)
+            raise StoreError(f"{new.path} is not a Parquet file; run the month again")
+        schema = pq.read_schema(new.path).remove_metadata()
+        return cls(name, uploaded.size, new.sha256, uploaded.etag, written_at, texts, schema)
 
     @classmethod
     def parse(cls, content: bytes) -> Pointer | None:

@@ -32,6 +32,7 @@ from finops_dagster.lake.lake import (
     THIS_MACHINE,
     Lake,
     LakeFile,
+    NewFile,
     new_name,
 )
 from finops_dagster.lake.pointer import Pointer
@@ -146,15 +147,16 @@ class StoreFile(LakeFile):
             self.client.etags_at_start[self._pointer_key] = run, etag
 
     @contextmanager
-    def replacing(self) -> Iterator[Path]:
+    def replacing(self) -> Iterator[NewFile]:
         run, etag = self.client.etags_at_start.get(
             self._pointer_key, ("", self.client.pointer(self._pointer_key)[1])
         )
         name = new_name(self.stem.rpartition("/")[2])
         key = self._key(name)
         with self.client.temporary_file(key) as part:
-            yield part
-            pointer = Pointer.of(part, name, self.client.store.upload(part, key))
+            new = NewFile(part)
+            yield new
+            pointer = Pointer.of(new, name, self.client.store.upload(part, key))
             etag = self._point_to(pointer, etag)
             if run:
                 self.client.etags_at_start[self._pointer_key] = run, etag

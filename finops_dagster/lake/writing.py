@@ -15,8 +15,8 @@ from finops_dagster.billing.errors import BillError, first_line, reprocess_advic
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.restatement import footer_of_restatements
 from finops_dagster.billing.version import Load
-from finops_dagster.lake.footer import LOADED_AT, file_sha256, footer_of, footer_of_loaded_at
-from finops_dagster.lake.lake import REPLACES, LakeFile
+from finops_dagster.lake.footer import LOADED_AT, footer_of, footer_of_loaded_at
+from finops_dagster.lake.lake import REPLACES, LakeFile, NewFile
 from finops_dagster.lake.records import recover_restatements
 from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.sources.base import Format
@@ -50,34 +50,34 @@ def exporting_month(
     """
     recover_restatements(connection, load, file)
     footer = _footer(connection, load)
-    with replacing_file(connection, Sql(f"FROM {month_relation(load)}"), file, footer) as part:
+    with replacing_file(connection, Sql(f"FROM {month_relation(load)}"), file, footer) as new:
         measured = measure_month(
-            connection, parquet_relation(part), load.month, bill_format, load.totals.sums
+            connection, parquet_relation(new.path), load.month, bill_format, load.totals.sums
         )
         advice = reprocess_advice(load.export, load.month)
         reconcile(file.location, load.totals, measured, advice)
-        yield part.stat().st_size
+        yield new.path.stat().st_size
         # Before the rename: a file whose checksum is not in the ledger would count as damaged.
-        ledger.complete_load(connection, load, lake_sha256=file_sha256(part))
+        ledger.complete_load(connection, load, lake_sha256=new.sha256)
 
 
 @contextmanager
 def replacing_file(
     connection: duckdb.DuckDBPyConnection, query: Sql, file: LakeFile, footer: Mapping[str, str]
-) -> Iterator[Path]:
+) -> Iterator[NewFile]:
     """Write the rows of a query to a new Parquet file, which replaces a month's file in the lake.
 
     `footer` are the texts of its footer, which also gets the name of the replaced file, and the
-    present time as LOADED_AT, unless `footer` has one. The block gets the path of the new file,
-    which replaces the old one after the block. On any error, also in the block, the old file stays.
+    present time as LOADED_AT, unless `footer` has one. The block gets the written file, which
+    replaces the old one after the block. On any error, also in the block, the old file stays.
     Raises duckdb.Error if the query fails, and as `LakeFile.replacing`.
     """
-    with file.replacing() as part:
+    with file.replacing() as new:
         now = datetime.now(UTC).replace(tzinfo=None).isoformat()
         texts = {LOADED_AT: now, **footer, REPLACES: file.keep()}
         metadata = ", ".join(f"{quoted(name)}: {literal(text)}" for name, text in texts.items())
-        _copy(connection, query, part, Sql(f", KV_METADATA {{{metadata}}}"))
-        yield part
+        _copy(connection, query, new.path, Sql(f", KV_METADATA {{{metadata}}}"))
+        yield new
 
 
 def write_parquet(

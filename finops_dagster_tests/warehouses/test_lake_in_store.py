@@ -61,8 +61,8 @@ def load(project: Project, file: MonthFile) -> tuple[str, MonthFile]:
     Returns where it was loaded from, and the file in the lake.
     """
     settings = project.settings()
-    with settings.storage.open_lake().file(file.export, file.month).replacing() as part:
-        shutil.copy(file.path, part)
+    with settings.storage.open_lake().file(file.export, file.month).replacing() as new:
+        shutil.copy(file.path, new.path)
     stored = replace(file, file=settings.storage.open_lake().file(file.export, file.month))
     return open_warehouse(settings.database).replace_month(stored).loaded_from, stored
 

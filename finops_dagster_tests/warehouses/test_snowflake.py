@@ -312,8 +312,8 @@ def file_in_bucket(month_of: MonthOf, s3: S3Server, bucket: str, tmp_path: Path)
         lake = open_lake(f"s3://{bucket}/finops", keys, tmp_path / process)
         stored = lake.file(file.export, file.month)
         if process == "writer":
-            with stored.replacing() as part:
-                shutil.copy(file.path, part)
+            with stored.replacing() as new:
+                shutil.copy(file.path, new.path)
     s3.requests.clear()
     return replace(file, file=stored)
 
