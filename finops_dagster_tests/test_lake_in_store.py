@@ -14,12 +14,13 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.columns import Sql
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import restatements_of_footer
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.lake import Lake, footer_of, replacing_file
+from finops_dagster.lake import Lake, LakeFile, footer_of, read_months, replacing_file
 from finops_dagster.object_stores import ObjectChanged, WritableStore, open_store
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster_tests.finops import Finops
@@ -73,12 +74,14 @@ def lake_of(project: Project) -> Lake:
     return project.settings().storage.open_lake()
 
 
-def write(lake: Lake, version: str, rows: str = "SELECT 1 AS cost") -> None:
-    """Write a version of the month to the lake, without a pipeline."""
+def write(
+    lake: Lake, version: str, rows: str = "SELECT 1 AS cost", month: BillingMonth = MONTH
+) -> None:
+    """Write a version of a month to the lake, without a pipeline."""
     with duckdb.connect() as connection:
         totals = connection.execute(f"SELECT count(*), sum(cost) FROM ({rows})").fetchone()
         footer = footer_of(LoadedVersion(version, Totals.of(totals)))
-        with replacing_file(connection, Sql(rows), lake.file("acme", MONTH), footer):
+        with replacing_file(connection, Sql(rows), lake.file("acme", month), footer):
             pass
 
 
@@ -147,6 +150,27 @@ def test_a_month_that_another_machine_has_written_is_compared_and_stays(machine:
     project = machine("a")
     assert project.load().outcomes() == UNCHANGED
     assert machine("b").load().outcomes() == UNCHANGED
+
+
+@pytest.mark.parametrize(  # Google's server has no log here.
+    "lake_storage", ["s3", pytest.param("abfss", marks=pytest.mark.thorough)], indirect=True
+)
+def test_many_months_are_read_in_their_order_by_one_request_each(
+    machine: Machine, store_server: S3Server | Proxy
+) -> None:
+    project = machine("a")
+    lake, months = lake_of(project), [BillingMonth(2024, number) for number in range(1, 6)]
+    for month in months:
+        write(lake, f"v{month}", month=month)
+    files = lake.files("acme")
+    store_server.requests.clear()
+    versions = read_months(lake, LakeFile.version, files.values())
+    assert [v and v.manifest_id for v in versions] == [f"v{month}" for month in months]
+    assert len([path for _, path in store_server.requests if ".json" in path]) == len(months)
+    for month in (months[3], months[1]):
+        store_of(project).delete(f"lake/acme/billing_month={month}/acme-{month}.json")
+    with duckdb.connect() as connection, pytest.raises(BillError, match=f"acme-{months[1]}.json"):
+        lake.relation(connection, [*files.values()])
 
 
 @in_every_store

@@ -60,7 +60,10 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
     `last_run`: "success" also if none ran. `reason` says why the run failed, or why the month has
     no charges. A missing value is None.
     """
-    for month in StoredMonths(settings).months(selection):
+    stored = StoredMonths(settings)
+    months = list(stored.months(selection))
+    stored.read_footers(months)
+    for month in months:
         export, name = month.key
         # The status is "success" also if no run ever was; such a month is listed only if stored.
         last_run, reason = history.status(export, name, month.stages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -20,7 +20,7 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
 from finops_dagster.focus.exports import focus_derivation, focus_exports, no_charges_reason
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
-from finops_dagster.lake import LakeFile, load_from_footer, version_of_footer
+from finops_dagster.lake import LakeFile, load_from_footer, read_months, version_of_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, export_stages
 from finops_dagster.settings import Settings
@@ -87,15 +87,37 @@ class StoredMonths:
         self.settings = settings
         storage, duckdb = settings.storage, settings.database.duckdb
         self.lake = storage.open_lake()
+        self.charges = focus_lake(self.lake)
         limits = InflationLimits(storage.max_inflation, storage.max_inflated_bytes)
         self.staging = StagingFolder(storage.staging_dir, limits)
         self.database = BillingDatabase(duckdb.database_path, DuckDB.of(duckdb))
         self._exports = {export.name: export for export in settings.exports}
         self._ledger_rows = cache(self._read_ledger)
+        self.footer_texts = cache(self._read_footer)
+        self.focus_record = cache(self._read_focus_record)
         # A report reads the same ledger several times: the same line is printed once.
         self._print_error = cache(print_error)
         self.table_versions = cache(self._table_versions)
         self.warehouse_versions = cache(self._warehouse_versions)
+
+    def read_footers(self, months: Iterable[StoredMonth]) -> None:
+        """Read the footers of the months' bills and charges; of a lake in a store, several at once.
+
+        `lake_record`, `restatements` and `focus_record` of the months then read nothing.
+        """
+
+        def read(month: StoredMonth) -> None:
+            self.footer_texts(month.export.name, month.month)
+            if "focus" in month.stages:
+                self.focus_record(month.export.name, month.month)
+
+        read_months(self.lake, read, months)
+
+    def _read_footer(self, export_name: str, month: BillingMonth) -> dict[str, str]:
+        return self.lake.file(export_name, month).texts() or {}
+
+    def _read_focus_record(self, export_name: str, month: BillingMonth) -> FocusMonth | None:
+        return FocusMonth.read(self.charges.file(export_name, month))
 
     @cached_property
     def warehouse(self) -> Warehouse | None:
@@ -137,10 +159,14 @@ class StoredMonths:
                 raise rows
             loads += [load for name, *load in rows if name == export.name]
         months_in_ledger = {month for month, *_ in loads}
-        for month, file in self.lake.files(export.name).items() if self.lake.is_shared else ():
-            load = load_from_footer(file, export.name, month, export.table_name)
-            if load is not None and str(month) not in months_in_ledger:
-                loads.append((str(month), load.manifest_id, load.totals.rows, load.loaded_at))
+        in_lake = self.lake.files(export.name) if self.lake.is_shared else {}
+        for load in read_months(
+            self.lake,
+            lambda month: load_from_footer(in_lake[month], export.name, month, export.table_name),
+            in_lake,
+        ):
+            if load is not None and str(load.month) not in months_in_ledger:
+                loads.append((str(load.month), load.manifest_id, load.totals.rows, load.loaded_at))
         return months_from_loads(loads)
 
     def _read_ledger(self, file: Path) -> list[tuple[Any, ...]] | BillError:
@@ -217,9 +243,9 @@ class StoredMonth:
         """The month's Parquet file, which need not exist."""
         return self.storage.lake.file(self.export.name, self.month)
 
-    @cached_property
+    @property
     def _footer_texts(self) -> dict[str, str]:
-        return self.lake_file.texts() or {}
+        return self.storage.footer_texts(self.export.name, self.month)
 
     @cached_property
     def lake_record(self) -> LoadedVersion | None:
@@ -328,7 +354,7 @@ class StoredMonth:
     @property
     def focus_lake_file(self) -> LakeFile:
         """The month's file of charges, which need not exist."""
-        return focus_lake(self.storage.lake).file(self.export.name, self.month)
+        return self.storage.charges.file(self.export.name, self.month)
 
     @property
     def focus_derivation(self) -> FocusDerivation:
@@ -339,10 +365,10 @@ class StoredMonth:
         storage = self.storage
         return focus_derivation(self.export, self.month, storage.lake, storage.database.duckdb)
 
-    @cached_property
+    @property
     def focus_record(self) -> FocusMonth | None:
         """The record in the footer of the file of charges; None if it cannot be read."""
-        return FocusMonth.read(self.focus_lake_file)
+        return self.storage.focus_record(self.export.name, self.month)
 
     @property
     def _focus_versions(self) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from finops_dagster.lake.footer import (
 )
 from finops_dagster.lake.history import LakeAsOf
 from finops_dagster.lake.lake import THIS_MACHINE, Lake, LakeFile, LakeReader
+from finops_dagster.lake.many_months import read_months
 from finops_dagster.lake.records import (
     has_rows_of,
     is_intact,
@@ -49,6 +50,7 @@ __all__ = [
     "names_from_footers",
     "open_lake",
     "parquet_relation",
+    "read_months",
     "recover_restatements",
     "replacing_file",
     "restore_load",

@@ -16,6 +16,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import restatements_of_footer
 from finops_dagster.lake.footer import LOADED_AT
 from finops_dagster.lake.lake import REPLACES, Lake, LakeFile, LakeReader
+from finops_dagster.lake.many_months import read_months
 
 File = TypeVar("File", bound=LakeFile)
 
@@ -100,8 +101,12 @@ class LakeAsOf(LakeReader):
         Raises VersionNotKept or BillError for the first month for which `file_as_of` does.
         """
         files = self.lake.files(export)
-        versions = {month: file_as_of(file, self.end) for month, file in files.items()}
-        return {month: version for month, version in versions.items() if version is not None}
+        versions = read_months(self.lake, lambda file: file_as_of(file, self.end), files.values())
+        return {
+            month: version
+            for month, version in zip(files, versions, strict=True)
+            if version is not None
+        }
 
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
         return self.lake.relation(connection, files)

@@ -35,6 +35,7 @@ from finops_dagster.lake.lake import (
     NewFile,
     new_name,
 )
+from finops_dagster.lake.many_months import read_months
 from finops_dagster.lake.pointer import Pointer
 from finops_dagster.lake.relations import parquet_relation
 from finops_dagster.lake.store_client import StoreClient
@@ -222,9 +223,7 @@ class StoreLake(Lake):
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
         filesystem, root = self.client.store.filesystem()
         parquet, fragments = ds.ParquetFileFormat(), dict[pa.Schema, list[ds.Fragment]]()
-        for file in files:
-            assert isinstance(file, StoreFile)
-            key, pointer = file.current()
+        for key, pointer in read_months(self, _current, files):
             path = f"{root}/{key}"
             fragment = parquet.make_fragment(path, filesystem, file_size=pointer.size)
             fragments.setdefault(pointer.schema, []).append(fragment)
@@ -286,6 +285,11 @@ class StoreLake(Lake):
             f"{self.location} ignores the condition of a write (If-Match), so that two runs could "
             "overwrite each other's month; use another store"
         )
+
+
+def _current(file: LakeFile) -> tuple[str, Pointer]:
+    assert isinstance(file, StoreFile)
+    return file.current()
 
 
 def _row_group_reader(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.RecordBatchReader:

@@ -21,6 +21,7 @@ from finops_dagster.lake import (
     month_relation,
     names_from_footers,
     parquet_relation,
+    read_months,
     recover_restatements,
 )
 from finops_dagster.lake.restoring import restoring_month
@@ -208,11 +209,13 @@ class MonthLoading:
         """Return what the lake's records say of the month; they have no costs by service."""
         files, bill_format = self.lake.files(load.export), self._format(load)
         schema = self.lake.file(load.export, self.month).schema()
-        loads = {
-            month: recorded
-            for month in [m for m in files if m <= self.month][-MONTHS_SHOWN:]
-            if (recorded := load_from_footer(files[month], load.export, month, load.table))
-        }
+        months = [month for month in files if month <= self.month][-MONTHS_SHOWN:]
+        recorded = read_months(
+            self.lake,
+            lambda month: load_from_footer(files[month], load.export, month, load.table),
+            months,
+        )
+        loads = {past.month: past for past in recorded if past}
         return MonthReport(
             load,
             None,
@@ -221,7 +224,7 @@ class MonthLoading:
             bill_format.cost,
             [],
             cost_by_currency(load),
-            [(month, dict(recorded.totals.costs or {})) for month, recorded in loads.items()],
+            [(month, dict(past.totals.costs or {})) for month, past in loads.items()],
             None,
         )
 

@@ -13,10 +13,11 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import Load
-from finops_dagster.lake import load_from_footer
+from finops_dagster.lake import load_from_footer, read_months
 from finops_dagster.reports.budgets import BudgetMonth, budget_months
 from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import Settings
+from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
 from finops_dagster.tables.database import BillingDatabase, DuckDB
 
@@ -44,15 +45,15 @@ def read_lake_months(settings: Settings, months: Months) -> list[LakeMonth]:
     `months` must have every export of the settings. A damaged file counts as missing. Raises
     StoreError or StoreUnavailable for a lake in a store.
     """
-    lake, lake_months = settings.storage.open_lake(), []
-    for export in settings.exports:
-        for month in months[export.name]:
-            file = lake.file(export.name, month)
-            load = load_from_footer(file, export.name, month, export.table_name)
-            if load is not None:
-                restatements = restatements_of_footer(file.texts() or {})
-                lake_months.append(LakeMonth(load, restatements))
-    return lake_months
+    lake = settings.storage.open_lake()
+
+    def read(export: ExportSettings, month: BillingMonth) -> LakeMonth | None:
+        file = lake.file(export.name, month)
+        load = load_from_footer(file, export.name, month, export.table_name)
+        return LakeMonth(load, restatements_of_footer(file.texts() or {})) if load else None
+
+    pairs = [(export, month) for export in settings.exports for month in months[export.name]]
+    return [month for month in read_months(lake, lambda pair: read(*pair), pairs) if month]
 
 
 def month_metrics(months: list[LakeMonth]) -> Iterator[Metric]:

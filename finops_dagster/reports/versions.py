@@ -19,7 +19,7 @@ from finops_dagster.billing.restatement import Restatement, restatements_of_foot
 from finops_dagster.billing.version import Load
 from finops_dagster.focus.entries import COST, EFFECTIVE_COST
 from finops_dagster.focus.month import FocusMonth, focus_lake
-from finops_dagster.lake import Lake, LakeFile, load_from_footer
+from finops_dagster.lake import Lake, LakeFile, load_from_footer, read_months
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.sums import NONE
 from finops_dagster.sources import VENDORS
@@ -163,11 +163,8 @@ class MonthFiles:
             )
         end = last or max(available, default=None)
         months = [] if end is None else _months_up_to(end, available[0], count)
-        charges = [
-            _month_of_charges(lake, export, month, file)
-            for month, export, file in sorted(files, key=lambda item: item[0])
-            if month in months
-        ]
+        needed = [item for item in sorted(files, key=lambda item: item[0]) if item[0] in months]
+        charges = read_months(lake, lambda item: _month_of_charges(lake, *item), needed)
         return cls(lake, months, charges)
 
     def relation(
@@ -210,7 +207,7 @@ def _months_up_to(last: BillingMonth, earliest: BillingMonth, count: int) -> lis
 
 
 def _month_of_charges(
-    lake: Lake, export: ExportSettings, month: BillingMonth, file: LakeFile
+    lake: Lake, month: BillingMonth, export: ExportSettings, file: LakeFile
 ) -> MonthOfCharges:
     record = FocusMonth.read(file)
     if record is None:

@@ -1,0 +1,30 @@
+"""Reads what many months of a lake record, several at a time from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from finops_dagster.lake.lake import Lake
+
+# The clients of the stores keep ten connections open.
+_READERS = 8
+Month = TypeVar("Month")
+Record = TypeVar("Record")
+
+
+def read_months(
+    lake: Lake, read: Callable[[Month], Record], months: Iterable[Month]
+) -> list[Record]:
+    """Return what `read` returns of each of the months, in their order.
+
+    Of a lake in a store, up to 8 are read at a time, after the first, which opens the connection:
+    `read` must be safe for that. Raises the error of the first month, in their order, that has one.
+    """
+    waiting = list(months)
+    if not lake.is_shared or len(waiting) < 2:
+        return list(map(read, waiting))
+    first = read(waiting[0])
+    with ThreadPoolExecutor(_READERS) as readers:
+        return [first, *readers.map(read, waiting[1:])]
