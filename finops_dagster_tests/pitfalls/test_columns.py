@@ -181,7 +181,7 @@ def test_a_time_column_becomes_text_where_a_month_has_text(project: Project) -> 
     assert project.column("pricing_weight", "2024-02") == ["soon"]
     assert run.metadata("billing_table")["warnings"] == (
         "- pricing_weight changed from TIMESTAMP to text, because 2024-02 has VARCHAR; cast it "
-        "in your queries"
+        "in queries"
     )
 
 

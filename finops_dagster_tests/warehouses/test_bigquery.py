@@ -231,8 +231,7 @@ def test_rebuilt_table_keeps_its_properties(server: BigQueryServer, month_of: Mo
     before = client.update_table(before, ["description", "labels", "expires", "schema"])
     loaded = warehouse.replace_month(month_of("v1", "2024-02", **others, started="'soon'"))
     warning = (
-        "started changed from TIMESTAMP to text, because 2024-02 has STRING; cast it in your "
-        "queries"
+        "started changed from TIMESTAMP to text, because 2024-02 has STRING; cast it in queries"
     )
     assert loaded.warnings == (warning,)
     after = client.get_table(TABLE)

@@ -25,7 +25,7 @@ BEGIN
         END;
     END LOOP;
     RAISE lock_not_available USING
-        MESSAGE = concat({problem}, processes, '; pg_stat_activity shows its query');
+        MESSAGE = concat({problem}, processes, '; end its query, which pg_stat_activity shows');
 END
 $lock$"""
 
