@@ -132,7 +132,7 @@ def test_a_question_is_asked_by_its_name(finops: Finops, lake: Path) -> None:
             "SELECT sum(BilledCosts) FROM focus",
             [
                 'Binder Error: Referenced column "BilledCosts" not found in FROM clause! Candidate '
-                'bindings: "BilledCost"',
+                'bindings: "BilledCost"; correct the query',
                 "LINE 1: SELECT sum(BilledCosts) FROM focus",
                 "                   ^^^^^^^^^^^",
             ],
@@ -149,7 +149,7 @@ def test_a_question_is_asked_by_its_name(finops: Finops, lake: Path) -> None:
         (
             "SELECT 1,\n\t'\x1b[31m', 2 3",
             [
-                'Parser Error: syntax error at or near "3"',
+                'Parser Error: syntax error at or near "3"; correct the query',
                 "LINE 2:  ' [31m', 2 3",
                 "                    ^",
             ],

@@ -46,7 +46,7 @@ def metrics(
     $ finops metrics --port 9464
     """
     if out is not None and port is not None:
-        raise typer.BadParameter("--out and --port exclude each other")
+        raise typer.BadParameter("--out and --port exclude each other; leave out one of them")
     settings = Options.of(context).settings()
     settings.metrics.require_client()
     from finops_dagster.pipeline.metrics import Metrics

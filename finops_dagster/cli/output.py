@@ -28,6 +28,8 @@ Headings = Mapping[str, str | Callable[[Row], Any]]
 """The headings of a table, each with the row's key or the function that returns the cell."""
 OnProblem = Callable[[str], None]
 """A function that takes a line about an export or a month that failed."""
+NOTHING_LOADED = "nothing is loaded yet; run finops aws run-pipeline, or that of another vendor"
+NO_MONTHS = "no months found; finops config discover SOURCE lists the exports of a store"
 _GAP = "  "
 # The minimum width of a column: cells of up to 16 characters stay on one line. Longer cells take up
 # to 3 lines, of 40 characters at most; still longer ones take more lines. A word of up to 24 (a

@@ -243,6 +243,8 @@ def _query_invalid(error: duckdb.Error, names: Sequence[str]) -> QueryInvalid:
         error, duckdb.InvalidInputException | duckdb.IOException
     ):
         message += _FILE_HINT
+    else:
+        message += "; correct the query"
     sql_lines = [line for line in lines[first:] if line.strip()]
     if any(_VIEW in line for line in sql_lines):  # It is about the statement that writes a file.
         sql_lines = []

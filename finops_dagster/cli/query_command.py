@@ -47,7 +47,9 @@ def chosen_format(
     """
     if as_json:
         if output_format not in (None, "json"):
-            raise typer.BadParameter(f"--json and --format {output_format} exclude each other")
+            raise typer.BadParameter(
+                f"--json and --format {output_format} exclude each other; leave out one of them"
+            )
         return "json"
     if out is None:
         if output_format == "parquet":

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from finops_dagster.cli.options import Force, Json, Options, VendorGroup, exit_after
-from finops_dagster.cli.output import Headings, Row, exit_with, key_headings, show
+from finops_dagster.cli.output import (
+    NO_MONTHS,
+    NOTHING_LOADED,
+    Headings,
+    Row,
+    exit_with,
+    key_headings,
+    show,
+)
 from finops_dagster.terminal import print_error
 
 _RUNS_ALONE = "Runs only this stage, from what the stage before it stored. Downloads nothing."
@@ -98,7 +106,7 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
     problems: list[str] = []
     rows = list(discovery_rows(*Options.settings_and_selection(context), problems.append))
     headings = _RUN_HEADINGS if rows and "submitted_at" in rows[0] else None
-    show(rows, as_json=json, empty="" if problems else "no months found", headings=headings)
+    show(rows, as_json=json, empty="" if problems else NO_MONTHS, headings=headings)
     exit_with(problems)
 
 
@@ -137,7 +145,7 @@ def run_pipeline(
         show(
             list(plan_rows(settings, months, problems.append)),
             as_json=json,
-            empty="" if problems else "no months found",
+            empty="" if problems else NO_MONTHS,
         )
         exit_with(problems)
     from finops_dagster.cli.month_runs import run_months
@@ -164,7 +172,7 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
         # After `month_status`, which imports Dagster: month_rows imports DuckDB.
         from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
-        show(rows, as_json=json, empty="nothing is loaded yet", headings=MONTH_HEADINGS)
+        show(rows, as_json=json, empty=NOTHING_LOADED, headings=MONTH_HEADINGS)
         return
     from finops_dagster.cli.worker import RUN_HEADINGS, past_runs
 

@@ -20,7 +20,7 @@ from finops_dagster.cli.options import (
     check_month,
     exit_after,
 )
-from finops_dagster.cli.output import exit_with, show
+from finops_dagster.cli.output import NO_MONTHS, NOTHING_LOADED, exit_with, show
 from finops_dagster.terminal import print_error, print_line
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def show_months(
         from finops_dagster.cli.month_rows import stage_rows
 
         rows = stage_rows(settings, selection)
-    show(rows, as_json=json, empty="nothing is loaded yet", headings=HEADINGS)
+    show(rows, as_json=json, empty=NOTHING_LOADED, headings=HEADINGS)
 
 
 @app.command("list")
@@ -132,7 +132,7 @@ def list_months(
         from finops_dagster.cli.available import stale_rows
 
         rows = stale_rows(settings, rows, problems.append)
-    show(rows, as_json=json, empty="" if problems else "no months found", headings=headings)
+    show(rows, as_json=json, empty="" if problems else NO_MONTHS, headings=headings)
     exit_with(problems)
 
 

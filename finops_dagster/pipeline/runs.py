@@ -170,4 +170,6 @@ def _error_line(error: SerializableErrorInfo | None, run_id: str) -> str:
     while error.cause is not None:
         error = error.cause
     line = error.message.strip().partition("\n")[0]
-    return f"{line} (the full trace is in the log of run {run_id} in the UI)"
+    return (
+        f"{line} (unexpected error: report it, with the trace in the log of run {run_id} in the UI)"
+    )

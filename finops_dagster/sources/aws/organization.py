@@ -91,4 +91,6 @@ def _translated_errors() -> Iterator[None]:
     except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
         raise BillError(_NO_CREDENTIALS) from error
     except aws.BotoCoreError as error:
-        raise BillError(f"AWS Organizations: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        advice = "check --profile, --region and the network"
+        raise BillError(f"AWS Organizations: {reason}; {advice}") from error
