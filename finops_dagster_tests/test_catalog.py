@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -364,6 +365,28 @@ def test_a_lake_that_is_not_there_drops_nothing(project: Project) -> None:
     register(project)
     Path(lake.location, "acme").rename("elsewhere")
     assert register(project).removed == ()
+
+
+def test_a_table_that_another_lake_or_program_wrote_counts_no_month_twice(project: Project) -> None:
+    use_sql(project)
+    old_lake = Path(lake_of(project).location)
+    write(lake_of(project), "SELECT 1 AS cost")
+    register(project)
+    project.storage = {"parquet_dir": "new"}
+    shutil.copytree(old_lake / "acme", project.folder / "new/acme")
+    project.catalog = {**(project.catalog or {}), "warehouse": f"file://{old_lake}/iceberg"}
+    with pytest.raises(CatalogError, match="counted twice; drop the table"):
+        register(project)
+    catalog_of(project).drop_table("finops.bill")
+    register(project)
+    table = table_of(project, "bill")
+    assert rows_of_table(table) == [(1,)]
+    table.overwrite(table.scan().to_arrow())  # as a compaction does
+    write(lake_of(project), "SELECT 2 AS cost", "v2")
+    with pytest.raises(CatalogError, match="switch off what rewrites it"):
+        register(project)
+    table.refresh()
+    assert rows_of_table(table) == [(1,)]
 
 
 def test_cleanup_keeps_the_files_that_the_catalog_has(

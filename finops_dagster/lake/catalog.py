@@ -67,7 +67,7 @@ class IcebergCatalog:
         That is one snapshot, or none if nothing differs. Columns that the table lacks are added. If
         the lake has no file of the export, nothing is created or removed; else a missing table is
         created. Files of other exports stay. If another writer commits first, it tries again, up to
-        twelve times. Raises CatalogError.
+        twelve times. Raises CatalogError, also if the table has rows that are not of this lake.
         """
         name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):
@@ -98,7 +98,8 @@ class IcebergCatalog:
         with _translated_errors(name):
             if not self._catalog.table_exists(name):
                 return set()
-            return set(_files_of(self._catalog.load_table(name), lake, export))
+            files = _files_of(self._catalog.load_table(name))
+            return {url for url in files if url.startswith(_folder_url(lake, export))}
 
     @cached_property
     def _catalog(self) -> Catalog:
@@ -109,7 +110,9 @@ class IcebergCatalog:
         if table is None:
             return Registration(name)
         # The table is read before the lake: a month that is registered later makes the commit fail.
-        old = _files_of(table, lake, export)
+        files, folder = _files_of(table), _folder_url(lake, export)
+        _refuse_second_copies(name, files, folder, export)
+        old = {url: file for url, file in files.items() if url.startswith(folder)}
         new = {file.permanent_url(): file for file in lake.files(export).values()}
         added = {url: file for url, file in new.items() if url not in old}
         # A lake without files was probably moved or is not mounted: its registered files stay.
@@ -140,9 +143,28 @@ class IcebergCatalog:
         return self._catalog.create_table_if_not_exists(name, columns, properties=_PROPERTIES)
 
 
-def _files_of(table: Table, lake: Lake, export: str) -> dict[str, DataFile]:
-    """Return the files of a table that are of an export, by their address."""
-    folder = f"{lake_url(lake.location)}/{export}/"
+def _folder_url(lake: Lake, export: str) -> str:
+    return f"{lake_url(lake.location)}/{export}/"
+
+
+def _refuse_second_copies(name: str, files: Iterable[str], folder: str, export: str) -> None:
+    """Raise CatalogError if rows of an export may be in other files than those of its folder.
+
+    So it is if the lake was moved, or if another program has rewritten files of the lake, as a
+    catalog's compaction does. Files of other exports may be those of another lake.
+    """
+    for url in files:
+        is_copy = f"/{export}/billing_month=" in url and not url.startswith(folder)
+        if is_copy or "/billing_month=" not in url:
+            raise CatalogError(
+                f"the catalog's table {name} has {url}, which is no file of this lake: months "
+                "would be counted twice; drop the table, without its files, and the next run "
+                "registers all months; switch off what rewrites it, such as a compaction"
+            )
+
+
+def _files_of(table: Table) -> dict[str, DataFile]:
+    """Return the files of a table, by their address."""
     snapshot = table.current_snapshot()
     # A scan would leave out files without rows.
     entries = (
@@ -150,8 +172,7 @@ def _files_of(table: Table, lake: Lake, export: str) -> dict[str, DataFile]:
         for manifest in (snapshot.manifests(table.io) if snapshot else ())
         for entry in manifest.fetch_manifest_entry(table.io)
     )
-    files = {entry.data_file.file_path: entry.data_file for entry in entries}
-    return {url: file for url, file in files.items() if url.startswith(folder)}
+    return {entry.data_file.file_path: entry.data_file for entry in entries}
 
 
 def _add_columns(transaction: Transaction, files: Iterable[LakeFile]) -> None:
@@ -174,6 +195,8 @@ def _optional_columns(file: LakeFile) -> pa.Schema:
 def _translated_errors(name: str) -> Iterator[None]:
     try:
         yield
+    except CatalogError:
+        raise
     # Errors of pyiceberg have no common class, and those of databases and HTTP come through.
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"

@@ -1,4 +1,4 @@
-"""The reader of Iceberg that ClickHouse has, in chDB: a process without a server or pyiceberg."""
+"""ClickHouse's reader of Iceberg, in chDB: a process without a server, which knows no pyiceberg."""
 
 from __future__ import annotations
 
