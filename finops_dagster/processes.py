@@ -54,8 +54,8 @@ def run_lock(home: Path, run_id: str) -> Iterator[None]:
     """Hold the run's lock during the block; do nothing if this process holds it already.
 
     Writes the run's note with the process id. Lock file and note are removed at the end of the
-    block. If the block raises they stay, and `is_lost` is then true. Both changes take the instance
-    lock, which the caller must not hold.
+    block. If the block raises they stay, and `is_lost_run` is then true. Both changes take the
+    instance lock, which the caller must not hold.
     """
     if run_id in _own_locks:
         yield
@@ -64,18 +64,18 @@ def run_lock(home: Path, run_id: str) -> Iterator[None]:
     with instance_lock(home):
         _path(home, run_id).parent.mkdir(exist_ok=True)
         lock.acquire()
-        write_note(home, run_id, process=os.getpid())
+        write_run_note(home, run_id, process=os.getpid())
     _own_locks.add(run_id)
     try:
         yield
         with instance_lock(home):
-            remove_lock(home, run_id)
+            remove_run_lock(home, run_id)
     finally:
         _own_locks.remove(run_id)
         lock.release()
 
 
-def is_lost(home: Path, run_id: str) -> bool:
+def is_lost_run(home: Path, run_id: str) -> bool:
     """Return whether the run's process is gone, but left its lock file: it was killed, or failed.
 
     Dagster may show the run as ended already. Always false for a run of another machine.
@@ -91,12 +91,12 @@ def is_lost(home: Path, run_id: str) -> bool:
 
 
 def lost_runs(home: Path) -> list[str]:
-    """Return the ids of the runs on this machine for which `is_lost` is true."""
+    """Return the ids of the runs on this machine for which `is_lost_run` is true."""
     run_ids = sorted(path.name for path in _path(home, "").glob("*") if not path.suffix)
-    return [run_id for run_id in run_ids if is_lost(home, run_id)]
+    return [run_id for run_id in run_ids if is_lost_run(home, run_id)]
 
 
-def remove_lock(home: Path, run_id: str) -> None:
+def remove_run_lock(home: Path, run_id: str) -> None:
     """Remove the lock file and the note of a run that has ended; they may be missing.
 
     The caller must hold the instance lock.
@@ -105,17 +105,17 @@ def remove_lock(home: Path, run_id: str) -> None:
         _path(home, name).unlink(missing_ok=True)
 
 
-def write_note(home: Path, run_id: str, **values: Any) -> None:
+def write_run_note(home: Path, run_id: str, **values: Any) -> None:
     """Add values to the run's note: a JSON file beside its lock, which commands read.
 
     `process` is the id of the run's process, which `run_lock` writes. `retry` is a list of the
     stage that is being tried again and the error.
     """
-    note = json.dumps({**read_note(home, run_id), **values})
+    note = json.dumps({**read_run_note(home, run_id), **values})
     _path(home, f"{run_id}.json").write_text(note)
 
 
-def read_note(home: Path, run_id: str) -> dict[str, Any]:
+def read_run_note(home: Path, run_id: str) -> dict[str, Any]:
     """Return the run's note; empty for a run that has ended or runs on another machine."""
     try:
         note: dict[str, Any] = json.loads(_path(home, f"{run_id}.json").read_text())

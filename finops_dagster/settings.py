@@ -97,8 +97,8 @@ class StorageSettings(SettingsTable):
 
     @model_validator(mode="after")
     def _check_lake(self) -> Self:
-        if isinstance(self.parquet_dir, Path) and any(self.lake.of_store.values()):
-            keys = ", ".join(key for key, value in self.lake.of_store.items() if value)
+        if isinstance(self.parquet_dir, Path) and any(self.lake.store_settings.values()):
+            keys = ", ".join(key for key, value in self.lake.store_settings.items() if value)
             raise ValueError(
                 f"lake: {keys} is for a lake in S3, but parquet_dir is a folder; remove it"
             )
@@ -242,7 +242,7 @@ class Settings(BaseSettings):
         return Bill(
             self.project.name,
             self.storage.open_lake(),
-            DuckDB.of(self.database.duckdb),
+            DuckDB.with_limits(self.database.duckdb),
             self.exports if exports is None else exports,
             self.accounts,
             self.budgets,

@@ -36,7 +36,7 @@ def upkeep_definitions(settings: Settings) -> dg.Definitions:
     def state_backup(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         """Write the records of all months to a file, and delete what no month needs."""
         try:
-            backup, changes = keep_up(settings, History(context.instance))
+            backup, changes = run_upkeep(settings, History(context.instance))
         except (BillError, StoreError, StoreUnavailable, OSError) as error:
             message = disk_problem(error) or str(error)
             raise dg.Failure(escaped(message), allow_retries=False) from None
@@ -71,19 +71,19 @@ def upkeep_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(assets=[state_backup], jobs=[job], schedules=[schedule])
 
 
-def keep_up(settings: Settings, history: History) -> "tuple[ObjectInfo, Changes]":
+def run_upkeep(settings: Settings, history: History) -> "tuple[ObjectInfo, Changes]":
     """Write a backup, clean up, delete old backups; return the backup and what was deleted.
 
     Nothing is deleted before the backup is stored. Raises BillError, StoreError, StoreUnavailable
     and OSError; what was deleted until then is logged.
     """
     # The commands import typer, which the code location does not need.
-    from finops_dagster.cli.changes import log_changes
+    from finops_dagster.cli.changes import logging_changes
     from finops_dagster.cli.cleanup import clean
 
     limits, (store, folder) = settings.upkeep, open_backups(settings)
     backup = _write_backup(settings, history, store, folder)
-    with log_changes("state upkeep") as changes:
+    with logging_changes("state upkeep") as changes:
         older_than = timedelta(days=limits.cleanup_days)
         for row, stage in clean(settings, history, older_than=older_than, dry_run=False):
             changes.add(f"{row['what']} {row['which']}", stage)
@@ -103,7 +103,7 @@ def open_backups(settings: Settings) -> tuple[WritableStore, str]:
     if isinstance(address, Path):
         source = StoreSettings(source=f"file://{address.resolve()}")
     else:
-        keys = settings.storage.lake.of_store if address.startswith("s3://") else {}
+        keys = settings.storage.lake.store_settings if address.startswith("s3://") else {}
         source = StoreSettings(source=address, **keys)
     store, folder = open_store(source)
     return store, folder if chosen is not None else f"{folder}/backups".lstrip("/")

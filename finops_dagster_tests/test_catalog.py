@@ -126,7 +126,7 @@ def sorted_rows(rows: Any) -> list[tuple[Any, ...]]:
 
 def rows_of_lake(lake: Lake) -> list[tuple[Any, ...]]:
     """Return the rows of all months in the lake, of the columns of any."""
-    files = ", ".join(f"'{file.local()}'" for file in lake.files("acme").values())
+    files = ", ".join(f"'{file.local_path()}'" for file in lake.files("acme").values())
     return sorted_rows(f"read_parquet([{files}], union_by_name = true, hive_partitioning = false)")
 
 
@@ -135,7 +135,7 @@ def write(
 ) -> None:
     """Write a version of a month to the lake, without a pipeline."""
     with duckdb.connect() as connection:
-        footer = footer_of(LoadedVersion(version, Totals.of((1, 1))))
+        footer = footer_of(LoadedVersion(version, Totals.from_result_row((1, 1))))
         file = lake.file(export, BillingMonth.parse(month))
         with replacing_file(connection, Sql(rows), file, footer):
             pass

@@ -30,7 +30,7 @@ class Broken(Exception):
 def calls_from_reconcile_on(watch: Callable[[CodeType], None]) -> Iterator[None]:
     """Watch the calls of the project's functions in this thread, from a stage's reconciliation on.
 
-    If `watch` raises, so does the call. `Records.keep` is left out: it only puts a value into
+    If `watch` raises, so does the call. `Records.put` is left out: it only puts a value into
     memory, after the stage.
     """
     frames: dict[int, FrameType] = {}
@@ -43,7 +43,7 @@ def calls_from_reconcile_on(watch: Callable[[CodeType], None]) -> Iterator[None]
         goes_on = id(frame) in frames  # a generator, after its yield
         frames[id(frame)] = frame
         has_begun = has_begun or frame.f_code is reconcile.__code__
-        if has_begun and not goes_on and frame.f_code is not Records.keep.__code__:
+        if has_begun and not goes_on and frame.f_code is not Records.put.__code__:
             watch(frame.f_code)
 
     sys.setprofile(profile)

@@ -80,7 +80,7 @@ def write(
     """Write a version of a month to the lake, without a pipeline."""
     with duckdb.connect() as connection:
         totals = connection.execute(f"SELECT count(*), sum(cost) FROM ({rows})").fetchone()
-        footer = footer_of(LoadedVersion(version, Totals.of(totals)))
+        footer = footer_of(LoadedVersion(version, Totals.from_result_row(totals)))
         with replacing_file(connection, Sql(rows), lake.file("acme", month), footer):
             pass
 
@@ -135,7 +135,7 @@ def test_a_machine_that_keeps_nothing_loads_and_moves_nothing_that_the_lake_has(
     other.deliver("1", "2", "4", version="v2")
     run = other.load()
     assert run.outcomes()["parquet"] == "exported"
-    texts = lake_of(other).file("acme", MONTH).texts()
+    texts = lake_of(other).file("acme", MONTH).footer_texts()
     assert texts
     (restatement,) = restatements_of_footer(texts)
     assert (restatement.replaced_id, restatement.manifest_id) == ("v1", "v2")
@@ -180,7 +180,7 @@ def test_of_two_writers_of_different_versions_the_second_fails_and_changes_nothi
     project = machine("a")
     slow, quick = lake_of(project), lake_of(project)
     write(slow, "v1")
-    slow.file("acme", MONTH).begin("run 1")
+    slow.file("acme", MONTH).record_version_at_start("run 1")
     write(quick, "v2", "SELECT 2 AS cost")
     with pytest.raises(ObjectChanged, match=r"another run meanwhile as version v2, which stays"):
         write(slow, "v3")
@@ -188,7 +188,7 @@ def test_of_two_writers_of_different_versions_the_second_fails_and_changes_nothi
     assert version
     assert version.manifest_id == "v2"
     write(slow, "v2", "SELECT 2 AS cost")  # The same version counts as written.
-    slow.file("acme", MONTH).begin("run 2")
+    slow.file("acme", MONTH).record_version_at_start("run 2")
     write(slow, "v3")
     version = quick.file("acme", MONTH).version()
     assert version
@@ -228,9 +228,9 @@ def test_files_that_no_month_has_any_more_are_deleted_once_they_are_old(machine:
     assert len(objects(project)) == 3
     assert lake.unneeded_objects("acme", datetime.now(UTC) - timedelta(days=1)) == []
     (replaced,) = lake.unneeded_objects("acme", datetime.now(UTC) + timedelta(days=1))
-    lake.delete(replaced)
+    lake.delete_object(replaced)
     assert len(objects(project)) == 2
-    assert lake.file("acme", MONTH).local().exists()
+    assert lake.file("acme", MONTH).local_path().exists()
 
 
 @pytest.mark.thorough
@@ -241,7 +241,7 @@ def test_damage_in_the_store_is_found_and_repaired(machine: Machine) -> None:
     project.load()
     (file,) = (key for key in objects(project) if key.endswith(".parquet"))
     store_of(project).delete(file)
-    store_of(project).replace(file, b"PAR1", etag=None)
+    store_of(project).replace_if_unchanged(file, b"PAR1", etag=None)
     assert project.load().outcomes()["parquet"] == "exported again, as the file was damaged"
     assert project.load().outcomes() == UNCHANGED
 
@@ -255,7 +255,7 @@ def test_a_query_moves_only_the_columns_that_it_asks_for(
     for month in range(1, 5):
         rows = f"SELECT CAST(range AS DECIMAL(38, 18)) AS cost, {wide} FROM range(20_000)"
         with duckdb.connect() as connection:
-            footer = footer_of(LoadedVersion("v1", Totals.of((20_000, None))))
+            footer = footer_of(LoadedVersion("v1", Totals.from_result_row((20_000, None))))
             file = lake.file("acme", BillingMonth.parse(f"2024-0{month}"))
             with replacing_file(connection, Sql(rows), file, footer):
                 pass
@@ -319,7 +319,7 @@ def test_a_run_that_is_killed_before_the_pointer_leaves_the_old_version_whole(
     process.communicate()
     s3.fault = None
     assert process.returncode == -signal.SIGKILL
-    with lake_of(project).file("acme", MONTH).local().open("rb") as file:
+    with lake_of(project).file("acme", MONTH).local_path().open("rb") as file:
         assert file.read(4) == b"PAR1"
     version = lake_of(project).file("acme", MONTH).version()
     assert version

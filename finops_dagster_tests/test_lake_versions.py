@@ -27,7 +27,7 @@ def write(lake: Lake, cost: int, day: str, month: str = "2024-01") -> None:
     with duckdb.connect() as connection:
         rows = Sql(f"SELECT {cost} AS cost")
         footer = {
-            **footer_of(LoadedVersion(f"v{cost}", Totals.of((1, cost)))),
+            **footer_of(LoadedVersion(f"v{cost}", Totals.from_result_row((1, cost)))),
             "loaded_at": f"{day}T23:59:59",
         }
         with replacing_file(connection, rows, lake.file("acme", BillingMonth.parse(month)), footer):

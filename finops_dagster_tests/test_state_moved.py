@@ -15,10 +15,10 @@ import dagster as dg
 import pytest
 import yaml
 
-from finops_dagster.cli.changes import log_changes, logged_changes
+from finops_dagster.cli.changes import change_rows, logging_changes
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.pipeline.instance import open_instance
-from finops_dagster.pipeline.observations import StageChange, report_changes
+from finops_dagster.pipeline.observations import StageChange, record_observations
 from finops_dagster_tests.finops import Finops, older_document
 from finops_dagster_tests.project import SETTINGS, Project
 
@@ -249,17 +249,17 @@ def test_what_a_command_changed_in_a_stage_is_observed(
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     change = StageChange("acme", "staged_files", "2024-02", "Deleted: staged files v1.")
-    report_changes([change], {"command": "state cleanup"})
+    record_observations([change], {"command": "state cleanup"})
     assert list(tmp_path.iterdir()) == [], "no event log is created"
     with open_instance():
         pass
-    with log_changes("state cleanup") as changes:
+    with logging_changes("state cleanup") as changes:
         changes.add("staged files v1", change)
         changes.add("run 1")
     (observation,) = observations("acme", "staged_files")
     assert (observation.partition, observation.description) == (change.month, change.text)
     metadata = {name: value.value for name, value in observation.metadata.items()}
-    (logged,) = logged_changes()
+    (logged,) = change_rows()
     assert metadata == {name: logged[name] for name in ("command", "user", "host")}
     assert logged["changes"] == ["staged files v1", "run 1"]
 

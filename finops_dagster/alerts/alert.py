@@ -73,7 +73,7 @@ def month_failed(
     )
 
 
-def exceeds(restatement: Restatement, percent: float, amount: float) -> bool:
+def exceeds_thresholds(restatement: Restatement, percent: float, amount: float) -> bool:
     """Return whether the cost in a currency rose or fell by at least both thresholds.
 
     `percent` is of the cost before, without its sign, and `amount` is in units of the currency. A
@@ -82,7 +82,7 @@ def exceeds(restatement: Restatement, percent: float, amount: float) -> bool:
     return any(
         abs(total.added_cost)
         >= max(Decimal(amount), abs(total.cost_before) * Decimal(percent) / 100)
-        for total in restatement.totals
+        for total in restatement.changes_by_currency
         if total.added_cost
     )
 
@@ -91,16 +91,16 @@ def month_restated(export: str, month: str, restatement: Restatement, key: str) 
     """Return the alert of a restatement that changed a cost.
 
     It has the costs of each currency that changed, and the three largest changes by service and
-    account. The title names no change if there is none: call `exceeds` first.
+    account. The title names no change if there is none: call `exceeds_thresholds` first.
     """
-    totals = [total for total in restatement.totals if total.added_cost]
+    totals = [total for total in restatement.changes_by_currency if total.added_cost]
     changes = [f"{_added(total)}{_percent(total)}" for total in totals]
     reasons = [
         f"{change.service or '(none)'} in account {change.account or '(none)'} {_added(change)}"
         for change in restatement.changes
         if change.added_cost and not change.is_other
     ]
-    rows = sum(total.added_rows for total in restatement.totals)
+    rows = sum(total.added_rows for total in restatement.changes_by_currency)
     return Alert.of(
         key,
         f"{export} {month} restated: {', '.join(changes)}",

@@ -27,8 +27,8 @@ _MOST_UNSENT = 100
 class Unsent:
     """An alert, and the names of the channels through which it was not sent yet.
 
-    `tries` is the number of calls of `send` in which a channel failed to send it. Stored as JSON,
-    so the names of the fields must not change.
+    `tries` is the number of calls of `send_alerts` in which a channel failed to send it. Stored as
+    JSON, so the names of the fields must not change.
     """
 
     alert: Alert
@@ -54,7 +54,7 @@ def drop_old(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
     return [u for u in newest if u.tries < _MOST_TRIES], dropped
 
 
-def send(
+def send_alerts(
     unsent: Sequence[Unsent], channels: Mapping[str, Channel], end: float
 ) -> tuple[list[Unsent], list[str]]:
     """Send alerts; return those that are still unsent, and a line for each channel that failed.

@@ -152,7 +152,7 @@ def _distance_from_flat(header: str) -> tuple[int, str]:
     return changed, header
 
 
-def name_within(max_bytes: int, name: str) -> str:
+def shortened_name(max_bytes: int, name: str) -> str:
     """Return the name in at most `max_bytes` bytes of UTF-8; a longer one ends in a hash.
 
     `max_bytes` is at least 17. The hash is of the full name and has 64 bits, so that two names do

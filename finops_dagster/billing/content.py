@@ -28,12 +28,12 @@ class FileContent:
     months: tuple[str, ...] | None = None
 
     @classmethod
-    def of_row(cls, row: dict[str, Any]) -> FileContent:
-        """Return the file of a row that `row` returned; old releases recorded no months."""
+    def from_row(cls, row: dict[str, Any]) -> FileContent:
+        """Return the file of a dict that `to_row` returned; old releases recorded no months."""
         months = row.get("months")
         return cls(**{**row, "months": None if months is None else tuple(months)})
 
-    def row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """Return a dict, fit for JSON: for the ledger, footers and the index of shared files."""
         return {**asdict(self), "months": None if self.months is None else list(self.months)}
 
@@ -50,16 +50,16 @@ class Content:
         return cls(tuple(sorted(files, key=lambda file: file.name)))
 
     @classmethod
-    def of_rows(cls, rows: Iterable[dict[str, Any]] | None) -> Content | None:
-        """Return the content of rows that `rows` returned.
+    def from_rows(cls, rows: Iterable[dict[str, Any]] | None) -> Content | None:
+        """Return the content of dicts that `to_rows` returned.
 
-        None if `rows` is None, as in records of old releases.
+        None for None, as in records of old releases.
         """
-        return None if rows is None else cls.of(map(FileContent.of_row, rows))
+        return None if rows is None else cls.of(map(FileContent.from_row, rows))
 
-    def rows(self) -> list[dict[str, Any]]:
+    def to_rows(self) -> list[dict[str, Any]]:
         """Return a dict for each file, fit for JSON, as the ledger and the footers store them."""
-        return [file.row() for file in self.files]
+        return [file.to_row() for file in self.files]
 
     @property
     def byte_count(self) -> int:

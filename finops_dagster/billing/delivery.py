@@ -22,14 +22,14 @@ class Delivery:
     last_day: date | None = None
 
     @classmethod
-    def of_row(cls, row: dict[str, Any] | None) -> Delivery | None:
-        """Return the delivery of a dict that `row` returned; None for None.
+    def from_row(cls, row: dict[str, Any] | None) -> Delivery | None:
+        """Return the delivery of a dict that `to_row` returned; None for None.
 
         The dict may also have dates and times instead of their texts, as a row of DuckDB has.
         """
         return _DELIVERY.validate_python(row)
 
-    def row(self) -> dict[str, str | None]:
+    def to_row(self) -> dict[str, str | None]:
         """Return a dict for the ledger and the footers, fit for JSON: ISO 8601 texts or None."""
         return {name: value and value.isoformat() for name, value in vars(self).items()}
 

@@ -28,7 +28,7 @@ def staging_folder_name(vendor_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
+class ListedColumn:
     """A column that a manifest lists; `type` is the vendor's, None where it declares none."""
 
     header: str
@@ -77,7 +77,7 @@ class Manifest:
     month: str
     id: str
     source: ManifestFile
-    columns: tuple[Column, ...]
+    columns: tuple[ListedColumn, ...]
     files: tuple[ListedFile, ...]
     delivery: Delivery | None = None
     row_count: int | None = None

@@ -15,7 +15,7 @@ from finops_dagster.billing.months import BillingMonth
 class Totals:
     """The exact totals of one month: its rows and its headline cost over all currencies.
 
-    `==` compares rows and cost alone; `difference` compares all.
+    `==` compares rows and cost alone; `first_difference` compares all.
     """
 
     rows: int
@@ -26,12 +26,12 @@ class Totals:
     """The headline cost by currency; None in records of releases that did not store it."""
 
     @classmethod
-    def of(cls, row: tuple[Any, ...] | None) -> Totals:
+    def from_result_row(cls, row: tuple[Any, ...] | None) -> Totals:
         """Return the totals of a result row `count(*), sum(cost)`; NULL and no row are 0."""
         rows, cost = row if row is not None else (0, None)
         return cls(rows, Decimal(0) if cost is None else cost)
 
-    def difference(self, other: Totals) -> tuple[str, str] | None:
+    def first_difference(self, other: Totals) -> tuple[str, str] | None:
         """Return the first difference as two texts, of these totals and the others; None if equal.
 
         `sums` and `costs` are compared where both sides have them. A column or currency that one
@@ -68,12 +68,12 @@ class RoundedColumn:
     amount: Decimal | None = None
 
     @classmethod
-    def of_row(cls, row: dict[str, Any]) -> RoundedColumn:
-        """Return the column of a dict that `row` returned."""
+    def from_row(cls, row: dict[str, Any]) -> RoundedColumn:
+        """Return the column of a dict that `to_row` returned."""
         amount = row["amount"]
         return cls(row["name"], row["cells"], None if amount is None else Decimal(amount))
 
-    def row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """Return a dict for the ledger and the footers, fit for JSON; `amount` is text or None."""
         amount = None if self.amount is None else decimal_text(self.amount)
         return {"name": self.name, "cells": self.cells, "amount": amount}
@@ -105,7 +105,7 @@ def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: 
     them the sums of the money columns and the cost by currency. No row may be misdated. The message
     begins with `location`, the name of what was measured, and ends with `advice`.
     """
-    difference = measured.totals.difference(counted)
+    difference = measured.totals.first_difference(counted)
     if difference is not None:
         measured_text, counted_text = difference
         raise ReconciliationError(

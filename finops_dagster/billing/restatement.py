@@ -75,12 +75,12 @@ class Restatement:
     changes: tuple[CostChange, ...]
 
     @property
-    def listed(self) -> list[CostChange]:
+    def listed_changes(self) -> list[CostChange]:
         """The services and accounts that are listed, the largest change first."""
         return [change for change in self.changes if not change.is_other]
 
     @property
-    def totals(self) -> tuple[CostChange, ...]:
+    def changes_by_currency(self) -> tuple[CostChange, ...]:
         """The month's cost and rows in both versions, one sum for each currency.
 
         They are sorted by currency. Service and account are `OTHER`, though the listed ones are in

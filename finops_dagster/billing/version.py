@@ -35,7 +35,7 @@ class Version:
     content: Content | None = field(default=None, compare=False)
     delivery: Delivery | None = field(default=None, compare=False, kw_only=True)
 
-    def is_same(self, other: Version | None) -> bool:
+    def is_same_version(self, other: Version | None) -> bool:
         """Return whether the other record has the same version id, rows and headline cost."""
         return other is not None and (
             (self.manifest_id, self.totals) == (other.manifest_id, other.totals)
@@ -88,8 +88,8 @@ class LoadedVersion(Version):
     rounded: tuple[RoundedColumn, ...] | None = field(default=None, compare=False)
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any], **subclass_fields: Any) -> Self:
-        """Return the version of a dict that `row` returned, from the ledger or a footer.
+    def from_row(cls, row: Mapping[str, Any], **subclass_fields: Any) -> Self:
+        """Return the version of a dict that `to_row` returned, from the ledger or a footer.
 
         A subclass gets its other fields as keyword arguments.
         """
@@ -101,14 +101,14 @@ class LoadedVersion(Version):
             row["format"],
             row["file_count"],
             row["byte_count"],
-            Content.of_rows(row["files"]),
+            Content.from_rows(row["files"]),
             row["run_id"],
-            None if rounded is None else tuple(map(RoundedColumn.of_row, rounded)),
-            delivery=Delivery.of_row(row["delivery"]),
+            None if rounded is None else tuple(map(RoundedColumn.from_row, rounded)),
+            delivery=Delivery.from_row(row["delivery"]),
             **subclass_fields,
         )
 
-    def row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """Return a dict for the ledger and the footers, fit for JSON; amounts are exact text."""
         totals = self.totals
         return {
@@ -120,10 +120,10 @@ class LoadedVersion(Version):
             "format": self.format,
             "file_count": self.files,
             "byte_count": self.bytes,
-            "files": self.content and self.content.rows(),
+            "files": self.content and self.content.to_rows(),
             "run_id": self.run_id,
-            "decimals_rounded": self.rounded and [column.row() for column in self.rounded],
-            "delivery": self.delivery and self.delivery.row(),
+            "decimals_rounded": self.rounded and [column.to_row() for column in self.rounded],
+            "delivery": self.delivery and self.delivery.to_row(),
         }
 
 
@@ -148,7 +148,7 @@ class Load(LoadedVersion):
 AnyVersion = TypeVar("AnyVersion", bound=Version)
 
 
-def with_vendor_id(versions: Iterable[AnyVersion], vendor_id: str) -> list[AnyVersion]:
+def versions_with_vendor_id(versions: Iterable[AnyVersion], vendor_id: str) -> list[AnyVersion]:
     """Return the versions that have this vendor's id."""
     return [version for version in versions if is_version_of(version.manifest_id, vendor_id)]
 

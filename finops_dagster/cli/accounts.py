@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finops_dagster.billing.errors import BillError, count_text
-from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
-from finops_dagster.cli.output import Headings, Row, show, value_text
+from finops_dagster.cli.options import CommandGroup, ExternalId, Json, Options, Profile, Role
+from finops_dagster.cli.output import Headings, Row, print_rows, value_text
 from finops_dagster.terminal import print_error, print_line
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finops_dagster.settings import Settings
     from finops_dagster.sources.aws.organization import Organization
 
-app = typer.Typer(cls=Group, no_args_is_help=True)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
 
 _NO_FILE = "no accounts file is set: set accounts.file (docs/accounts.md)"
 _HEADINGS: Headings = {
@@ -45,7 +45,7 @@ def list_accounts(context: typer.Context, json: Json = False) -> None:
     $ finops accounts list
     """
     rows, summary = _accounts(Options.of(context).settings())
-    show(rows, as_json=json, empty="no month has charges", headings=_HEADINGS)
+    print_rows(rows, as_json=json, empty="no month has charges", headings=_HEADINGS)
     for line in summary:
         print_error(line)
 
@@ -120,19 +120,19 @@ def _accounts(settings: Settings) -> tuple[list[Row], list[str]]:
     There is a row for each account and currency of the bill, and for each line that matches no
     account. Raises BillError.
     """
-    from finops_dagster.cli.relations import relations_of
+    from finops_dagster.cli.relations import open_bill_relations
     from finops_dagster.reports import account_matches
     from finops_dagster.reports.accounts import read_accounts
 
     file, lines = settings.accounts.file, read_accounts(settings.accounts.file)
-    with relations_of(settings) as (bill, relations):
+    with open_bill_relations(settings) as (bill, relations):
         if "focus" not in relations:
             return [], []
         accounts = account_matches.billed_accounts(bill)
         if not accounts:
             return [], []
         unmatched = account_matches.unmatched_lines(bill, lines)
-        month = f"{account_matches.last_month(bill):%Y-%m}"
+        month = f"{account_matches.first_day_of_newest_month(bill):%Y-%m}"
     rows = [_account_row(account, month, file) for account in accounts]
     line_rows = _line_rows(lines, unmatched)
     unlisted = [row for row in rows if row["problem"]]

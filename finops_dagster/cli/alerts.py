@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from finops_dagster.cli.options import Group, Json, Options
-from finops_dagster.cli.output import Row, show
+from finops_dagster.cli.options import CommandGroup, Json, Options
+from finops_dagster.cli.output import Row, print_rows
 
-app = typer.Typer(cls=Group, no_args_is_help=True)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
 
 
 @app.callback()
@@ -24,7 +24,7 @@ def send_test(context: typer.Context, json: Json = False) -> None:
     $ finops alerts test
     """
     rows = _send_test(context)
-    show(rows, as_json=json, empty="no channel is set")
+    print_rows(rows, as_json=json, empty="no channel is set")
     raise typer.Exit(any(row["problem"] for row in rows))
 
 

@@ -24,8 +24,8 @@ from finops_dagster.cli import (
     state,
     worker,
 )
-from finops_dagster.cli.options import ExternalId, Group, Json, Options, Profile, Role
-from finops_dagster.cli.output import show
+from finops_dagster.cli.options import CommandGroup, ExternalId, Json, Options, Profile, Role
+from finops_dagster.cli.output import print_rows
 from finops_dagster.cli.query_command import OutputFormat, QueryCommand, chosen_format
 from finops_dagster.processes import collect_garbage_seldom, keep_files_private
 from finops_dagster.terminal import print_error, print_line
@@ -58,7 +58,7 @@ Examples:
   finops report               Write a report of the bill"""
 
 app = typer.Typer(
-    cls=Group,
+    cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     help=_SUMMARY,
     epilog=_EPILOG,
@@ -93,9 +93,9 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from finops_dagster.cli.errors import one_line
+        from finops_dagster.cli.errors import one_line_message
 
-        print_error(one_line(error))
+        print_error(one_line_message(error))
         raise SystemExit(1) from None
 
 
@@ -163,7 +163,7 @@ def demo(
 
     if not restate:
         raise typer.Exit(demo_bill.main())
-    for line in demo_bill.restate().splitlines():
+    for line in demo_bill.write_restated_version().splitlines():
         print_line(line)
 
 
@@ -180,9 +180,9 @@ def dev(
 
     $ finops dev --port 3001
     """
-    from finops_dagster.cli.dev import serve
+    from finops_dagster.cli.dev import exec_dagster_dev
 
-    serve(Options.of(context), port)
+    exec_dagster_dev(Options.of(context), port)
 
 
 QueryFormat = Annotated[
@@ -246,7 +246,7 @@ def query(
     from finops_dagster.cli import query as queries
 
     if named == "":
-        show(queries.question_rows(), as_json=json, empty="")
+        print_rows(queries.question_rows(), as_json=json, empty="")
         return
     chosen = chosen_format(output_format, out, as_json=json)
     if named is not None and sql is None and file is None:
@@ -269,7 +269,7 @@ app.command()(budgets.budgets)
 app.command()(budgets.anomalies)
 app.command()(metrics.metrics)
 
-config_app = typer.Typer(cls=Group, invoke_without_command=True)
+config_app = typer.Typer(cls=CommandGroup, invoke_without_command=True)
 app.add_typer(config_app, name="config")
 
 
@@ -280,9 +280,9 @@ def config(context: typer.Context, json: Json = False) -> None:
     $ finops config --backend bigquery
     """
     if context.invoked_subcommand is None:
-        from finops_dagster.cli.settings import origins
+        from finops_dagster.cli.settings import setting_rows
 
-        show(origins(Options.of(context)), as_json=json, empty="no settings")
+        print_rows(setting_rows(Options.of(context)), as_json=json, empty="no settings")
 
 
 SourceAddress = Annotated[
@@ -321,7 +321,7 @@ def discover(
     $ finops config discover s3://acme-billing/cur --region us-east-1
     """
     from finops_dagster.cli.output import print_json
-    from finops_dagster.cli.settings import as_row, as_toml, find_exports
+    from finops_dagster.cli.settings import export_row, export_toml, find_exports
 
     exports = find_exports(
         source,
@@ -333,9 +333,9 @@ def discover(
         requester_pays=requester_pays,
     )
     if json:
-        print_json(list(map(as_row, exports)))
+        print_json(list(map(export_row, exports)))
     else:
-        typer.echo("\n".join(map(as_toml, exports)), nl=False)
+        typer.echo("\n".join(map(export_toml, exports)), nl=False)
 
 
 @config_app.command()
@@ -349,5 +349,5 @@ def check(context: typer.Context, json: Json = False) -> None:
     from finops_dagster.cli.settings import check_connections
 
     rows = check_connections(Options.of(context).settings())
-    show(rows, as_json=json, empty="no exports are set")
+    print_rows(rows, as_json=json, empty="no exports are set")
     raise typer.Exit(any(row["problem"] for row in rows))

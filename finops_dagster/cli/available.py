@@ -9,7 +9,7 @@ from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.errors import one_line
+from finops_dagster.cli.errors import one_line_message
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import OnProblem, Row
 from finops_dagster.cli.stored_months import (
@@ -46,7 +46,7 @@ def available_months(
             source = stored.source(export, stores)
             manifests = available_manifests(source, months)
         except Exception as error:
-            on_problem(f"{export.name}  failed: {one_line(error)}")
+            on_problem(f"{export.name}  failed: {one_line_message(error)}")
         else:
             yield export, source, manifests
 
@@ -61,7 +61,7 @@ def available_manifests(
     """
     manifests = source.newest_manifests(months)
     problems = [
-        one_line(manifest_or_error)
+        one_line_message(manifest_or_error)
         for manifest_or_error in manifests.values()
         if isinstance(manifest_or_error, StoreError | StoreUnavailable)
     ]
@@ -87,7 +87,7 @@ def _manifests(
             if isinstance(manifest_or_error, Manifest):
                 yield StoredMonth(export, month, stored), source, manifest_or_error
             else:
-                on_problem(f"{export.name} {month}  failed: {one_line(manifest_or_error)}")
+                on_problem(f"{export.name} {month}  failed: {one_line_message(manifest_or_error)}")
 
 
 def discovery_rows(
@@ -104,7 +104,7 @@ def discovery_rows(
         try:
             size = sum(file.size for file in source.available_files(manifest).files)
         except Exception as error:
-            on_problem(f"{export} {name}  failed: {one_line(error)}")
+            on_problem(f"{export} {name}  failed: {one_line_message(error)}")
             continue
         yield {
             "export": export,
@@ -153,7 +153,7 @@ def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -
             for stage, version in month.versions.items()
             if version != (manifest.id if stage == "manifest" else newest)
         )
-        stored_manifest = month.staging.manifest()
+        stored_manifest = month.staged_month.manifest()
         if stored_manifest and not would_run and _is_rewritten(manifest, stored_manifest):
             would_run = "manifest, staged_files; the other stages if the files changed"
         yield {

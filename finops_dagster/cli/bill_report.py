@@ -10,7 +10,7 @@ import typer
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.options import Options, Selection, check_month, no_exports
+from finops_dagster.cli.options import Options, Selection, check_month, no_exports_error
 from finops_dagster.terminal import print_line
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _document(settings: Settings, exports: Sequence[str], scope: Scope) -> Docum
     Raises BillError if there is no such export, or if none has charges.
     """
     if not settings.exports:
-        raise no_exports(settings)
+        raise no_exports_error(settings)
     for name in exports:
         Selection(export=name).exports(settings)  # raises for an unknown name
     chosen = [export for export in settings.exports if not exports or export.name in exports]

@@ -11,7 +11,7 @@ import typer
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Json, Options, check_month
-from finops_dagster.cli.output import Headings, Row, show
+from finops_dagster.cli.output import Headings, Row, print_rows
 from finops_dagster.terminal import print_error
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
     budget_months, unmatched = _budgets(settings, month)
     empty = "no month has charges" if settings.budgets else "no budgets are set: docs/budgets.md"
     rows = list(map(_budget_row, budget_months))
-    show(rows, as_json=json, empty=empty, headings=_BUDGET_HEADINGS)
+    print_rows(rows, as_json=json, empty=empty, headings=_BUDGET_HEADINGS)
     for line in unmatched:
         print_error(line)
     raise typer.Exit(any(budget.is_exceeded for budget in budget_months))
@@ -81,7 +81,7 @@ def anomalies(context: typer.Context, month: Month = None, json: Json = False) -
     $ finops anomalies --month 2026-01
     """
     rows = list(map(_anomaly_row, _anomalies(Options.of(context).settings(), month)))
-    show(rows, as_json=json, empty="no anomalies", headings=_ANOMALY_HEADINGS)
+    print_rows(rows, as_json=json, empty="no anomalies", headings=_ANOMALY_HEADINGS)
 
 
 def _budgets(settings: Settings, month: str | None) -> tuple[list[BudgetMonth], list[str]]:
@@ -123,10 +123,10 @@ def _bill(
 
     The month is None if no month has charges. Raises BillError if the chosen one has none.
     """
-    from finops_dagster.cli.relations import relations_of
+    from finops_dagster.cli.relations import open_bill_relations
     from finops_dagster.reports.charges import months_of_charges
 
-    with relations_of(settings) as (bill, relations):
+    with open_bill_relations(settings) as (bill, relations):
         available = months_of_charges(bill) if "focus" in relations else []
         yield bill, _chosen_month(month, available)
 

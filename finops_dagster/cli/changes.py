@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from finops_dagster.cli.output import Headings, Row, key_headings
-from finops_dagster.pipeline.observations import StageChange, report_changes
+from finops_dagster.pipeline.observations import StageChange, record_observations
 from finops_dagster.settings import dagster_home
 
 _FILE = "finops_changes.jsonl"
@@ -41,7 +41,7 @@ class Changes:
 
 
 @contextmanager
-def log_changes(command: str) -> Iterator[Changes]:
+def logging_changes(command: str) -> Iterator[Changes]:
     """Give the block a `Changes`; log the command with what the block added to it.
 
     The log is written after the block, also if it raises, with the time of the block's beginning;
@@ -61,10 +61,10 @@ def log_changes(command: str) -> Iterator[Changes]:
             with file.open("ab", buffering=0) as log:
                 log.write(f"{line}\n".encode())
             if changes.stages:
-                report_changes(changes.stages, {"command": command, **user})
+                record_observations(changes.stages, {"command": command, **user})
 
 
-def logged_changes() -> list[Row]:
+def change_rows() -> list[Row]:
     """Return a row for each logged command, newest first: `at`, user, host, command, changes."""
     file = dagster_home() / _FILE
     if not file.is_file():

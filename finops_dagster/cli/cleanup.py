@@ -92,7 +92,7 @@ def _delete_replaced(
             continue
         row = _row("replaced file", info.location, info.size)
         if not dry_run:
-            lake.delete(info)
+            lake.delete_object(info)
         yield row
 
 
@@ -145,8 +145,8 @@ def _unneeded_folders(
 ) -> Iterator[tuple[BillingMonth, Path]]:
     """Yield months and folders of staged versions that are loaded, or not the month's newest."""
     for month in months:
-        manifest, current = month.staging.manifest(), month.staging.current_record()
-        for name, folder in month.staging.version_folders():
+        manifest, current = month.staged_month.manifest(), month.staged_month.current_record()
+        for name, folder in month.staged_month.version_folders():
             # A write to a file leaves the time of its folder unchanged.
             changed = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
             if datetime.fromtimestamp(changed, UTC) >= cutoff:

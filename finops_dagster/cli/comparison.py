@@ -13,14 +13,16 @@ from finops_dagster.billing.money import decimal_text, exact_sum
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row
-from finops_dagster.focus.comparison import Group, compare_charges
+from finops_dagster.focus.comparison import CostGroup, compare_charges
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import parquet_relation
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 
 
-def compare(settings: Settings, exports: tuple[str, str], month: BillingMonth) -> Sequence[Group]:
+def compare_exports(
+    settings: Settings, exports: tuple[str, str], month: BillingMonth
+) -> Sequence[CostGroup]:
     """Return the costs of two exports in a month by group, the largest differences first.
 
     A group is an account, service, category and currency, with rows and costs in each export;
@@ -28,7 +30,7 @@ def compare(settings: Settings, exports: tuple[str, str], month: BillingMonth) -
     charges of the month are missing or cannot be read.
     """
     first, second = (parquet_relation(_path(settings, export, month)) for export in exports)
-    with DuckDB.of(settings.database.duckdb).scratch() as connection:
+    with DuckDB.with_limits(settings.database.duckdb).open_in_memory() as connection:
         try:
             return compare_charges(connection, first, second)
         except duckdb.Error as error:
@@ -38,8 +40,8 @@ def compare(settings: Settings, exports: tuple[str, str], month: BillingMonth) -
             ) from error
 
 
-def headings(exports: tuple[str, str]) -> Headings:
-    """Return the headings of the table of `as_row`, with the names of the two exports."""
+def comparison_headings(exports: tuple[str, str]) -> Headings:
+    """Return the headings of the table of `group_row`, with the names of the two exports."""
     return {
         "account": "account",
         "service": "service",
@@ -53,7 +55,7 @@ def headings(exports: tuple[str, str]) -> Headings:
     }
 
 
-def as_row(group: Group) -> Row:
+def group_row(group: CostGroup) -> Row:
     """Return a group as a row; the keys of the two exports end in `_1` and `_2`."""
     amounts = {"billed": group.billed, "effective": group.effective}
     return {
@@ -70,7 +72,7 @@ def as_row(group: Group) -> Row:
     }
 
 
-def summary(exports: tuple[str, str], groups: Sequence[Group]) -> Iterator[str]:
+def summary_lines(exports: tuple[str, str], groups: Sequence[CostGroup]) -> Iterator[str]:
     """Yield a line that counts the groups, and one for each currency with the sums of both."""
     differing = sum(group.differs for group in groups)
     yield (
@@ -99,4 +101,4 @@ def _path(settings: Settings, export: str, month: BillingMonth) -> Path:
             f"{export} has no charges of {month} ({file.location}); "
             f"{reprocess_advice(export, month)}"
         )
-    return file.local()
+    return file.local_path()

@@ -33,7 +33,7 @@ Broken = tuple[str, BillingMonth, BrokenRule]
 """A rule that charges break, with their export and month."""
 
 
-def check(settings: Settings, selection: Selection) -> tuple[list[Broken], list[str]]:
+def check_charges(settings: Settings, selection: Selection) -> tuple[list[Broken], list[str]]:
     """Return the rules that charges break, and lines that say what was checked.
 
     The rules are in the order of exports in the settings, and then newest month first; disputed
@@ -59,10 +59,10 @@ def check(settings: Settings, selection: Selection) -> tuple[list[Broken], list[
     with console(stderr=True).status("") as status:
         for export, month, file in months:
             status.update(f"reading {export} {month}")
-            with DuckDB.of(settings.database.duckdb).scratch() as connection:
+            with DuckDB.with_limits(settings.database.duckdb).open_in_memory() as connection:
                 try:
                     rules = find_broken_rules(
-                        connection, parquet_relation(file.local()), specification
+                        connection, parquet_relation(file.local_path()), specification
                     )
                 except duckdb.Error as error:
                     problem = f"{file.location} cannot be read: {first_line(error)}"
@@ -71,7 +71,7 @@ def check(settings: Settings, selection: Selection) -> tuple[list[Broken], list[
     return broken, list(_coverage(len(months), specification, broken))
 
 
-def as_row(export: str, month: BillingMonth, broken: BrokenRule) -> Row:
+def broken_rule_row(export: str, month: BillingMonth, broken: BrokenRule) -> Row:
     """Return a broken rule as a row to print."""
     rule = broken.rule
     return {

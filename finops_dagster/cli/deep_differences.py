@@ -15,7 +15,7 @@ from finops_dagster.billing.errors import BillError, excerpts, first_line
 from finops_dagster.cli.differences import Coverage, Differences, LoggedVersions, Repair
 from finops_dagster.cli.stored_months import StoredMonth
 from finops_dagster.lake import (
-    has_rows_of,
+    has_totals_of,
     load_from_footer,
     matches_checksum,
     month_relation,
@@ -47,7 +47,7 @@ def _bill_differences(
 
     The columns are compared only if table and Parquet file have the same version.
     """
-    staged_damage = month.staging.damage()
+    staged_damage = month.staged_month.find_damage()
     if staged_damage is None:
         coverage.skipped["staged files, which were deleted or are not all downloaded yet"] += 1
     for problem in staged_damage or ():
@@ -58,7 +58,7 @@ def _bill_differences(
         coverage.skipped["cells of the table, which this machine does not have"] += 1
         yield from _lake_differences(month)
         return
-    if load is None or not load.is_same(month.lake_file.version()):
+    if load is None or not load.is_same_version(month.lake_file.version()):
         coverage.skipped["cells, as table and Parquet file have different versions"] += 1
         return
     file, warehouse_copy = month.month_file, _Copy("no warehouse")
@@ -83,9 +83,9 @@ def _lake_differences(month: StoredMonth) -> Differences:
     load = load_from_footer(file, export.name, month.month, export.table_name)
     if load is None:
         return
-    with month.storage.database.duckdb.scratch() as connection:
+    with month.storage.database.duckdb.open_in_memory() as connection:
         prepare_casts(connection)
-        if not has_rows_of(connection, load, file, month.formats):
+        if not has_totals_of(connection, load, file, month.formats):
             yield f"{file.location} does not have the totals of its record", Repair.REPROCESS
 
 
@@ -94,7 +94,7 @@ def _charges_differences(month: StoredMonth) -> Differences:
 
     A file that `differences` reports is not read.
     """
-    if month.focus_record is None or month.focus_derivation.current() is None:
+    if month.focus_record is None or month.focus_derivation.up_to_date_record() is None:
         return
     path = month.focus_lake_file.location
     try:
@@ -122,8 +122,8 @@ def _warehouse_copy(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -
 
 def _lake_copy(file: MonthFile, kinds: Collection[DigestKind]) -> _Copy:
     try:
-        with file.duckdb.scratch() as connection:
-            digests = _digests(connection, parquet_relation(file.path), file, kinds)
+        with file.duckdb.open_in_memory() as connection:
+            digests = _digests(connection, parquet_relation(file.local_path()), file, kinds)
             return _Copy(file.location, digests)
     except duckdb.Error as error:
         return _Copy(file.location, problem=first_line(error))

@@ -17,7 +17,7 @@ _HOST = "127.0.0.1"
 _SUPERSEDED = "ignore:Function `dev_command` is superseded"
 
 
-def serve(options: Options, port: int) -> NoReturn:
+def exec_dagster_dev(options: Options, port: int) -> NoReturn:
     """Replace this process by `dagster dev`, which gets the settings in environment variables.
 
     Creates `dagster.yaml` in DAGSTER_HOME if it is missing. Raises SettingsError, and BillError if

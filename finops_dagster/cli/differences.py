@@ -41,7 +41,7 @@ class Repair(Enum):
     """Rebuilds the ledger from the data; verifying again then shows what else differs."""
 
     @classmethod
-    def of(cls, repairs: Collection[Repair]) -> Repair:
+    def combined(cls, repairs: Collection[Repair]) -> Repair:
         """Return the one repair that does what all of these do; `repairs` must not be empty.
 
         It is the one with the most work; for RUN and FETCH, neither of which includes the other, it
@@ -136,7 +136,7 @@ def _lake_differences(
     file, footer = month.lake_file, month.lake_record
     if file.is_shared and footer is not None and not file.sha256():
         yield f"{file.location} names a file that is missing", Repair.REPROCESS
-    elif load is not None and not load.is_same(footer):
+    elif load is not None and not load.is_same_version(footer):
         yield (
             f"{file.location} has {_version_text(footer)}, the table {load.manifest_id} with "
             f"{load.totals}",
@@ -188,9 +188,9 @@ def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Difference
         yield f"{path} has no complete month of charges", Repair.RUN
         return
     version = record.version.manifest_id
-    if difference := derivation.difference(record):
+    if difference := derivation.outdated_reason(record):
         yield f"{path} has {version} by the mapping {record.mapping}, but {difference}", Repair.RUN
-    elif derivation.current() is None:
+    elif derivation.up_to_date_record() is None:
         yield f"{path} does not have the costs of its footer", Repair.RUN
     if version != logged["focus"]:
         yield f"{path} has {version}, the event log {logged['focus'] or 'no version'}", Repair.RUN
@@ -211,7 +211,7 @@ def _warehouse_differences(
             f"{table} has {version.manifest_id}, the event log {logged_version or 'no version'}",
             Repair.RUN,
         )
-    if logged_version is not None and not file.footer.is_same(version):
+    if logged_version is not None and not file.footer.is_same_version(version):
         yield (
             f"{table} has {_version_text(version)}, {file.location} {file.footer.totals}",
             Repair.RUN,

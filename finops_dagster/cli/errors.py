@@ -16,7 +16,7 @@ _DISK_ERRORS = (
 )
 
 
-def one_line(error: BaseException) -> str:
+def one_line_message(error: BaseException) -> str:
     """Return an error as one line: what is wrong, and what to do.
 
     If a known error is among its causes, that one is returned. The trace of an unexpected error is

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.options import Group, Json, Options, Selection
-from finops_dagster.cli.output import show
+from finops_dagster.cli.options import CommandGroup, Json, Options, Selection
+from finops_dagster.cli.output import print_rows
 from finops_dagster.cli.state import (
     ExportArgument,
     MonthArgument,
@@ -17,7 +17,7 @@ from finops_dagster.cli.state import (
 )
 from finops_dagster.terminal import print_error
 
-app = typer.Typer(cls=Group, no_args_is_help=True)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
 
 
 @app.command()
@@ -38,9 +38,9 @@ def check(
     from finops_dagster.cli import conformance
 
     settings, selection = Options.of(context).settings(), Selection(None, export, month, month)
-    broken, coverage = conformance.check(settings, selection)
-    rows = [conformance.as_row(*rule) for rule in broken]
-    show(rows, as_json=json, empty="no rule is broken", headings=conformance.HEADINGS)
+    broken, coverage = conformance.check_charges(settings, selection)
+    rows = [conformance.broken_rule_row(*rule) for rule in broken]
+    print_rows(rows, as_json=json, empty="no rule is broken", headings=conformance.HEADINGS)
     for line in coverage:
         print_error(line)
     raise typer.Exit(any(not rule.rule.disputed for _, _, rule in broken))
@@ -71,11 +71,11 @@ def compare(
 
     exports = (export, other_export)
     settings = Options.of(context).settings()
-    groups = comparison.compare(settings, exports, BillingMonth.parse(month))
+    groups = comparison.compare_exports(settings, exports, BillingMonth.parse(month))
     differing = [group for group in groups if group.differs]
-    rows = [comparison.as_row(group) for group in differing]
-    headings = comparison.headings(exports)
-    show(rows, as_json=json, empty="nothing differs", headings=headings)
-    for line in comparison.summary(exports, groups):
+    rows = [comparison.group_row(group) for group in differing]
+    headings = comparison.comparison_headings(exports)
+    print_rows(rows, as_json=json, empty="nothing differs", headings=headings)
+    for line in comparison.summary_lines(exports, groups):
         print_error(line)
     raise typer.Exit(bool(differing))

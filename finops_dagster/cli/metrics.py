@@ -56,9 +56,9 @@ def metrics(
     if port is not None:
         _serve(collected, host, port)
     elif out is not None:
-        collected.write(out)
+        collected.write_file(out)
     else:
-        typer.echo(collected.text(), nl=False)
+        typer.echo(collected.prometheus_text(), nl=False)
 
 
 def _serve(metrics: Metrics, host: str, port: int) -> None:

@@ -37,7 +37,7 @@ def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
     """
     stored, rows = StoredMonths(settings), list[Row]()
     for export in selection.exports(settings):
-        table, loads = stored.loads(export)
+        table, loads = stored.warehouse_months(export)
         rows += [
             {
                 "export": export.name,
@@ -66,7 +66,7 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
     for month in months:
         export, name = month.key
         # The status is "success" also if no run ever was; such a month is listed only if stored.
-        last_run, reason = history.status(export, name, month.stages)
+        last_run, reason = history.month_status(export, name, month.stages)
         if last_run != "success" or not set(month.versions.values()) <= {None, UNKNOWN}:
             yield {
                 "export": export,
@@ -150,7 +150,7 @@ def restatement_fields(metadata: Mapping[str, Any]) -> Row:
     cost = metadata.get("cost_changed")
     rounded = None if cost is None else decimal_text(Decimal(str(cost)))
     recorded = restatements_of_footer(metadata.get("restated", {}))
-    changes = [vars(change) for of in recorded for change in of.listed[:_CHANGES_SHOWN]]
+    changes = [vars(change) for of in recorded for change in of.listed_changes[:_CHANGES_SHOWN]]
     return {
         "replaced_version": metadata.get("replaced_version"),
         "rows_changed": metadata.get("rows_changed"),

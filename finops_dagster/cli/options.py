@@ -114,7 +114,7 @@ class Selection:
                 f"{settings.location} has no export {self.export!r}; name one of these: {names}"
             )
         if not chosen:
-            raise no_exports(settings, self.vendor)
+            raise no_exports_error(settings, self.vendor)
         return chosen
 
     def months(self, export: ExportSettings) -> list[BillingMonth]:
@@ -131,7 +131,7 @@ class Selection:
         ]
 
 
-def no_exports(settings: Settings, vendor: str | None = None) -> BillError:
+def no_exports_error(settings: Settings, vendor: str | None = None) -> BillError:
     """Return the error that the settings have no export of the vendor, or none at all."""
     return BillError(
         f"{settings.location} has no export{f' of {vendor}' if vendor else ''}: add an [[exports]] "
@@ -180,7 +180,7 @@ def _settings(
         list[str] | None, _shared_option(metavar="KEY=VALUE", help=_VALUE_HELP)
     ] = None,
 ) -> None:
-    """Define the options of every command once, for `Group`."""
+    """Define the options of every command once, for `CommandGroup`."""
 
 
 @_shared.command("months")
@@ -203,7 +203,7 @@ def _months(
     """Define the options of a vendor's commands once, for `VendorGroup`."""
 
 
-class Group(typer.core.TyperGroup):
+class CommandGroup(typer.core.TyperGroup):
     """A group of commands that takes the shared options before and after a command's name."""
 
     shared_options: tuple[str, ...] = ("settings",)
@@ -215,7 +215,7 @@ class Group(typer.core.TyperGroup):
         self.params = [*self.params, *shared["settings"].params]
         for command in self.commands.values():
             # A group within the group adds the options to its own commands.
-            if not isinstance(command, Group):
+            if not isinstance(command, CommandGroup):
                 for name in self.shared_options:
                     options = [_listed(option, command.name) for option in shared[name].params]
                     command.params = [*command.params, *options]
@@ -253,7 +253,7 @@ def _examples(paragraph: str) -> str:
     return "\n  ".join([f"{_KEEP_LINES}{heading}", *commands])
 
 
-class VendorGroup(Group):
+class VendorGroup(CommandGroup):
     """The group of a vendor's commands, which all select months."""
 
     shared_options = ("months", "settings")

@@ -110,7 +110,7 @@ class _Column:
         return [line + blank for blank, line in zip(blanks, lines, strict=True)]
 
 
-def show(
+def print_rows(
     rows: Sequence[Row], *, as_json: bool, empty: str, headings: Headings | None = None
 ) -> None:
     """Print rows that have the same keys, as a table or as JSON.
@@ -146,14 +146,14 @@ def key_headings(keys: str) -> Headings:
     return {key: key for key in keys.split()}
 
 
-def exit_with(problems: Sequence[str]) -> NoReturn:
+def exit_with_problems(problems: Sequence[str]) -> NoReturn:
     """Print the problems to standard error, and exit with 1 if there are any, else with 0."""
     for problem in problems:
         print_error(problem)
     raise typer.Exit(bool(problems))
 
 
-def show_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
+def print_query_result(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
     """Print the rows of a query, at least one; return how many columns are left out and cells cut.
 
     One row is printed with all its columns, and no cell is cut. Several rows are printed with the

@@ -19,9 +19,9 @@ from rich.cells import cell_len
 from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, count_text, excerpt
-from finops_dagster.cli.output import Row, json_value, show_query_result
+from finops_dagster.cli.output import Row, json_value, print_query_result
 from finops_dagster.cli.query_command import OutputFormat
-from finops_dagster.cli.relations import relations_of
+from finops_dagster.cli.relations import open_bill_relations
 from finops_dagster.focus.named_questions import named_questions
 from finops_dagster.reports.new_file import new_file
 from finops_dagster.settings import Settings
@@ -89,7 +89,7 @@ def run_query(
     newest. Raises QueryInvalid if DuckDB refuses the query, also for a damaged file, and BillError
     for anything other than one SELECT, a version that the lake no longer has, or a full disk.
     """
-    with relations_of(settings, as_of) as (connection, names):
+    with open_bill_relations(settings, as_of) as (connection, names):
         try:
             # Other statements could write files, such as COPY and ATTACH.
             statements = connection.extract_statements(sql)
@@ -128,7 +128,7 @@ class _Query:
         if not rows:
             print_line("no rows")
             return
-        columns_hidden, cells_cut = show_query_result(names, rows[:_ROWS_SHOWN])
+        columns_hidden, cells_cut = print_query_result(names, rows[:_ROWS_SHOWN])
         if columns_hidden:
             columns = f"{columns_hidden} of {len(names)} columns"
             print_error(f"not shown: {columns}; select fewer, or {_ALL_OF_IT}")

@@ -15,7 +15,7 @@ from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 
 
-def relations_of(
+def open_bill_relations(
     settings: Settings, as_of: date | None = None
 ) -> AbstractContextManager[tuple[DuckDBPyConnection, list[str]]]:
     """Open a DuckDB in memory with the bill of all exports, for the block.
@@ -26,7 +26,7 @@ def relations_of(
     read, if the lake no longer has one of these versions, and for an error of DuckDB in the block.
     """
     return open_relations(
-        DuckDB.of(settings.database.duckdb),
+        DuckDB.with_limits(settings.database.duckdb),
         settings.storage.open_lake() if as_of is None else _lake_as_of(settings, as_of),
         settings.exports,
         settings.accounts,
@@ -34,13 +34,13 @@ def relations_of(
 
 
 def _lake_as_of(settings: Settings, day: date) -> LakeAsOf:
-    lake = LakeAsOf.of_day(settings.storage.open_lake(), day)
+    lake = LakeAsOf.at_end_of_day(settings.storage.open_lake(), day)
     missing = []
     for export in settings.exports:
-        bills = [*lake.missing(export.name)]
+        bills = [*lake.missing_version_errors(export.name)]
         # Charges that were derived again in a new lake do not say what those of the day were.
         months = set() if bills else {*lake.files(export.name)}
-        missing += [*bills, *focus_lake(lake).missing(export.name, months)]
+        missing += [*bills, *focus_lake(lake).missing_version_errors(export.name, months)]
     if missing:
         newest = max(missing, key=lambda error: error.since)
         raise BillError(

@@ -12,9 +12,9 @@ from finops_dagster.cli.output import (
     NOTHING_LOADED,
     Headings,
     Row,
-    exit_with,
+    exit_with_problems,
     key_headings,
-    show,
+    print_rows,
 )
 from finops_dagster.terminal import print_error
 
@@ -106,8 +106,8 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
     problems: list[str] = []
     rows = list(discovery_rows(*Options.settings_and_selection(context), problems.append))
     headings = _RUN_HEADINGS if rows and "submitted_at" in rows[0] else None
-    show(rows, as_json=json, empty="" if problems else NO_MONTHS, headings=headings)
-    exit_with(problems)
+    print_rows(rows, as_json=json, empty="" if problems else NO_MONTHS, headings=headings)
+    exit_with_problems(problems)
 
 
 def _add_command(name: str, until: str, summary: str) -> None:
@@ -142,12 +142,12 @@ def run_pipeline(
         from finops_dagster.cli.available import plan_rows
 
         problems: list[str] = []
-        show(
+        print_rows(
             list(plan_rows(settings, months, problems.append)),
             as_json=json,
             empty="" if problems else NO_MONTHS,
         )
-        exit_with(problems)
+        exit_with_problems(problems)
     from finops_dagster.cli.month_runs import run_months
 
     exit_after(lambda: run_months(settings, months, force=force, as_json=json))
@@ -172,12 +172,12 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
         # After `month_status`, which imports Dagster: month_rows imports DuckDB.
         from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
-        show(rows, as_json=json, empty=NOTHING_LOADED, headings=MONTH_HEADINGS)
+        print_rows(rows, as_json=json, empty=NOTHING_LOADED, headings=MONTH_HEADINGS)
         return
-    from finops_dagster.cli.worker import RUN_HEADINGS, past_runs
+    from finops_dagster.cli.worker import RUN_HEADINGS, run_rows
 
-    rows = past_runs(settings, months, None if json else _RUNS_SHOWN + 1)
+    rows = run_rows(settings, months, None if json else _RUNS_SHOWN + 1)
     shown = rows if json else rows[:_RUNS_SHOWN]
-    show(shown, as_json=json, empty="no runs yet", headings=RUN_HEADINGS)
+    print_rows(shown, as_json=json, empty="no runs yet", headings=RUN_HEADINGS)
     if len(rows) > len(shown):
         print_error(f"only the newest {_RUNS_SHOWN} runs are shown; use --json for all")

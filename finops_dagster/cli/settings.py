@@ -19,10 +19,10 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.errors import BillError, count_text, excerpts, shortened
 from finops_dagster.cli.available import available_manifests
-from finops_dagster.cli.errors import one_line
-from finops_dagster.cli.options import Options, no_exports
+from finops_dagster.cli.errors import one_line_message
+from finops_dagster.cli.options import Options, no_exports_error
 from finops_dagster.cli.output import Row
-from finops_dagster.cli.relations import relations_of
+from finops_dagster.cli.relations import open_bill_relations
 from finops_dagster.focus.exports import no_charges_reason
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
@@ -86,7 +86,7 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
         location = re.split(r"\?|%3f", source, maxsplit=1, flags=re.I)[0]
         raise SettingsError(problems_line(location, error)) from error
     if not exports:
-        folders = sorted(searched.store.folders(searched.folder))
+        folders = sorted(searched.store.folder_names(searched.folder))
         raise BillError(
             f"{source} has no cost export of {' or '.join(VENDORS)}; its folders are: "
             f"{excerpts(folders, _NAMES_SHOWN) or 'none'}; name the folder that contains the "
@@ -104,7 +104,7 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
     return list(by_name.values())
 
 
-def as_row(export: FoundExport) -> Row:
+def export_row(export: FoundExport) -> Row:
     """Return an export as a row of JSON: its settings other than defaults, and `problem`.
 
     `months` is the number of months that were found. `note`, which says what was guessed, is left
@@ -115,7 +115,7 @@ def as_row(export: FoundExport) -> Row:
     return {**table, "months": len(export.months), "problem": export.problem, **notes}
 
 
-def as_toml(export: FoundExport) -> str:
+def export_toml(export: FoundExport) -> str:
     """Return the export as an [[exports]] block of a settings file, with a final line end.
 
     Its problem and its note are in comments. The export must have at least one month.
@@ -142,7 +142,7 @@ def _toml(value: str | bool | list[str]) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def origins(options: Options) -> list[Row]:
+def setting_rows(options: Options) -> list[Row]:
     """Return a row for each setting: its value, and where that comes from.
 
     `from` is "command line", the name of an environment variable, the path of the settings file or
@@ -207,7 +207,7 @@ def check_connections(settings: Settings) -> list[Row]:
     } or {"exports": partial(_fail_without_exports, settings)}
     checks |= {
         "storage.staging_dir": partial(check_writable, storage.staging_dir),
-        "storage.parquet_dir": storage.open_lake().check,
+        "storage.parquet_dir": storage.open_lake().check_access,
         "DAGSTER_HOME": partial(check_writable, dagster_home()),
         "duckdb": partial(_check_duckdb, settings),
     }
@@ -224,12 +224,12 @@ def check_connections(settings: Settings) -> list[Row]:
         try:
             rows.append({"what": name, "answer": check(), "problem": ""})
         except _PROBLEMS as error:
-            rows.append({"what": name, "answer": "", "problem": one_line(error)})
+            rows.append({"what": name, "answer": "", "problem": one_line_message(error)})
     return rows
 
 
 def _fail_without_exports(settings: Settings) -> str:
-    raise no_exports(settings)
+    raise no_exports_error(settings)
 
 
 def _check_catalog(settings: Settings) -> str:
@@ -258,7 +258,7 @@ def _check_duckdb(settings: Settings) -> str:
     if not path.exists():
         return f"{path}, created by the first load"
     # A load holds the file for minutes; a check must answer at once.
-    connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
+    connections = replace(DuckDB.with_limits(settings.database.duckdb), lock_wait_seconds=0)
     with connections.open(path, read_only=True):
         return f"{path}, {path.stat().st_size / 1e6:,.1f} MB"
 
@@ -266,7 +266,7 @@ def _check_duckdb(settings: Settings) -> str:
 def _check_accounts(file: Path) -> str:
     accounts = read_accounts(file)
     answer = count_text(len(accounts.lines), "line")
-    if shorter := accounts.shorter_ids():
+    if shorter := accounts.lines_with_short_ids():
         numbers = excerpts([str(line.number) for line in shorter], _NAMES_SHOWN)
         answer += (
             "; ids of fewer than 12 digits, which a spreadsheet may have cut: compare line "
@@ -277,7 +277,7 @@ def _check_accounts(file: Path) -> str:
 
 def _check_budgets(settings: Settings) -> str:
     answer = count_text(len(settings.budgets), "budget")
-    with relations_of(settings) as (bill, relations):
+    with open_bill_relations(settings) as (bill, relations):
         if "focus" not in relations:
             return f"{answer}; no month has charges yet"
         if unmatched := unmatched_filters(bill, settings.budgets):

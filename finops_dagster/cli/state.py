@@ -13,14 +13,14 @@ import typer
 
 from finops_dagster.billing.errors import count_text
 from finops_dagster.cli.options import (
-    Group,
+    CommandGroup,
     Json,
     Options,
     Selection,
     check_month,
     exit_after,
 )
-from finops_dagster.cli.output import NO_MONTHS, NOTHING_LOADED, exit_with, show
+from finops_dagster.cli.output import NO_MONTHS, NOTHING_LOADED, exit_with_problems, print_rows
 from finops_dagster.terminal import print_error, print_line
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ ReportFormat = Annotated[
     typer.Option("--format", metavar="FORMAT", help="table, json or html."),
 ]
 
-app = typer.Typer(cls=Group, no_args_is_help=True)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
 
 
 def _selection(export: str | None = None, month: str | None = None) -> Selection:
@@ -89,7 +89,7 @@ def show_months(
         from finops_dagster.cli.month_rows import stage_rows
 
         rows = stage_rows(settings, selection)
-    show(rows, as_json=json, empty=NOTHING_LOADED, headings=HEADINGS)
+    print_rows(rows, as_json=json, empty=NOTHING_LOADED, headings=HEADINGS)
 
 
 @app.command("list")
@@ -132,8 +132,8 @@ def list_months(
         from finops_dagster.cli.available import stale_rows
 
         rows = stale_rows(settings, rows, problems.append)
-    show(rows, as_json=json, empty="" if problems else NO_MONTHS, headings=headings)
-    exit_with(problems)
+    print_rows(rows, as_json=json, empty="" if problems else NO_MONTHS, headings=headings)
+    exit_with_problems(problems)
 
 
 @app.command()
@@ -155,7 +155,7 @@ def report(
     settings, problems = Options.of(context).settings(), list[str]()
     sections = report_sections(settings, problems.append)
     print_report(sections, settings.project.name, "json" if json else output_format)
-    exit_with(problems)
+    exit_with_problems(problems)
 
 
 @app.command()
@@ -170,7 +170,7 @@ def loaded(context: typer.Context, export: OptionalExport = None, json: Json = F
     from finops_dagster.cli.month_rows import loaded_months
 
     rows = loaded_months(Options.of(context).settings(), _selection(export))
-    show(rows, as_json=json, empty="no month is loaded")
+    print_rows(rows, as_json=json, empty="no month is loaded")
 
 
 @app.command()
@@ -238,19 +238,19 @@ def verify(
         print_error("--mend is now called --repair; use that name")
     if repair or former_repair:
         _repair(settings, selection, deep=deep)
-    differences, coverage = verification.verify(settings, selection, deep=deep)
-    rows = [verification.as_row(*difference) for difference in differences]
-    show(rows, as_json=json, empty="all agree", headings=verification.DIFFERENCE_HEADINGS)
+    differences, coverage = verification.find_differences(settings, selection, deep=deep)
+    rows = [verification.difference_row(*difference) for difference in differences]
+    print_rows(rows, as_json=json, empty="all agree", headings=verification.DIFFERENCE_HEADINGS)
     for line in coverage.lines():
         print_error(line)
     raise typer.Exit(bool(differences))
 
 
 def _repair(settings: Settings, selection: Selection, *, deep: bool) -> NoReturn:
-    from finops_dagster.cli.changes import log_changes
+    from finops_dagster.cli.changes import logging_changes
     from finops_dagster.cli.verify import repair_months
 
-    with log_changes("state verify --repair") as changes:
+    with logging_changes("state verify --repair") as changes:
 
         def on_restored(line: str, stage: StageChange) -> None:
             changes.add(line, stage)
@@ -303,18 +303,18 @@ def cleanup(
     $ finops state cleanup --older-than 90d --dry-run
     $ finops state cleanup --stale
     """
-    from finops_dagster.cli.changes import log_changes
+    from finops_dagster.cli.changes import logging_changes
     from finops_dagster.cli.cleanup import clean, clean_after_lost_runs
     from finops_dagster.pipeline.history import open_history
 
     settings, rows = Options.of(context).settings(), list[dict[str, Any]]()
-    with log_changes("state cleanup") as changes, open_history() as history:
+    with logging_changes("state cleanup") as changes, open_history() as history:
         clean_rows = clean_after_lost_runs if stale else partial(clean, older_than=older_than)
         for row, stage in clean_rows(settings, history, dry_run=dry_run):
             rows.append(row)
             if not dry_run:
                 changes.add(f"{row['what']} {row['which']}", stage)
-    show(rows, as_json=json, empty="nothing to delete")
+    print_rows(rows, as_json=json, empty="nothing to delete")
 
 
 @app.command("export")
@@ -347,17 +347,17 @@ def import_state(context: typer.Context, file: StateFile) -> None:
 
     $ finops state import state.json
     """
-    from finops_dagster.cli.changes import log_changes
+    from finops_dagster.cli.changes import logging_changes
     from finops_dagster.cli.state_file import read_months
     from finops_dagster.cli.state_import import import_months
 
     settings = Options.of(context).settings()
     for _ in read_months(file):
         pass  # A file that is damaged at its end must change nothing.
-    with log_changes("state import") as changes:
+    with logging_changes("state import") as changes:
         refused = import_months(settings, read_months(file), changes.add)
     print_line(f"months imported: {len(changes.lines)}")
-    exit_with(refused)
+    exit_with_problems(refused)
 
 
 @app.command()
@@ -368,7 +368,7 @@ def changes(json: Json = False) -> None:
 
     $ finops state changes
     """
-    from finops_dagster.cli.changes import CHANGE_HEADINGS, logged_changes
+    from finops_dagster.cli.changes import CHANGE_HEADINGS, change_rows
 
     empty = "no changes yet"
-    show(logged_changes(), as_json=json, empty=empty, headings=CHANGE_HEADINGS)
+    print_rows(change_rows(), as_json=json, empty=empty, headings=CHANGE_HEADINGS)

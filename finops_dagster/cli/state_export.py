@@ -43,7 +43,7 @@ def state_records(settings: Settings, selection: Selection, history: History) ->
     a DuckDB file cannot be opened.
     """
     duckdb, exports = settings.database.duckdb, selection.exports(settings)
-    database = BillingDatabase(duckdb.database_path, DuckDB.of(duckdb))
+    database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))
     yield FileRecord(
         finops_dagster=package_version("finops-dagster"),
         exported_at=datetime.now(UTC).replace(microsecond=0),
@@ -79,7 +79,7 @@ def _month_records(
             loads = ledger.loads(connection, export, month)
             if month_stages or loads:
                 yield MonthRecord(month=str(month), stages=month_stages)
-                yield from map(LoadRecord.of, loads)
+                yield from map(LoadRecord.from_load, loads)
                 for restatement in restatements(connection, export, month):
                     yield RestatementRecord(restatement=restatement)
 

@@ -113,20 +113,20 @@ class LoadRecord(_Record):
     delivery: Delivery | None = None
 
     @classmethod
-    def of(cls, load: Load) -> LoadRecord:
+    def from_load(cls, load: Load) -> LoadRecord:
         """Return a load of the ledger as a record."""
-        row = load.row() | {"total_cost": decimal_text(load.totals.cost)}
+        row = load.to_row() | {"total_cost": decimal_text(load.totals.cost)}
         fields = {name: row[column] for name, column in _LEDGER_COLUMNS.items()}
         fields |= {"month": str(load.month), "loaded_at": load.loaded_at, "state": load.state}
         return cls.model_validate({**fields, "load_number": load.number})
 
-    def load(self, export: ExportSettings, number: int) -> Load:
+    def to_load(self, export: ExportSettings, number: int) -> Load:
         """Return the load for the ledger of `export`, with that export's name and table.
 
         `number` is its load number if the record has none.
         """
         fields = self.model_dump(mode="json")
-        return Load.of_row(
+        return Load.from_row(
             {column: fields[name] for name, column in _LEDGER_COLUMNS.items()},
             export=export.name,
             month=BillingMonth.parse(self.month),

@@ -126,7 +126,7 @@ def _restore(
     export, formats = month.export.name, month.formats
     # The file has the newest load first; load numbers count from the oldest.
     documented = [
-        record.load(month.export, number)
+        record.to_load(month.export, number)
         for number, record in enumerate(reversed(state.loads), 1)
         if record.format in formats
     ]
@@ -199,7 +199,7 @@ def _confirmed_version(
         return version.manifest_id if version else None
     if stage in FOCUS_STAGES:
         return month.versions.get(stage)
-    manifest = month.staging.manifest()
+    manifest = month.staged_month.manifest()
     if manifest is None or (table_version and is_version_of(table_version, manifest.id)):
         is_table_version = (
             stage == "manifest"
@@ -210,6 +210,6 @@ def _confirmed_version(
         return documented if is_table_version else table_version
     if stage == "manifest":
         return manifest.id
-    current = month.staging.current_record()
-    is_whole = month.staging.version(manifest).content() is not None
+    current = month.staged_month.current_record()
+    is_whole = month.staged_month.staged_version(manifest).content() is not None
     return current.manifest_id if current and is_whole else None

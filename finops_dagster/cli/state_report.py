@@ -19,7 +19,7 @@ from finops_dagster.cli.output import (
     heading_text,
     is_number,
     print_json,
-    show,
+    print_rows,
     value_text,
 )
 from finops_dagster.cli.stored_months import StoredMonths, newest_version
@@ -136,12 +136,12 @@ def _restatements(settings: Settings) -> list[Row]:
             "largest_change": _largest_change(restatement, total.currency),
         }
         for month, restatement in restatements[:_RESTATEMENTS_SHOWN]
-        for total in restatement.totals
+        for total in restatement.changes_by_currency
     ]
 
 
 def _largest_change(restatement: Restatement, currency: str | None) -> str | None:
-    changes = (change for change in restatement.listed if change.currency == currency)
+    changes = (change for change in restatement.listed_changes if change.currency == currency)
     return next(map(change_text, changes), None)
 
 
@@ -222,7 +222,7 @@ def print_report(sections: Sections, title: str, output_format: str) -> None:
         console().print(shortened(title), style="bold")
         for section, rows in sections.items():
             console().print(f"\n{_section_heading(section)}", style="bold")
-            show(rows, as_json=False, empty="none", headings=_column_headings(section, rows))
+            print_rows(rows, as_json=False, empty="none", headings=_column_headings(section, rows))
 
 
 def _section_heading(section: str) -> str:

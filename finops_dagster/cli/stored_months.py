@@ -58,7 +58,7 @@ def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     )
 
 
-def without_charges(stages: Sequence[str]) -> tuple[str, ...]:
+def bill_stages(stages: Sequence[str]) -> tuple[str, ...]:
     """Return the stages without those of the charges."""
     return tuple(stage for stage in stages if stage not in FOCUS_STAGES)
 
@@ -90,7 +90,7 @@ class StoredMonths:
         self.charges = focus_lake(self.lake)
         limits = InflationLimits(storage.max_inflation, storage.max_inflated_bytes)
         self.staging = StagingFolder(storage.staging_dir, limits)
-        self.database = BillingDatabase(duckdb.database_path, DuckDB.of(duckdb))
+        self.database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))
         self._exports = {export.name: export for export in settings.exports}
         self._ledger_rows = cache(self._read_ledger)
         self.footer_texts = cache(self._read_footer)
@@ -114,10 +114,10 @@ class StoredMonths:
         read_months(self.lake, read, months)
 
     def _read_footer(self, export_name: str, month: BillingMonth) -> dict[str, str]:
-        return self.lake.file(export_name, month).texts() or {}
+        return self.lake.file(export_name, month).footer_texts() or {}
 
     def _read_focus_record(self, export_name: str, month: BillingMonth) -> FocusMonth | None:
-        return FocusMonth.read(self.charges.file(export_name, month))
+        return FocusMonth.from_file(self.charges.file(export_name, month))
 
     @cached_property
     def warehouse(self) -> Warehouse | None:
@@ -139,7 +139,7 @@ class StoredMonths:
         reader = MonthsReader(export, self.staging, self.lake, self.database)
         return VENDORS[export.vendor].source(export, stores, reader)
 
-    def loads(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
+    def warehouse_months(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
         """Return the full name of the export's table and its loaded months, newest first.
 
         They are read from the ledger of the warehouse. Without a warehouse, they are read from the
@@ -234,9 +234,9 @@ class StoredMonth:
         return self.export.name, str(self.month)
 
     @property
-    def staging(self) -> StagedMonth:
+    def staged_month(self) -> StagedMonth:
         """The month's staging folder, which need not exist."""
-        return self.storage.staging.month(self.export.name, self.month)
+        return self.storage.staging.staged_month(self.export.name, self.month)
 
     @property
     def lake_file(self) -> LakeFile:
@@ -322,7 +322,7 @@ class StoredMonth:
         of the billing table, and that of a manifest that is gone is the vendor's id in that. The
         charges have `focus_version`, which may end with a difference.
         """
-        manifest, staged = self.staging.manifest(), self.staging.records()
+        manifest, staged = self.staged_month.manifest(), self.staged_month.version_records()
         files = staged[0].manifest_id if staged else self.table_version
         warehouse = self.storage.warehouse_versions(self.export.table_name)
         # The vendor's id is what is before the +; a hash of the content follows it.
@@ -340,7 +340,7 @@ class StoredMonth:
     def stages(self) -> tuple[str, ...]:
         """The stages of the month's export; those of the charges only if the month has charges."""
         stages = stages_of(self.storage.settings, self.export)
-        return stages if self.no_charges_reason is None else without_charges(stages)
+        return stages if self.no_charges_reason is None else bill_stages(stages)
 
     @cached_property
     def no_charges_reason(self) -> str | None:
@@ -399,7 +399,7 @@ class StoredMonth:
         if record is None:
             return None
         with suppress(BillError):
-            if difference := self.focus_derivation.difference(record):
+            if difference := self.focus_derivation.outdated_reason(record):
                 return f"{record.version.manifest_id} ({difference})"
         return record.version.manifest_id
 
@@ -410,5 +410,5 @@ class StoredMonth:
         not answer. False for a stage that the export does not have.
         """
         if stage == "staged_files":
-            return self.staging.current_record() is not None
+            return self.staged_month.current_record() is not None
         return self.versions.get(stage) is not None

@@ -25,7 +25,7 @@ DIFFERENCE_HEADINGS: Headings = key_headings("export month what_differs repair")
 OnRestored = Callable[[str, StageChange], None]
 
 
-def verify(
+def find_differences(
     settings: Settings, selection: Selection, *, deep: bool
 ) -> tuple[list[tuple[StoredMonth, str, Repair]], Coverage]:
     """Return each difference with its month and repair, and what was checked; repair nothing.
@@ -56,7 +56,7 @@ def verify(
     return found, coverage
 
 
-def as_row(month: StoredMonth, difference: str, repair: Repair) -> Row:
+def difference_row(month: StoredMonth, difference: str, repair: Repair) -> Row:
     """Return a difference as a row to print, with the repair as a command to type.
 
     The command is also under `mend`, which was the name of `repair` in earlier releases.
@@ -82,20 +82,20 @@ def repair_months(
     `on_restored` is called for each month whose load or restatements are recorded in the ledger
     again: with a line to print, and the change. Returns whether every run succeeded, which is also
     true if none was needed; what then still differs is not checked. `deep` and the errors are those
-    of `verify`.
+    of `find_differences`.
     """
     for month, _ in _recorded_months(settings, selection, Coverage()):
-        with suppress(BillError):  # `verify` reports a database that cannot be opened.
+        with suppress(BillError):  # `find_differences` reports a database that cannot be opened.
             if restored := _restore_ledger(month):
                 text, (export, name) = f"restored in the ledger: {restored}", month.key
                 change = StageChange(export, "billing_table", name, f"The load was {text}.")
                 on_restored(f"{month}  {text}", change)
     repairs: dict[tuple[str, str], list[Repair]] = defaultdict(list)
-    for month, _, repair in verify(settings, selection, deep=deep)[0]:
+    for month, _, repair in find_differences(settings, selection, deep=deep)[0]:
         repairs[month.key].append(repair)
     succeeded = True
     for (export, name), month_repairs in repairs.items():
-        repair, only = Repair.of(month_repairs), Selection(None, export, name, name)
+        repair, only = Repair.combined(month_repairs), Selection(None, export, name, name)
         until = "staged_files" if repair == Repair.FETCH else None
         force = repair in (Repair.FETCH, Repair.REPROCESS)
         succeeded &= run_months(settings, only, until, force=force)
@@ -112,7 +112,7 @@ def _restore_ledger(month: StoredMonth) -> str | None:
     with month.connect(repair=True) as connection:
         in_lake = load_from_footer(file, export.name, month.month, export.table_name)
         load = month.verified_load(connection)
-        if load is not None and load.is_same(in_lake):
+        if load is not None and load.is_same_version(in_lake):
             restored = restore_restatements_of_footer(connection, load, file)
             return count_text(restored, "restatement") if restored else None
         if load is not None or in_lake is None:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.cli.options import ExportName, Group, Json, Selection
-from finops_dagster.cli.output import Headings, Row, key_headings, show
+from finops_dagster.cli.options import CommandGroup, ExportName, Json, Selection
+from finops_dagster.cli.output import Headings, Row, key_headings, print_rows
 from finops_dagster.terminal import print_line
 
 if TYPE_CHECKING:
     from finops_dagster.pipeline.history import History
     from finops_dagster.settings import Settings
 
-app = typer.Typer(cls=Group, no_args_is_help=True)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
 
 
 @app.command("list")
@@ -35,7 +35,7 @@ def list_runs(export: ExportName = None, json: Json = False) -> None:
 
     with open_history() as history:
         rows = runs_in_progress(history, export)
-    show(rows, as_json=json, empty="no run is in progress", headings=IN_PROGRESS_HEADINGS)
+    print_rows(rows, as_json=json, empty="no run is in progress", headings=IN_PROGRESS_HEADINGS)
 
 
 @app.command()
@@ -50,15 +50,15 @@ def stop(
 
     $ finops worker stop 6efd03df
     """
-    from finops_dagster.cli.changes import log_changes
+    from finops_dagster.cli.changes import logging_changes
     from finops_dagster.pipeline.history import open_history
 
-    with log_changes("worker stop") as changes, open_history() as history:
+    with logging_changes("worker stop") as changes, open_history() as history:
         changes.add(line := stop_run(history, run))
         print_line(line)
 
 
-def past_runs(settings: Settings, selection: Selection, limit: int | None) -> list[Row]:
+def run_rows(settings: Settings, selection: Selection, limit: int | None) -> list[Row]:
     """Return a row for each run and export of the selected months, newest first.
 
     Runs in progress are among them; their `seconds` are those until now. Times are in UTC. `limit`
@@ -87,7 +87,7 @@ def past_runs(settings: Settings, selection: Selection, limit: int | None) -> li
                 "seconds": round(run.seconds, 1),
                 "status": run.status,
                 "last_stage": history.reached_stage(run, export),
-                "reason": history.reason(run),
+                "reason": history.failure_message(run),
             }
             for export, run in chosen[:limit]
         ]
@@ -101,7 +101,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     `process` is the id of the run's process, None if it is not known, as on another machine; `lost`
     is true if the process was on this machine and is gone.
     """
-    from finops_dagster.processes import is_lost, read_note
+    from finops_dagster.processes import is_lost_run, read_run_note
     from finops_dagster.settings import dagster_home
 
     rows = []
@@ -123,8 +123,8 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
                 "seconds": round(run.seconds),
                 "estimated_completion": duration and run.started + duration,
                 "seconds_left": seconds_left,
-                "process": read_note(dagster_home(), run.id).get("process"),
-                "lost": is_lost(dagster_home(), run.id),
+                "process": read_run_note(dagster_home(), run.id).get("process"),
+                "lost": is_lost_run(dagster_home(), run.id),
             }
         )
     return rows

@@ -96,7 +96,7 @@ def main() -> int:
         ),
         sep="",
     )
-    with DuckDB.of(settings.database.duckdb).scratch() as connection:
+    with DuckDB.with_limits(settings.database.duckdb).open_in_memory() as connection:
         try:
             loads = list(_deliver_and_load(console, settings, connection))
         except BillError as error:
@@ -108,7 +108,7 @@ def main() -> int:
             return 1
     if all(load.is_unchanged for load in loads):
         console.print("\nNothing has changed: every stage already has the newest version.")
-    lake, duckdb = settings.storage.open_lake(), DuckDB.of(settings.database.duckdb)
+    lake, duckdb = settings.storage.open_lake(), DuckDB.with_limits(settings.database.duckdb)
     page, metadata, checks = write_newest_report(settings, lake, duckdb)
     with open_instance() as instance:
         record_newest_report(instance, metadata, checks)
@@ -117,7 +117,7 @@ def main() -> int:
     return 0
 
 
-def restate() -> str:
+def write_restated_version() -> str:
     """Write a changed version of AWS's last month, and return a message about it; loads nothing.
 
     Each call writes another version. Raises BillError if the demo has not written the month yet.
@@ -164,9 +164,9 @@ def _deliver_and_load(
             if run.error is not None:
                 raise BillError(f"{bill.cloud} {month} failed: {run.error}")
             lake = settings.storage.open_lake()
-            totals = _totals(connection, lake.file(export.name, month).local(), bill.cost)
+            totals = _totals(connection, lake.file(export.name, month).local_path(), bill.cost)
             file = focus_lake(lake).file(export.name, month)
-            charges = _totals(connection, file.local(), "BilledCost")
+            charges = _totals(connection, file.local_path(), "BilledCost")
             load = _Load(bill, month, totals, charges.cost, run.is_unchanged)
             progress.console.print(
                 f"{name}  {'unchanged' if run.is_unchanged else 'loaded   '}  "
@@ -189,7 +189,7 @@ def _steps(bill: DemoBill) -> Iterator[tuple[BillingMonth, DemoVersion | None]]:
 def _totals(connection: DuckDBPyConnection, path: Path, cost: str) -> Totals:
     """Return the number of rows in a month's file, and the sum of a column."""
     query = _MONTH_TOTALS.format(cost=cost, path=file_literal(path))
-    return Totals.of(connection.execute(query).fetchone())
+    return Totals.from_result_row(connection.execute(query).fetchone())
 
 
 def _print_restatements(console: Console, loads: list[_Load]) -> None:

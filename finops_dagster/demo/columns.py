@@ -46,7 +46,7 @@ _FIRST_SORTED = _FAMILIES.index("product")
 
 
 @dataclass(frozen=True)
-class Column:
+class DemoColumn:
     """A column of a layout."""
 
     name: str
@@ -78,14 +78,14 @@ class Column:
         return Sql(_TYPES.get(self.type, ("", _TEXT))[1].format(self.value))
 
 
-def cur1_columns(width: int) -> list[Column]:
+def cur1_columns(width: int) -> list[DemoColumn]:
     """Return `width` columns of CUR v1 in AWS's order; `width` is from 67 to 205.
 
     They are the 67 that every export has, then those that AWS adds for what is in the bill, and
     last some that are empty in this bill.
     """
 
-    def position(column: Column) -> tuple[int, str]:
+    def position(column: DemoColumn) -> tuple[int, str]:
         family = _FAMILIES.index(column.family)
         return family, column.name if family >= _FIRST_SORTED else ""
 
@@ -93,7 +93,7 @@ def cur1_columns(width: int) -> list[Column]:
 
 
 @cache
-def data_export_columns(layout_format: str) -> list[Column]:
+def data_export_columns(layout_format: str) -> list[DemoColumn]:
     """Return the columns of the format cur2, focus-1.0 or focus-1.2, sorted by name.
 
     Every call returns the same list, so do not change it. It is empty for any other format.
@@ -103,12 +103,12 @@ def data_export_columns(layout_format: str) -> list[Column]:
         if layout_format not in row["formats"].split():
             continue
         if row["type"]:
-            columns.append(Column(name, row["type"], row["value"] or "NULL"))
+            columns.append(DemoColumn(name, row["type"], row["value"] or "NULL"))
             continue
         for column in _cur1():
             if name in (column.name, column.family):
                 column_type = _DATA_EXPORT_TYPES[column.parquet_type]
-                columns.append(Column(athena_name(column.name), column_type, column.value))
+                columns.append(DemoColumn(athena_name(column.name), column_type, column.value))
     return sorted(columns, key=lambda column: column.name)
 
 
@@ -126,11 +126,13 @@ def athena_name(text: str) -> str:
 
 
 @cache
-def _cur1() -> list[Column]:
+def _cur1() -> list[DemoColumn]:
     columns = []
     for name, row in _table("cur1"):
         attribute = f"attributes[{literal(name)}]" if row["family"] == "product" else "NULL"
-        columns.append(Column(f"{row['family']}/{name}", row["type"], row["value"] or attribute))
+        columns.append(
+            DemoColumn(f"{row['family']}/{name}", row["type"], row["value"] or attribute)
+        )
     return columns
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.demo.columns import Column, athena_name, cur1_columns, data_export_columns
+from finops_dagster.demo.columns import DemoColumn, athena_name, cur1_columns, data_export_columns
 
 _ACCOUNT = "210987654321"
 _BUCKET = "example-company-billing"
@@ -131,7 +131,7 @@ class DemoDelivery:
     layout: Layout
 
     @cached_property
-    def columns(self) -> dict[str, Column]:
+    def columns(self) -> dict[str, DemoColumn]:
         """The columns of every file by header, in order; for Athena with the partition columns."""
         layout, month = self.layout, self.version.month
         if layout.kind == "data export":
@@ -140,8 +140,8 @@ class DemoDelivery:
         if layout.kind == "cur1":
             return {column.name: column for column in columns}
         return {athena_name(column.name): column for column in columns} | {
-            "year": Column("year", "String", f"'{month.year}'"),
-            "month": Column("month", "String", f"'{month.month}'"),
+            "year": DemoColumn("year", "String", f"'{month.year}'"),
+            "month": DemoColumn("month", "String", f"'{month.month}'"),
         }
 
     @property

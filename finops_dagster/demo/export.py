@@ -54,7 +54,7 @@ def write_version(
     # One thread a file, and joins whose sides DuckDB does not swap, keep the rows in order without
     # a sort. Without statistics, DuckDB writes no Parquet column as REQUIRED because a month
     # happens to fill it, so all files of a format have the same schema.
-    with DuckDB(threads=1).scratch() as connection:
+    with DuckDB(threads=1).open_in_memory() as connection:
         connection.execute(
             "SET disabled_optimizers = 'join_order,build_side_probe_side,statistics_propagation'"
         )

@@ -17,7 +17,7 @@ _KEYS = Sql("SubAccountId, ServiceName, ChargeCategory, BillingCurrency")
 
 
 @dataclass(frozen=True)
-class Group:
+class CostGroup:
     """The charges of an account, service, category and currency in two exports.
 
     Each pair has the value of the first export and that of the second one. `rows` are numbers of
@@ -49,7 +49,7 @@ def comparable_exports(
     """
     is_own = _is_own_focus(derivation, derivation.export)
     for export in exports:
-        record = FocusMonth.read(focus_lake(derivation.lake).file(export, derivation.month))
+        record = FocusMonth.from_file(focus_lake(derivation.lake).file(export, derivation.month))
         if record is None or _is_own_focus(derivation, export) == is_own:
             continue
         accounts = Sql(
@@ -58,18 +58,18 @@ def comparable_exports(
                 for charges in _charges(derivation, export)
             )
         )
-        with derivation.duckdb.scratch() as connection:
+        with derivation.duckdb.open_in_memory() as connection:
             if connection.execute(accounts).fetchone():
                 yield export, record
 
 
-def differing_groups(derivation: FocusDerivation, export: str) -> Sequence[Group]:
+def differing_groups(derivation: FocusDerivation, export: str) -> Sequence[CostGroup]:
     """Return the groups in which BilledCost or EffectiveCost differs from that of another export.
 
     Sorted by the larger one of the two differences, the largest first. The first values of each
     pair are those of `derivation`. Raises duckdb.Error if charges of one export cannot be read.
     """
-    with derivation.duckdb.scratch() as connection:
+    with derivation.duckdb.open_in_memory() as connection:
         groups = compare_charges(connection, *_charges(derivation, export))
     return [group for group in groups if group.differs]
 
@@ -82,12 +82,14 @@ def _is_own_focus(derivation: FocusDerivation, export: str) -> bool:
 def _charges(derivation: FocusDerivation, export: str) -> tuple[Sql, Sql]:
     """Return what follows FROM to read the charges of the month, and those of another export."""
     other = focus_lake(derivation.lake).file(export, derivation.month)
-    return parquet_relation(derivation.file.local()), parquet_relation(other.local())
+    return parquet_relation(derivation.charges_file.local_path()), parquet_relation(
+        other.local_path()
+    )
 
 
 def compare_charges(
     connection: duckdb.DuckDBPyConnection, first: Sql, second: Sql
-) -> Sequence[Group]:
+) -> Sequence[CostGroup]:
     """Return all groups of two exports' charges, also those without a difference.
 
     `first` and `second` are what follows FROM to read the charges of each. Sorted by the larger one
@@ -120,10 +122,10 @@ def compare_charges(
     return [_group(row) for row in rows]
 
 
-def _group(row: tuple[Any, ...]) -> Group:
+def _group(row: tuple[Any, ...]) -> CostGroup:
     account, service, category, currency, rows0, rows1, *costs, _ = row
     billed0, billed1, effective0, effective1 = (cost or Decimal(0) for cost in costs)
-    return Group(
+    return CostGroup(
         account,
         service,
         category,

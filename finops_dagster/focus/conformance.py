@@ -17,8 +17,8 @@ from finops_dagster.focus.rules import (
     Rule,
     TypeRule,
     UniqueRule,
-    as_written,
     rules_of,
+    uncast_column,
 )
 from finops_dagster.focus.specification import ColumnType, Specification
 
@@ -141,7 +141,7 @@ class _Charges:
     def _example(self, rule: ChargeRule) -> dict[str, Any]:
         """Return the rule's columns in one charge that breaks it, as they were written."""
         columns = [*rule.columns, *({_LINE_ITEMS} & self.types.keys())]
-        values = Sql(", ").join(map(as_written, columns))
+        values = Sql(", ").join(map(uncast_column, columns))
         row = self._first(Sql(f"SELECT {values} FROM {self.readable} WHERE {rule.breaks} LIMIT 1"))
         return dict(zip(columns, row or (), strict=True))
 
@@ -164,7 +164,7 @@ def _cells(types: Mapping[str, str], specification: Specification) -> dict[str, 
 def _is_kept_by_type(rule: ChargeRule, cells: Mapping[str, Sql]) -> bool:
     """Return whether no value can break the rule, since its column was written in FOCUS's type."""
     (name, *_) = rule.columns
-    return as_written(name) in rule.breaks and cells[name] == quoted(name)
+    return uncast_column(name) in rule.breaks and cells[name] == quoted(name)
 
 
 def _readable(relation: Sql, types: Mapping[str, str], cells: Mapping[str, Sql]) -> Sql:
@@ -173,7 +173,7 @@ def _readable(relation: Sql, types: Mapping[str, str], cells: Mapping[str, Sql])
     A value that cannot be read is NULL.
     """
     read = [Sql(f"{cell} AS {quoted(name)}") for name, cell in cells.items()]
-    written = [Sql(f"{quoted(name)} AS {as_written(name)}") for name in types]
+    written = [Sql(f"{quoted(name)} AS {uncast_column(name)}") for name in types]
     return Sql(f"(SELECT {Sql(', ').join([*read, *written])} FROM {relation})")
 
 

@@ -39,12 +39,12 @@ class Entry:
     effective: Decimal
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> Self:
-        """Return the entry of a row that the method `row` returned."""
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Return the entry of a dict that `to_row` returned."""
         amounts = {name: Decimal(row[name]) for name in ("billed", "effective")}
         return cls(**{**row, **amounts})
 
-    def row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, Any]:
         """Return the fields as a row for the footer's JSON; amounts are text, to stay exact."""
         amounts = {name: decimal_text(getattr(self, name)) for name in ("billed", "effective")}
         return {**asdict(self), **amounts}
@@ -88,7 +88,7 @@ def month_totals(rule_totals: Iterable[RuleTotals]) -> Totals:
     return Totals(rows, sums[COST], sums, costs)
 
 
-def reconciled_entries(
+def reconcile_charges(
     mapping: FocusMapping, kind_totals: Sequence[KindTotals], rule_totals: Sequence[RuleTotals]
 ) -> list[Entry]:
     """Reconcile the charges of a month with its bill, and return the entries of the month.

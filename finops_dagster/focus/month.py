@@ -37,7 +37,7 @@ from finops_dagster.focus.entries import (
     REPORT,
     Entry,
     month_totals,
-    reconciled_entries,
+    reconcile_charges,
     totals_by_rule,
 )
 from finops_dagster.focus.mapping import FocusMapping
@@ -68,42 +68,42 @@ class FocusMonth:
     """The record of a month's charges, as the footer of their file has it.
 
     `version` has the version id of the bill, the number of charges and the sums of their costs; its
-    headline cost is BilledCost. `mapping` is the version of the mapping. `sources` has the version
-    ids of all bills from which the charges are derived, by export. `unknown` has, by lookup, the
+    headline cost is BilledCost. `mapping` is the version of the mapping. `bill_version_ids` are
+    those of all bills from which the charges are derived, by export. `unknown` has, by lookup, the
     keys that the lookup lacks with the numbers of their line items: at most 20 keys of each lookup,
     those with the most line items.
     """
 
     version: LoadedVersion
     mapping: str
-    sources: Mapping[str, str]
+    bill_version_ids: Mapping[str, str]
     entries: Sequence[Entry] = ()
     unknown: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, file: LakeFile) -> FocusMonth | None:
+    def from_file(cls, file: LakeFile) -> FocusMonth | None:
         """Return the record of a file; None if it is missing, damaged, or not one of charges."""
-        texts = file.texts() or {}
+        texts = file.footer_texts() or {}
         version = version_of_footer(texts)
         if version is None or "mapping" not in texts:
             return None
-        entries = [Entry.of_row(row) for row in json.loads(texts["entries"])]
+        entries = [Entry.from_row(row) for row in json.loads(texts["entries"])]
         sources, unknown = (json.loads(texts[name]) for name in ("sources", "unknown"))
         return cls(version, texts["mapping"], sources, entries, unknown)
 
     @property
     def load_version(self) -> str:
         """The version id in a warehouse's ledger: those of all bills, then the mapping's."""
-        return " ".join([*self.sources.values(), self.mapping])
+        return " ".join([*self.bill_version_ids.values(), self.mapping])
 
-    def footer(self, export: str) -> dict[str, str]:
-        """Return the texts for the footer of the export's file; `read` turns them back."""
+    def footer_texts(self, export: str) -> dict[str, str]:
+        """Return the texts for the footer of the export's file; `from_file` reads them."""
         return {
             "export": export,
             **footer_of(self.version),
             "mapping": self.mapping,
-            "sources": json.dumps(self.sources),
-            "entries": json.dumps([entry.row() for entry in self.entries]),
+            "sources": json.dumps(self.bill_version_ids),
+            "entries": json.dumps([entry.to_row() for entry in self.entries]),
             "unknown": json.dumps(self.unknown),
         }
 
@@ -113,7 +113,7 @@ AnyLake = TypeVar("AnyLake", bound=LakeReader)
 
 def focus_lake(lake: AnyLake) -> AnyLake:
     """Return the lake of the charges, which is the folder `focus` of the lake of the bills."""
-    return lake.below("focus")
+    return lake.in_folder("focus")
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ class FocusDerivation:
         return next(iter(self.exports.values()))
 
     @property
-    def file(self) -> LakeFile:
+    def charges_file(self) -> LakeFile:
         """The month's file of charges, which need not exist."""
         return focus_lake(self.lake).file(self.export, self.month)
 
-    def sources(self) -> dict[str, LoadedVersion]:
+    def bill_versions(self) -> dict[str, LoadedVersion]:
         """Return the versions of the bills in the lake, by export.
 
         Raises StageMissing if the lake lacks one.
@@ -158,35 +158,35 @@ class FocusDerivation:
             versions[export] = version
         return versions
 
-    def current(self) -> FocusMonth | None:
+    def up_to_date_record(self) -> FocusMonth | None:
         """Return the record of the month's file if the file is up to date; otherwise None.
 
-        It is up to date if `difference` is None, and if its rows add up to the totals in its
+        It is up to date if `outdated_reason` is None, and if its rows add up to the totals in its
         footer; in a store, the checksum of the file is verified instead. None also for a missing or
         damaged file. Raises StageMissing if there is a record, but the lake lacks a bill.
         """
-        record = FocusMonth.read(self.file)
-        if record is None or self.difference(record) is not None:
+        record = FocusMonth.from_file(self.charges_file)
+        if record is None or self.outdated_reason(record) is not None:
             return None
         if self.lake.is_shared:  # Its file is verified without a download.
-            return record if self.file.sha256() else None
-        with self.duckdb.scratch() as connection:
+            return record if self.charges_file.sha256() else None
+        with self.duckdb.open_in_memory() as connection:
             try:
                 totals = month_totals(
-                    totals_by_rule(connection, parquet_relation(self.file.local()))
+                    totals_by_rule(connection, parquet_relation(self.charges_file.local_path()))
                 )
             except duckdb.Error:
                 return None
-        return record if totals.difference(record.version.totals) is None else None
+        return record if totals.first_difference(record.version.totals) is None else None
 
-    def difference(self, record: FocusMonth) -> str | None:
+    def outdated_reason(self, record: FocusMonth) -> str | None:
         """Return why a record is out of date, as text for people; None if it is up to date.
 
         It is compared with the versions of the bills in the lake, and with the mapping. Raises
         StageMissing if the lake lacks a bill.
         """
-        for export, version in self.sources().items():
-            if record.sources.get(export) != version.manifest_id:
+        for export, version in self.bill_versions().items():
+            if record.bill_version_ids.get(export) != version.manifest_id:
                 return f"the bill of {export} is {version.manifest_id}"
         if record.mapping != self.mapping.version:
             return f"the mapping is {self.mapping.version}"
@@ -199,10 +199,10 @@ class FocusDerivation:
         one side has is among them. Empty if nothing differs. Writes nothing. Raises StageMissing if
         the lake lacks a bill, and duckdb.Error or BillError if a file is missing or cannot be read.
         """
-        manifest_id = self.sources()[self.export].manifest_id
-        with self.duckdb.scratch(preserve_insertion_order=False) as connection:
-            charges = Sql(f"({self._query(connection, manifest_id).charges()})")
-            in_file = parquet_relation(self.file.local())
+        manifest_id = self.bill_versions()[self.export].manifest_id
+        with self.duckdb.open_in_memory(preserve_insertion_order=False) as connection:
+            charges = Sql(f"({self._query(connection, manifest_id).charges_sql()})")
+            in_file = parquet_relation(self.charges_file.local_path())
             described = connection.execute(f"DESCRIBE FROM {in_file}").fetchall()
             # The charges have ENUMs where the file has texts.
             texts = (SqlType.TEXT, SqlType.TEXT_MAP)
@@ -223,17 +223,19 @@ class FocusDerivation:
         StageMissing if the lake lacks a bill, ReconciliationError if the charges do not add up to
         the bills, and BillError if a bill cannot be read.
         """
-        versions = self.sources()
-        with self.duckdb.scratch(preserve_insertion_order=False) as connection:
+        versions = self.bill_versions()
+        with self.duckdb.open_in_memory(preserve_insertion_order=False) as connection:
             try:
                 query = self._query(connection, versions[self.export].manifest_id)
                 record = self._record(query, versions, run_id)
-                footer = record.footer(self.export)
-                with replacing_file(connection, query.charges(), self.file, footer) as new:
+                footer = record.footer_texts(self.export)
+                with replacing_file(
+                    connection, query.charges_sql(), self.charges_file, footer
+                ) as new:
                     written = month_totals(totals_by_rule(connection, parquet_relation(new.path)))
                     advice = reprocess_advice(self.export, self.month)
                     measured = MeasuredTotals(written, 0)
-                    reconcile(self.file.location, record.version.totals, measured, advice)
+                    reconcile(self.charges_file.location, record.version.totals, measured, advice)
                     yield record
             except duckdb.Error as error:
                 files = (self.lake.file(export, self.month) for export in versions)
@@ -256,7 +258,7 @@ class FocusDerivation:
                 "x_billing_month": Sql(f"DATE {literal(str(self.month.first_day))}"),
             },
             {
-                name: distinct_texts(self.lake.file(export, self.month).local())
+                name: distinct_texts(self.lake.file(export, self.month).local_path())
                 for name, export in self.exports.items()
             },
         )
@@ -265,7 +267,7 @@ class FocusDerivation:
 
     def _relation(self, export: str) -> Sql:
         """Return what follows FROM to read a bill, without the columns that have no value."""
-        path = self.lake.file(export, self.month).local()
+        path = self.lake.file(export, self.month).local_path()
         empty = ", ".join(map(quoted, sorted(empty_columns(path))))
         excluded = Sql(f"EXCLUDE ({empty})") if empty else Sql("")
         return Sql(
@@ -286,9 +288,9 @@ class FocusDerivation:
         bill = versions[self.export]
         kind_totals = query.totals_by_kind()
         self._require_all_line_items(versions, kind_totals)
-        charges = query.charges([*COSTS, CURRENCY])
+        charges = query.charges_sql([*COSTS, CURRENCY])
         rule_totals = totals_by_rule(query.connection, Sql(f"({charges})"))
-        entries = reconciled_entries(self.mapping, kind_totals, rule_totals)
+        entries = reconcile_charges(self.mapping, kind_totals, rule_totals)
         unknown = {name: dict(keys[:_MOST_UNKNOWN]) for name, keys in query.unknown_keys()}
         version = LoadedVersion(
             bill.manifest_id,

@@ -81,7 +81,7 @@ class FocusQuery:
             extra = Sql(f"FROM bill WHERE false UNION ALL BY NAME ({extra})")
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE extra_lines AS {extra}")
 
-    def charges(self, names: Collection[str] | None = None) -> Sql:
+    def charges_sql(self, names: Collection[str] | None = None) -> Sql:
         """Return the SELECT of the month's charges: the columns of FOCUS first, in its order.
 
         With `names`, only those of these columns that the charges have, and `x_rule`; columns of

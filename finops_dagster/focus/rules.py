@@ -106,7 +106,7 @@ def rules_of(specification: Specification) -> tuple[Rule, ...]:
     )
 
 
-def as_written(column: str) -> Sql:
+def uncast_column(column: str) -> Sql:
     """Return the quoted name by which `breaks` reads a column's values before their cast.
 
     `find_broken_rules` adds these columns, since a cast makes NULL of values that cannot be read.
@@ -141,7 +141,7 @@ def _value_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
         placeholder = Sql(f"{name} IN {_in_parentheses(_PLACEHOLDERS)}")
         yield "format", "is not blank, and no word for null", Sql(f"{blank} OR {placeholder}")
     elif column.type is not ColumnType.TEXT:
-        unreadable = Sql(f"{name} IS NULL AND {as_written(column.name)} IS NOT NULL")
+        unreadable = Sql(f"{name} IS NULL AND {uncast_column(column.name)} IS NOT NULL")
         yield "format", f"can be read as {column.type}", unreadable
     if column.allowed_values:
         yield "values", "has an allowed value", _not_in(name, column.allowed_values)

@@ -13,15 +13,15 @@ from finops_dagster.lake.history import LakeAsOf
 from finops_dagster.lake.lake import THIS_MACHINE, Lake, LakeFile, LakeReader
 from finops_dagster.lake.many_months import read_months
 from finops_dagster.lake.records import (
-    has_rows_of,
-    is_intact,
+    has_totals_of,
     load_from_footer,
     load_in_shared_lake,
     matches_checksum,
     names_from_footers,
-    recover_restatements,
     restore_load,
+    restore_lost_restatements,
     restore_restatements_of_footer,
+    verify_file,
 )
 from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.lake.writing import exporting_month, replacing_file, write_parquet
@@ -41,8 +41,7 @@ __all__ = [
     "exporting_month",
     "footer_of",
     "footer_texts",
-    "has_rows_of",
-    "is_intact",
+    "has_totals_of",
     "load_from_footer",
     "load_in_shared_lake",
     "matches_checksum",
@@ -51,10 +50,11 @@ __all__ = [
     "open_lake",
     "parquet_relation",
     "read_months",
-    "recover_restatements",
     "replacing_file",
     "restore_load",
+    "restore_lost_restatements",
     "restore_restatements_of_footer",
+    "verify_file",
     "version_of_footer",
     "write_parquet",
 ]

@@ -20,7 +20,7 @@ class LakeSettings(S3Settings):
     keep_versions: NonNegativeInt = 0
 
     @property
-    def of_store(self) -> Mapping[str, Any]:
+    def store_settings(self) -> Mapping[str, Any]:
         """All settings but `keep_versions`, by key, as keyword arguments of `StoreSettings`."""
         return {key: value for key, value in vars(self).items() if key != "keep_versions"}
 
@@ -52,5 +52,5 @@ def open_lake(address: Path | str, settings: LakeSettings, scratch: Path) -> Lak
     from finops_dagster.lake.store import StoreLake
     from finops_dagster.lake.store_client import StoreClient
 
-    store = StoreSettings(source=address, **settings.of_store)
+    store = StoreSettings(source=address, **settings.store_settings)
     return StoreLake(StoreClient(store, scratch, settings.keep_versions))

@@ -58,7 +58,7 @@ class FolderFile(LakeFile):
     def name_in_lake(self) -> str:
         return "/".join(self.path.parts[-3:])
 
-    def texts(self) -> dict[str, str] | None:
+    def footer_texts(self) -> dict[str, str] | None:
         return footer_texts(self.path)
 
     def exists(self) -> bool:
@@ -78,7 +78,7 @@ class FolderFile(LakeFile):
     def sha256(self) -> str:
         return file_sha256(self.path)
 
-    def local(self) -> Path:
+    def local_path(self) -> Path:
         return self.path
 
     @property
@@ -86,11 +86,11 @@ class FolderFile(LakeFile):
         folder = self.path.parent
         return folder if folder.name == _VERSIONS else folder / _VERSIONS
 
-    def keep(self) -> str:
+    def keep_version(self) -> str:
         if not self.path.exists():
             return ""
         # A file without a footer is damaged, and no version.
-        is_kept = self.keep_versions and self.texts() is not None
+        is_kept = self.keep_versions and self.footer_texts() is not None
         return self._second_name().name if is_kept else self.path.name
 
     def permanent_url(self) -> str:
@@ -112,7 +112,7 @@ class FolderFile(LakeFile):
         return path
 
     def predecessor(self) -> Self | None:
-        name = (self.texts() or {}).get(REPLACES)
+        name = (self.footer_texts() or {}).get(REPLACES)
         path = self._versions / name if name else None
         return replace(self, path=path) if path and path.exists() else None
 
@@ -126,7 +126,7 @@ class FolderFile(LakeFile):
     ) -> tuple[Sql, str]:
         return parquet_relation(self.path), THIS_MACHINE
 
-    def begin(self, run: str) -> None:
+    def record_version_at_start(self, run: str) -> None:
         """Do nothing: the lock of the DuckDB file keeps the runs of a machine apart."""
 
     def unneeded_versions(self) -> list[Path]:
@@ -134,7 +134,7 @@ class FolderFile(LakeFile):
 
         Empty if the month's file is missing or damaged.
         """
-        if self.texts() is None:
+        if self.footer_texts() is None:
             return []
         kept = {self.path, *(f.path for f in replaced_files(self, self.keep_versions))}
         return [
@@ -168,7 +168,7 @@ class FolderLake(Lake):
     def location(self) -> str:
         return str(self.root)
 
-    def below(self, folder: str) -> Self:
+    def in_folder(self, folder: str) -> Self:
         return replace(self, root=self.root / folder)
 
     def file(self, export: str, month: BillingMonth) -> FolderFile:
@@ -184,7 +184,7 @@ class FolderLake(Lake):
         return {month: file for month, file in files.items() if file.exists()}
 
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:  # noqa: ARG002
-        paths = Sql(", ").join(file_literal(file.local()) for file in files)
+        paths = Sql(", ").join(file_literal(file.local_path()) for file in files)
         # The files have billing_month as a DATE, which the name of the folder would replace by
         # text.
         return Sql(f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)")
@@ -196,10 +196,10 @@ class FolderLake(Lake):
             for path in file.unneeded_versions()
         ]
 
-    def delete(self, info: ObjectInfo) -> None:
+    def delete_object(self, info: ObjectInfo) -> None:
         Path(info.key).unlink()
 
-    def check(self) -> str:
+    def check_access(self) -> str:
         return check_writable(self.root)
 
     @contextmanager

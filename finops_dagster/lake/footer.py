@@ -105,12 +105,12 @@ def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
     texts = {**_TEXTS, "files": "0", "bytes": "0", **texts}
     row = {name: json.loads(texts.get(key, "null")) for name, key in _JSON.items()}
     row |= {name: texts[name] for name in _TEXTS}
-    return LoadedVersion.of_row({**row, "row_count": int(texts["row_count"])})
+    return LoadedVersion.from_row({**row, "row_count": int(texts["row_count"])})
 
 
 def footer_of(version: LoadedVersion) -> dict[str, str]:
     """Return the footer texts that record a version, for `version_of_footer` to read."""
-    row = version.row()
+    row = version.to_row()
     return {
         **{name: row[name] for name in _TEXTS},
         **{key: json.dumps(row[name]) for name, key in _JSON.items()},

@@ -39,7 +39,7 @@ def loaded_at(file: LakeFile) -> datetime:
 
     Files of earlier releases may not record it; then it is the time at which they were written.
     """
-    text = (file.texts() or {}).get(LOADED_AT)
+    text = (file.footer_texts() or {}).get(LOADED_AT)
     return file.written_at() if text is None else datetime.fromisoformat(text)
 
 
@@ -63,7 +63,7 @@ def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
     VersionNotKept, and BillError for a missing or damaged file.
     """
     while True:
-        texts = file.texts()
+        texts = file.footer_texts()
         if texts is None:
             raise BillError(
                 f"{file.location} is missing or damaged; run finops state verify --deep --repair"
@@ -88,12 +88,12 @@ class LakeAsOf(LakeReader):
     end: datetime
 
     @classmethod
-    def of_day(cls, lake: Lake, day: date) -> Self:
+    def at_end_of_day(cls, lake: Lake, day: date) -> Self:
         """Return the lake as it was at the end of a day in UTC."""
         return cls(lake, datetime.combine(day, time.max))
 
-    def below(self, folder: str) -> Self:
-        return replace(self, lake=self.lake.below(folder))
+    def in_folder(self, folder: str) -> Self:
+        return replace(self, lake=self.lake.in_folder(folder))
 
     def files(self, export: str) -> Mapping[BillingMonth, LakeFile]:
         """Return the files of that time by month; months that were first loaded later are left out.
@@ -111,7 +111,7 @@ class LakeAsOf(LakeReader):
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
         return self.lake.relation(connection, files)
 
-    def missing(
+    def missing_version_errors(
         self, export: str, months: Collection[BillingMonth] = ()
     ) -> Iterator[VersionNotKept]:
         """Yield an error, without raising it, for each month whose version of then is not kept.

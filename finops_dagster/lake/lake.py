@@ -72,12 +72,12 @@ class LakeFile(Protocol):
     def name_in_lake(self) -> str:
         """The path from the export's folder on, such as `acme/billing_month=…/….parquet`.
 
-        Folders of `LakeReader.below`, such as `focus`, are not in it. In a store, it is the path of
-        the current file, which must exist, and not that of the pointer.
+        Folders of `LakeReader.in_folder`, such as `focus`, are not in it. In a store, it is the
+        path of the current file, which must exist, and not that of the pointer.
         """
         ...
 
-    def texts(self) -> dict[str, str] | None:
+    def footer_texts(self) -> dict[str, str] | None:
         """Return the texts of the file's footer by key; None if it is missing or damaged.
 
         They record the month's load. The number of rows is added as `row_count`. No rows are read.
@@ -90,7 +90,7 @@ class LakeFile(Protocol):
         None if the file is missing or damaged, or was not written by this project. Fields that
         files of earlier releases lack get their defaults.
         """
-        texts = self.texts()
+        texts = self.footer_texts()
         return None if texts is None else version_of_footer(texts)
 
     def exists(self) -> bool:
@@ -117,7 +117,7 @@ class LakeFile(Protocol):
         """
         ...
 
-    def local(self) -> Path:
+    def local_path(self) -> Path:
         """Return the path of the file on this machine, not to be changed.
 
         In a folder, that is the file itself, which need not exist. A file in a store is downloaded
@@ -126,7 +126,7 @@ class LakeFile(Protocol):
         """
         ...
 
-    def keep(self) -> str:
+    def keep_version(self) -> str:
         """Keep the current version for later, and return the name for REPLACES in the next footer.
 
         Call it before the month is replaced. Without `keep_versions`, and for a damaged file,
@@ -145,7 +145,7 @@ class LakeFile(Protocol):
         """Return the address of the file in a store, if it has the size and the ETag of its upload.
 
         None for a lake in a folder, and if the object is gone or was replaced, or is in a copied
-        bucket, where the ETag differs: then `local` verifies the bytes.
+        bucket, where the ETag differs: then `local_path` verifies the bytes.
         """
         ...
 
@@ -168,7 +168,7 @@ class LakeFile(Protocol):
         """
         ...
 
-    def begin(self, run: str) -> None:
+    def record_version_at_start(self, run: str) -> None:
         """Record the version that the month has when a run begins; `replacing` replaces only that.
 
         `run` is the run's id. Later calls for the same run change nothing. In a folder, it does
@@ -181,8 +181,8 @@ class LakeFile(Protocol):
 
         After an error in the block the old file stays. Readers see the old file or the new one,
         never a part. In a store, raises ObjectChanged if another run has replaced the file since
-        `begin`, or without that since the block began. If that run wrote the same version, its file
-        stays, and nothing is raised.
+        `record_version_at_start`, or without that since the block began. If that run wrote the same
+        version, its file stays, and nothing is raised.
         """
         ...
 
@@ -190,7 +190,7 @@ class LakeFile(Protocol):
 class LakeReader(Protocol):
     """The part of a lake that queries use: its files and their rows."""
 
-    def below(self, folder: str) -> Self:
+    def in_folder(self, folder: str) -> Self:
         """Return the lake in a folder of this one, which need not exist."""
         ...
 
@@ -247,11 +247,11 @@ class Lake(LakeReader, Protocol):
         """
         ...
 
-    def delete(self, info: ObjectInfo) -> None:
+    def delete_object(self, info: ObjectInfo) -> None:
         """Delete one of `unneeded_objects`."""
         ...
 
-    def check(self) -> str:
+    def check_access(self) -> str:
         """Check that the lake can be read and written, and return what to show about it.
 
         A file is written and deleted. Raises BillError or StoreError, in one line, or

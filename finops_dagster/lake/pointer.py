@@ -36,7 +36,7 @@ class Pointer:
     schema: pa.Schema
 
     @classmethod
-    def of(cls, new: NewFile, name: str, uploaded: ObjectInfo) -> Pointer:
+    def of_upload(cls, new: NewFile, name: str, uploaded: ObjectInfo) -> Pointer:
         """Return the pointer to a new file that was uploaded.
 
         `uploaded` is what the store returned for the upload. `written_at` is now. Raises StoreError
@@ -49,8 +49,8 @@ class Pointer:
         return cls(name, uploaded.size, new.sha256, uploaded.etag, written_at, texts, schema)
 
     @classmethod
-    def parse(cls, content: bytes) -> Pointer | None:
-        """Return the pointer of a JSON document; None if it is damaged, or not from `document`."""
+    def from_json(cls, content: bytes) -> Pointer | None:
+        """Return the pointer of a JSON document; None if it is damaged, or not from `to_json`."""
         try:
             row: dict[str, Any] = json.loads(content)
             schema = pa.ipc.read_schema(pa.py_buffer(zlib.decompress(_decoded(row["schema"]))))
@@ -59,8 +59,8 @@ class Pointer:
         except (ValueError, KeyError, TypeError, zlib.error, pa.ArrowInvalid):
             return None
 
-    def document(self) -> bytes:
-        """Return the pointer as a JSON document, which `parse` reads."""
+    def to_json(self) -> bytes:
+        """Return the pointer as a JSON document, which `from_json` reads."""
         schema = zlib.compress(self.schema.serialize().to_pybytes())
         row = {
             **vars(self),

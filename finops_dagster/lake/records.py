@@ -19,7 +19,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import measure_month, verified_totals
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, month_digest
-from finops_dagster.tables.restatements import newest_number, restore_restatements
+from finops_dagster.tables.restatements import newest_restatement_number, restore_restatements
 
 
 def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
@@ -30,7 +30,7 @@ def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for file in files:
-        names = {**json.loads((file.texts() or {}).get("columns", "{}")), **names}
+        names = {**json.loads((file.footer_texts() or {}).get("columns", "{}")), **names}
     return names
 
 
@@ -41,7 +41,7 @@ def load_from_footer(file: LakeFile, export: str, month: BillingMonth, table: st
     its `state` is `loaded`. Files of earlier releases do not record `loaded_at`, which then is the
     time of the file. `table` is the name for the load; no table is read.
     """
-    texts = file.texts() or {}
+    texts = file.footer_texts() or {}
     version = version_of_footer(texts)
     if version is None:
         return None
@@ -77,7 +77,7 @@ def matches_checksum(load: Load, file: LakeFile) -> bool | None:
     return None if load.lake_sha256 is None else file.sha256() == load.lake_sha256
 
 
-def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
+def verify_file(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
     """Return whether the file has the rows of the load; record its checksum if only rows agree.
 
     The file must exist, and have a footer. Its checksum is compared with that of `load`. Loads of
@@ -95,17 +95,17 @@ def is_intact(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile)
     try:
         in_file, in_table = (
             month_digest(connection, rows, types, DigestKind.HASH)
-            for rows in (parquet_relation(file.local()), month_relation(load))
+            for rows in (parquet_relation(file.local_path()), month_relation(load))
         )
     except duckdb.Error:
         return False
     if in_file.differing_columns(in_table):
         return False
-    ledger.complete_load(connection, load, lake_sha256=checksum)
+    ledger.update_load(connection, load, lake_sha256=checksum)
     return True
 
 
-def has_rows_of(
+def has_totals_of(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile, formats: Mapping[str, Format]
 ) -> bool:
     """Return whether the month's file has the totals of `load`, measured in its rows.
@@ -116,12 +116,12 @@ def has_rows_of(
     """
     if load.format not in formats:
         return False
-    rows, bill_format = parquet_relation(file.local()), formats[load.format]
+    rows, bill_format = parquet_relation(file.local_path()), formats[load.format]
     try:
         measured = measure_month(connection, rows, load.month, bill_format, load.totals.sums)
     except duckdb.Error:
         return False
-    return measured.totals.difference(load.totals) is None
+    return measured.totals.first_difference(load.totals) is None
 
 
 def restore_load(
@@ -154,16 +154,18 @@ def restore_restatements_of_footer(
     They are of the load's month. One in the ledger with the same number, but other changes, is
     replaced. A missing or damaged file has none.
     """
-    in_footer = restatements_of_footer(file.texts() or {})
+    in_footer = restatements_of_footer(file.footer_texts() or {})
     return restore_restatements(connection, load.export, load.month, in_footer)
 
 
-def recover_restatements(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> None:
+def restore_lost_restatements(
+    connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile
+) -> None:
     """Record the restatements in a file's footer if the footer has a newer one than the ledger.
 
     Only a ledger that was lost lacks a newer one. If only older ones are missing, nothing is done,
     unlike in `restore_restatements_of_footer`.
     """
-    in_footer = newest_number_in_footer(file.texts() or {})
-    if in_footer > newest_number(connection, load.export, load.month):
+    in_footer = newest_number_in_footer(file.footer_texts() or {})
+    if in_footer > newest_restatement_number(connection, load.export, load.month):
         restore_restatements_of_footer(connection, load, file)

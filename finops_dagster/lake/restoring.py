@@ -32,7 +32,7 @@ def restoring_month(
     `MonthLoader.column_mapping`.
     """
     prepare_casts(connection)
-    path = file.local()
+    path = file.local_path()
     loader = MonthLoader(connection, load, bill_format)
     try:
         described = connection.execute(f"DESCRIBE FROM {parquet_relation(path)}").fetchall()

@@ -61,64 +61,66 @@ class StoreFile(LakeFile):
 
     @property
     def name_in_lake(self) -> str:
-        return "/".join(self.current()[0].split("/")[-3:])
+        return "/".join(self.current_key_and_pointer()[0].split("/")[-3:])
 
-    def current(self) -> tuple[str, Pointer]:
+    def current_key_and_pointer(self) -> tuple[str, Pointer]:
         """Return the key of the month's file, and its pointer.
 
         Raises BillError if there is none, or it is damaged.
         """
-        pointer, _ = self.client.pointer(self._pointer_key)
+        pointer, _ = self.client.read_pointer(self._pointer_key)
         if pointer is None:
             raise BillError(f"{self.location} is missing or damaged; run the month again")
         return self._key(pointer.name), pointer
 
     def object_keys(self) -> tuple[str, str]:
-        """Return the keys of the pointer and of the file. Raises as `current`."""
-        return self._pointer_key, self.current()[0]
+        """Return the keys of the pointer and of the file. Raises as `current_key_and_pointer`."""
+        return self._pointer_key, self.current_key_and_pointer()[0]
 
     def _key(self, name: str) -> str:
         return f"{self.stem.rpartition('/')[0]}/{name}"
 
-    def texts(self) -> dict[str, str] | None:
-        pointer, _ = self.client.pointer(self._pointer_key)
+    def footer_texts(self) -> dict[str, str] | None:
+        pointer, _ = self.client.read_pointer(self._pointer_key)
         return None if pointer is None else {**pointer.texts}
 
     def exists(self) -> bool:
-        return self.client.pointer(self._pointer_key)[1] is not None
+        return self.client.read_pointer(self._pointer_key)[1] is not None
 
     def written_at(self) -> datetime:
-        return self.current()[1].written_at
+        return self.current_key_and_pointer()[1].written_at
 
     def schema(self) -> pa.Schema:
-        return self.current()[1].schema
+        return self.current_key_and_pointer()[1].schema
 
     def size(self) -> int:
-        return self.current()[1].size
+        return self.current_key_and_pointer()[1].size
 
     def sha256(self) -> str:
-        key, pointer = self.current()
+        key, pointer = self.current_key_and_pointer()
         return pointer.sha256 if self.client.is_intact(key, pointer) else ""
 
-    def local(self) -> Path:
-        return self.client.local_copy(*self.current())
+    def local_path(self) -> Path:
+        return self.client.local_copy(*self.current_key_and_pointer())
 
-    def keep(self) -> str:
-        pointer, etag = self.client.pointer(self._pointer_key)
+    def keep_version(self) -> str:
+        pointer, etag = self.client.read_pointer(self._pointer_key)
         if pointer is None:
             return "" if etag is None else self._pointer_key.rpartition("/")[2]
         if self.client.keep_versions:
             kept = self._replaced(pointer.name)
             # It may exist: a run writes it before the month's pointer, and may have failed between.
             with suppress(ObjectChanged):
-                self.client.store.replace(kept._pointer_key, pointer.document(), etag=None)
+                self.client.store.replace_if_unchanged(
+                    kept._pointer_key, pointer.to_json(), etag=None
+                )
         return pointer.name
 
     def permanent_url(self) -> str:
-        return self.client.store.location(self.current()[0])
+        return self.client.store.location(self.current_key_and_pointer()[0])
 
     def predecessor(self) -> Self | None:
-        name = (self.texts() or {}).get(REPLACES)
+        name = (self.footer_texts() or {}).get(REPLACES)
         file = self._replaced(name) if name else None
         return file if file is not None and file.exists() else None
 
@@ -127,13 +129,13 @@ class StoreFile(LakeFile):
         return replace(self, stem=self._key(name).removesuffix(".parquet"))
 
     def store_uri(self) -> str | None:
-        key, pointer = self.current()
+        key, pointer = self.current_key_and_pointer()
         return self.client.store.location(key) if self.client.is_as_uploaded(key, pointer) else None
 
     def relation(
         self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
     ) -> tuple[Sql, str]:
-        key, pointer = self.current()
+        key, pointer = self.current_key_and_pointer()
         if self.client.has_copy(key) or not self.client.is_as_uploaded(key, pointer):
             return parquet_relation(self.client.local_copy(key, pointer)), THIS_MACHINE
         filesystem, root = self.client.store.filesystem()
@@ -142,22 +144,22 @@ class StoreFile(LakeFile):
         connection.register(name, _row_group_reader(file, columns))
         return quoted(name), f"{self.client.store.location(key)}, through this machine"
 
-    def begin(self, run: str) -> None:
+    def record_version_at_start(self, run: str) -> None:
         if self.client.etags_at_start.get(self._pointer_key, ("", None))[0] != run:
-            etag = self.client.pointer(self._pointer_key)[1]
+            etag = self.client.read_pointer(self._pointer_key)[1]
             self.client.etags_at_start[self._pointer_key] = run, etag
 
     @contextmanager
     def replacing(self) -> Iterator[NewFile]:
         run, etag = self.client.etags_at_start.get(
-            self._pointer_key, ("", self.client.pointer(self._pointer_key)[1])
+            self._pointer_key, ("", self.client.read_pointer(self._pointer_key)[1])
         )
         name = new_name(self.stem.rpartition("/")[2])
         key = self._key(name)
         with self.client.temporary_file(key) as part:
             new = NewFile(part)
             yield new
-            pointer = Pointer.of(new, name, self.client.store.upload(part, key))
+            pointer = Pointer.of_upload(new, name, self.client.store.upload(part, key))
             etag = self._point_to(pointer, etag)
             if run:
                 self.client.etags_at_start[self._pointer_key] = run, etag
@@ -170,12 +172,14 @@ class StoreFile(LakeFile):
         ObjectChanged if it wrote another version.
         """
         try:
-            return self.client.store.replace(self._pointer_key, pointer.document(), etag=etag)
+            return self.client.store.replace_if_unchanged(
+                self._pointer_key, pointer.to_json(), etag=etag
+            )
         except ObjectChanged as error:
-            written, etag = self.client.pointer(self._pointer_key)
+            written, etag = self.client.read_pointer(self._pointer_key)
             version = version_of_footer(pointer.texts)
             written_version = version_of_footer(written.texts) if written else None
-            if version is not None and version.is_same(written_version):
+            if version is not None and version.is_same_version(written_version):
                 return etag
             name = f" as version {written_version.manifest_id}" if written_version else ""
             raise ObjectChanged(
@@ -197,7 +201,7 @@ class StoreLake(Lake):
     def location(self) -> str:
         return "/".join(filter(None, (self.client.location, self.folder)))
 
-    def below(self, folder: str) -> Self:
+    def in_folder(self, folder: str) -> Self:
         return replace(self, folder="/".join(filter(None, (self.folder, folder))))
 
     def _key(self, *names: str) -> str:
@@ -252,7 +256,7 @@ class StoreLake(Lake):
         needed = set[str]()
         for file in self.files(export).values():
             # A damaged pointer does not say which file it names: its month stays as it is.
-            if file.texts() is not None:
+            if file.footer_texts() is not None:
                 kept = [file, *replaced_files(file, self.client.keep_versions)]
                 needed.update(*(version.object_keys() for version in kept))
         folders = {key.rpartition("/")[0] for key in needed}
@@ -265,17 +269,17 @@ class StoreLake(Lake):
             and info.last_modified < before
         ]
 
-    def delete(self, info: ObjectInfo) -> None:
+    def delete_object(self, info: ObjectInfo) -> None:
         self.client.store.delete(info.key)
 
-    def check(self) -> str:
+    def check_access(self) -> str:
         key, store = self._key(f"check-{uuid4().hex}.json"), self.client.store
         self.files("check")
-        etag = store.replace(key, b"1", etag=None)
+        etag = store.replace_if_unchanged(key, b"1", etag=None)
         try:
-            store.replace(key, b"2", etag=etag)
+            store.replace_if_unchanged(key, b"2", etag=etag)
             with suppress(ObjectChanged):
-                store.replace(key, b"3", etag=etag)
+                store.replace_if_unchanged(key, b"3", etag=etag)
             stored = store.read(key)
         finally:
             store.delete(key)
@@ -289,7 +293,7 @@ class StoreLake(Lake):
 
 def _current(file: LakeFile) -> tuple[str, Pointer]:
     assert isinstance(file, StoreFile)
-    return file.current()
+    return file.current_key_and_pointer()
 
 
 def _row_group_reader(file: pa.NativeFile, columns: Sequence[str] | None) -> pa.RecordBatchReader:

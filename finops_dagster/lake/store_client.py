@@ -68,7 +68,7 @@ class StoreClient:
         copies = self._scratch.glob(f"*/*-{glob.escape(name)}*")
         return sorted(path for path in copies if path.stat().st_mtime < yesterday)
 
-    def pointer(self, key: str) -> tuple[Pointer | None, str | None]:
+    def read_pointer(self, key: str) -> tuple[Pointer | None, str | None]:
         """Return a pointer and its ETag, as they are in the store now, by one small request.
 
         The pointer alone is None if it is damaged; both are None if it does not exist.
@@ -82,7 +82,7 @@ class StoreClient:
         if changed is None:
             return pointer, known_etag
         content, info = changed
-        pointer = Pointer.parse(content)
+        pointer = Pointer.from_json(content)
         self._pointers[key] = info.etag, pointer
         return pointer, info.etag
 
@@ -135,7 +135,7 @@ class StoreClient:
         """Download an object, and return the SHA-256 of its bytes."""
         checksum = hashlib.sha256()
         with path.open("wb") as file:
-            for chunk in self.store.chunks(self.store.head(key)):
+            for chunk in self.store.read_chunks(self.store.head(key)):
                 checksum.update(chunk)
                 file.write(chunk)
         return checksum.hexdigest()

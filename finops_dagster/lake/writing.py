@@ -17,7 +17,7 @@ from finops_dagster.billing.restatement import footer_of_restatements
 from finops_dagster.billing.version import Load
 from finops_dagster.lake.footer import LOADED_AT, footer_of, footer_of_loaded_at
 from finops_dagster.lake.lake import REPLACES, LakeFile, NewFile
-from finops_dagster.lake.records import recover_restatements
+from finops_dagster.lake.records import restore_lost_restatements
 from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
@@ -48,7 +48,7 @@ def exporting_month(
     ledger has the new checksum. Raises ReconciliationError if the totals differ, duckdb.Error, and
     as `LakeFile.replacing`.
     """
-    recover_restatements(connection, load, file)
+    restore_lost_restatements(connection, load, file)
     footer = _footer(connection, load)
     with replacing_file(connection, Sql(f"FROM {month_relation(load)}"), file, footer) as new:
         measured = measure_month(
@@ -58,7 +58,7 @@ def exporting_month(
         reconcile(file.location, load.totals, measured, advice)
         yield new.path.stat().st_size
         # Before the rename: a file whose checksum is not in the ledger would count as damaged.
-        ledger.complete_load(connection, load, lake_sha256=new.sha256)
+        ledger.update_load(connection, load, lake_sha256=new.sha256)
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def replacing_file(
     """
     with file.replacing() as new:
         now = datetime.now(UTC).replace(tzinfo=None).isoformat()
-        texts = {LOADED_AT: now, **footer, REPLACES: file.keep()}
+        texts = {LOADED_AT: now, **footer, REPLACES: file.keep_version()}
         metadata = ", ".join(f"{quoted(name)}: {literal(text)}" for name, text in texts.items())
         _copy(connection, query, new.path, Sql(f", KV_METADATA {{{metadata}}}"))
         yield new

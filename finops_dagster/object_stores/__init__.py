@@ -57,7 +57,7 @@ class ObjectStore(Protocol):
         """Return the full address of a key, for messages."""
         ...
 
-    def folders(self, folder: str) -> set[str]:
+    def folder_names(self, folder: str) -> set[str]:
         """Return the names of the folders directly in a folder; none if it does not exist."""
         ...
 
@@ -80,7 +80,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+    def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         """Yield the bytes of the object that `info` describes, in order.
 
         Raises ObjectMissing, and ObjectChanged if it no longer has the ETag of `info`; perhaps only
@@ -101,7 +101,7 @@ class WritableStore(ObjectStore, Protocol):
         """
         ...
 
-    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+    def replace_if_unchanged(self, key: str, content: bytes, *, etag: str | None) -> str:
         """Write a small object if the stored one has the ETag `etag`; return the new ETag.
 
         With None, write it only if there is no object with this key. Of several writers with the

@@ -66,7 +66,7 @@ class AzureBlobStore(WritableStore):
         """Return `https://account.blob.core.windows.net/container/key`."""
         return f"{self._location}/{key}"
 
-    def folders(self, folder: str) -> set[str]:
+    def folder_names(self, folder: str) -> set[str]:
         """Return the folders' names, by one request for every 5,000 files and folders."""
         prefix = f"{folder}/" if folder else ""
         return {
@@ -119,7 +119,7 @@ class AzureBlobStore(WritableStore):
                 raise
             return download.readall(), self._info(key, download.properties)
 
-    def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+    def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         """Yield a blob's bytes, by one GET request for every 8 MiB, each with If-Match.
 
         Raises ObjectMissing and ObjectChanged.
@@ -158,10 +158,10 @@ class AzureBlobStore(WritableStore):
         compare_checksums(info.location, "MD5", checksum.hex(), bytes(stored).hex())
         return info
 
-    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+    def replace_if_unchanged(self, key: str, content: bytes, *, etag: str | None) -> str:
         """Write a small blob on the condition of its ETag; return the new ETag.
 
-        One PUT request. Raises as `WritableStore.replace`.
+        One PUT request. Raises as `WritableStore.replace_if_unchanged`.
         """
         condition: dict[str, Any] = {"overwrite": False}
         if etag is not None:

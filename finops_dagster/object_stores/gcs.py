@@ -51,7 +51,7 @@ class GcsStore(WritableStore):
         """Return `gs://bucket/key`."""
         return f"gs://{self._bucket_name}/{key}"
 
-    def folders(self, folder: str) -> set[str]:
+    def folder_names(self, folder: str) -> set[str]:
         """Return the folders' names, by one request for every 1,000 files and folders."""
         prefix = f"{folder}/" if folder else ""
         return {
@@ -98,12 +98,12 @@ class GcsStore(WritableStore):
         if info.etag == known_etag:
             return None
         try:
-            return b"".join(self.chunks(info)), info
+            return b"".join(self.read_chunks(info)), info
         except ObjectChanged:
             # It was replaced between the two requests.
             return self.read(key, known_etag=known_etag)
 
-    def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+    def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         """Yield an object's bytes, by one GET request for every 8 MiB of its generation.
 
         Raises ObjectMissing and ObjectChanged.
@@ -141,10 +141,10 @@ class GcsStore(WritableStore):
         compare_checksums(info.location, "CRC32C", b64encode(checksum).decode(), blob.crc32c or "")
         return info
 
-    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+    def replace_if_unchanged(self, key: str, content: bytes, *, etag: str | None) -> str:
         """Write a small object on the condition of its generation; return the new generation.
 
-        One POST request. Raises as `WritableStore.replace`.
+        One POST request. Raises as `WritableStore.replace_if_unchanged`.
         """
         with self._translated_errors(key):
             blob = self._bucket.blob(key)

@@ -47,7 +47,7 @@ class LocalStore(WritableStore):
     def location(self, key: str) -> str:
         return str(self._folder / key.lstrip("/"))
 
-    def folders(self, folder: str) -> set[str]:
+    def folder_names(self, folder: str) -> set[str]:
         return {entry.name for entry in self._entries(folder) if entry.is_dir()}
 
     def files(self, folder: str) -> list[ObjectInfo]:
@@ -60,7 +60,7 @@ class LocalStore(WritableStore):
                 *self.files(folder),
                 *(
                     file
-                    for name in self.folders(folder)
+                    for name in self.folder_names(folder)
                     for file in self.files_below(f"{folder}/{name}".lstrip("/"))
                 ),
             ],
@@ -96,7 +96,7 @@ class LocalStore(WritableStore):
                 raise ObjectChanged(f"{path} changed while it was read; run the month again")
         return content, info
 
-    def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+    def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         # A file can change while it is read: the ETag is compared again after the last byte.
         with _translated_errors(info.location), Path(info.location).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
@@ -116,7 +116,7 @@ class LocalStore(WritableStore):
             part.replace(target)
         return self.head(key)
 
-    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+    def replace_if_unchanged(self, key: str, content: bytes, *, etag: str | None) -> str:
         """Write a small object if the stored one has the ETag `etag`; return the new ETag.
 
         A lock keeps the processes of this machine apart, but not those of other machines.

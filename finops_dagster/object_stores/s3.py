@@ -65,7 +65,7 @@ class S3Store(WritableStore):
         """Return `s3://bucket/key`."""
         return f"s3://{self._bucket}/{key}"
 
-    def folders(self, folder: str) -> set[str]:
+    def folder_names(self, folder: str) -> set[str]:
         """Return the folders' names, by one request for every 1,000 files and folders."""
         prefix = f"{folder}/" if folder else ""
         return {
@@ -132,7 +132,7 @@ class S3Store(WritableStore):
                 raise
             return response["Body"].read(), self._info(key, response)
 
-    def chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+    def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         """Yield an object's bytes, by one GET request with If-Match.
 
         Raises ObjectMissing and ObjectChanged.
@@ -166,14 +166,14 @@ class S3Store(WritableStore):
         stored = response.get("ChecksumCRC32", "")
         if not stored or response.get("ChecksumType") == "COMPOSITE" or "-" in stored:
             # Not every store that speaks S3 has a checksum of all bytes.
-            stored = crc32(self.chunks(info))
+            stored = crc32(self.read_chunks(info))
         compare_checksums(info.location, "CRC32", checksum, stored)
         return info
 
-    def replace(self, key: str, content: bytes, *, etag: str | None) -> str:
+    def replace_if_unchanged(self, key: str, content: bytes, *, etag: str | None) -> str:
         """Write a small object on the condition of its ETag; return the new ETag.
 
-        One PUT request. Raises as `WritableStore.replace`.
+        One PUT request. Raises as `WritableStore.replace_if_unchanged`.
         """
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         with self._translated_errors(key):

@@ -45,8 +45,8 @@ def last_bill_stage(*, has_warehouse: bool) -> str:
     return export_stages(has_warehouse=has_warehouse, has_focus=False)[-1]
 
 
-def with_previous(stage: str) -> tuple[str, ...]:
+def stages_up_to(stage: str) -> tuple[str, ...]:
     """Return the stage and all stages before it on its way from the manifest, the nearest first."""
     if stage not in PREVIOUS_STAGE:
         return (stage,)
-    return (stage, *with_previous(PREVIOUS_STAGE[stage]))
+    return (stage, *stages_up_to(PREVIOUS_STAGE[stage]))

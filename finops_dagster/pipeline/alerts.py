@@ -13,14 +13,14 @@ import dagster as dg
 
 from finops_dagster.alerts.alert import (
     Alert,
-    exceeds,
+    exceeds_thresholds,
     export_silent,
     month_failed,
     month_restated,
 )
 from finops_dagster.alerts.channels import channels_of
 from finops_dagster.alerts.settings import AlertSettings
-from finops_dagster.alerts.unsent import TICK_SECONDS, Unsent, drop_old, send
+from finops_dagster.alerts.unsent import TICK_SECONDS, Unsent, drop_old, send_alerts
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline import export_stages
@@ -59,7 +59,7 @@ class Cursor:
     unsent: list[Unsent] = field(default_factory=list)
 
     @classmethod
-    def read(cls, text: str | None) -> Self:
+    def from_json(cls, text: str | None) -> Self:
         """Return the cursor that the last tick stored as JSON; an empty one if `text` is None."""
         document = json.loads(text or "{}")
         unsent = [Unsent(**u | {"alert": Alert(**u["alert"])}) for u in document.pop("unsent", [])]
@@ -85,7 +85,7 @@ def alerts_sensor(
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         end = time.monotonic() + TICK_SECONDS
-        cursor, instance = Cursor.read(context.cursor), context.instance
+        cursor, instance = Cursor.from_json(context.cursor), context.instance
         alerts = [*_restatements(settings, exports, instance, cursor.restatements)]
         states = {
             **dict(_failed_months(settings, exports, instance, last_stage)),
@@ -97,7 +97,7 @@ def alerts_sensor(
         channels = channels_of(settings)
         new = [Unsent(alert, [*channels]) for alert in alerts]
         unsent, dropped = drop_old([*cursor.unsent, *new])
-        waiting, problems = send(unsent, channels, end)
+        waiting, problems = send_alerts(unsent, channels, end)
         for problem in [*dropped, *problems]:
             context.log.error(problem)
         document = asdict(replace(cursor, known=known_keys, unsent=waiting))
@@ -132,7 +132,7 @@ def _failed_months(
     }
     for (export, month), runs in history.month_runs.items():
         stages = all_stages.get(export, ())
-        status, reason = history.status(export, month, stages)
+        status, reason = history.month_status(export, month, stages)
         if not stages or status == "success":
             continue
         key, failed = f"failed {export} {month}", _failed_runs(runs)
@@ -197,7 +197,7 @@ def _restatements(
     The first tick of an export yields none: its restatements so far are no news.
     """
     for export in exports:
-        table = export.key("billing_table")
+        table = export.asset_key("billing_table")
         if export.name not in positions:
             newest = instance.fetch_materializations(table, limit=1).records
             positions[export.name] = newest[0].storage_id if newest else 0
@@ -225,7 +225,9 @@ def _restatement(
     if restatement is None or _plain(event, "outcome") != "loaded":
         return None
     previous = dg.AssetRecordsFilter(
-        export.key("billing_table"), asset_partitions=[month], before_storage_id=record.storage_id
+        export.asset_key("billing_table"),
+        asset_partitions=[month],
+        before_storage_id=record.storage_id,
     )
     earlier = instance.fetch_materializations(previous, 1).records
     before = earlier[0].asset_materialization if earlier else None
@@ -234,7 +236,9 @@ def _restatement(
     was_final = before is not None and _plain(before, "final")
     if not was_final and not _is_settled(settings, export, instance, record):
         return None
-    if not exceeds(restatement, settings.restatement_percent, settings.restatement_amount):
+    if not exceeds_thresholds(
+        restatement, settings.restatement_percent, settings.restatement_amount
+    ):
         return None
     key = f"restated {export.name} {month} {version}"
     return month_restated(export.name, month, restatement, key)
@@ -254,7 +258,7 @@ def _is_settled(
     event, month = record.asset_materialization, record.partition_key
     assert event is not None
     assert month is not None
-    manifests = dg.AssetRecordsFilter(export.key("manifest"), asset_partitions=[month])
+    manifests = dg.AssetRecordsFilter(export.asset_key("manifest"), asset_partitions=[month])
     written: dict[object, float] = {}
     for manifest in instance.fetch_materializations(manifests, _MANIFESTS_READ).records:
         version = manifest.asset_materialization

@@ -12,17 +12,17 @@ from finops_dagster.billing.content import Content
 from finops_dagster.billing.errors import BillError, FileInvalid, StageMissing, excerpts
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement
-from finops_dagster.billing.version import Load, with_vendor_id
+from finops_dagster.billing.version import Load, versions_with_vendor_id
 from finops_dagster.lake import (
     Lake,
-    has_rows_of,
+    has_totals_of,
     load_from_footer,
     load_in_shared_lake,
     month_relation,
     names_from_footers,
     parquet_relation,
     read_months,
-    recover_restatements,
+    restore_lost_restatements,
 )
 from finops_dagster.lake.restoring import restoring_month
 from finops_dagster.pipeline import checks
@@ -75,7 +75,7 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Load]:
         """Load the month's line items into the export's table, with exact types."""
-        at = StageMonth.of(context, export, run_options)
+        at = StageMonth.of_run(context, export, run_options)
         if version is None:
             raise _not_staged(export, at.month)
         loading = MonthLoading(
@@ -180,7 +180,7 @@ class MonthLoading:
                 report = month_report(connection, load, self._format(load))
                 yield LoadedMonth(report, "loaded", warnings, restatement)
 
-    def unchanged(self) -> LoadedMonth | None:
+    def unchanged_month(self) -> LoadedMonth | None:
         """Return the month if `replacing_month` would load nothing; else None.
 
         No rows change, but a missing database file is created, and the ledger may get newer ETags
@@ -246,9 +246,9 @@ class MonthLoading:
         in_lake = load_from_footer(file, export.name, self.month, export.table)
         if in_lake is None or in_lake.manifest_id == manifest_id:
             return None
-        if not has_rows_of(connection, in_lake, file, export.formats):
+        if not has_totals_of(connection, in_lake, file, export.formats):
             return None
-        rows = parquet_relation(file.local())
+        rows = parquet_relation(file.local_path())
         keep_replaced_costs(connection, rows, self._format(in_lake))
         return in_lake.manifest_id
 
@@ -259,7 +259,7 @@ class MonthLoading:
 
         A ledger that was lost gets the month's earlier restatements from the lake first.
         """
-        recover_restatements(connection, load, self.lake.file(load.export, load.month))
+        restore_lost_restatements(connection, load, self.lake.file(load.export, load.month))
         if replaced_id is None:
             return None
         rows, bill_format = month_relation(load), self._format(load)
@@ -272,7 +272,7 @@ class MonthLoading:
         alone knows the older ids if the records of the staging folder were lost.
         """
         version, content = self.version, self.version.content
-        loads = with_vendor_id(
+        loads = versions_with_vendor_id(
             ledger.loads(connection, self.export.name, self.month), version.vendor_id
         )
         loads.sort(key=lambda load: load.manifest_id != version.manifest_id)
@@ -304,7 +304,7 @@ class MonthLoading:
         content = self.version.content
         has_more = load.content is None or (content and content.checksums)
         if content and content != load.content and has_more:
-            ledger.complete_load(connection, load, content=content)
+            ledger.update_load(connection, load, content=content)
 
     @contextmanager
     def _replacing_rows(
@@ -314,12 +314,12 @@ class MonthLoading:
 
         The block gets the load and its warnings, and runs before the commit.
         """
-        staged = self.staging.month(self.export.name, self.month)
+        staged = self.staging.staged_month(self.export.name, self.month)
         manifest = staged.manifest()
         if manifest is None:
             raise _not_staged(self.export, self.month)
         require_version(self.version.vendor_id, manifest.id)
-        files = staged.version(manifest)
+        files = staged.staged_version(manifest)
         with (
             files.lock(),
             logging_query_progress(connection, "loaded", self.version.totals.rows),
@@ -336,7 +336,7 @@ class MonthLoading:
         """Raise if another run has replaced the staged files, or one of them is damaged."""
         if not self.version.has_content(content, self.version.totals):
             require_version(manifest_id, f"{self.version.vendor_id}+{content.digest}")
-        for problem in files.damage() or ():
+        for problem in files.find_damage() or ():
             raise FileInvalid(
                 f"{problem}; to download it again, run finops state reprocess {self.export.name} "
                 f"{self.month}"

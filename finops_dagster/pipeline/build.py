@@ -69,7 +69,7 @@ def build_resources(settings: Settings) -> Resources:
             settings.storage.staging_dir,
             InflationLimits(settings.storage.max_inflation, settings.storage.max_inflated_bytes),
         ),
-        BillingDatabase(duckdb.database_path, DuckDB.of(duckdb)),
+        BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb)),
         settings.storage.open_lake(),
         open_warehouse(settings.database) if settings.database.has_warehouse else None,
     )
@@ -110,7 +110,7 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
     open_catalog = settings.open_catalog if settings.catalog else None
     factories: list[AssetFactory] = [*_FACTORIES]
     factories.append(partial(parquet_asset, open_catalog=open_catalog))
-    group = export.settings.group
+    group = export.settings.dagster_name
     backend = settings.database.backend if settings.database.has_warehouse else None
     if backend is not None:
         factories.append(partial(warehouse_table_asset, backend=backend))

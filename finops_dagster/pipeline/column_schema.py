@@ -52,7 +52,7 @@ def charges_lineage(derivation: FocusDerivation) -> dg.TableColumnLineage:
         for column, names in bill_columns_of_charges(derivation.mapping, types).items():
             key = dg.AssetKey([export, "parquet"])
             deps[column] += [dg.TableColumnDep(key, name) for name in sorted(names)]
-    names = derivation.file.schema().names
+    names = derivation.charges_file.schema().names
     return dg.TableColumnLineage({name: deps[name] for name in names if name in deps})
 
 

@@ -95,6 +95,6 @@ class Export:
         """Return the key of the Dagster resource `name`, such as `lake`."""
         return f"{self.prefix}{name}"
 
-    def key(self, stage: str) -> dg.AssetKey:
+    def asset_key(self, stage: str) -> dg.AssetKey:
         """Return the asset key of a stage."""
         return dg.AssetKey([self.name, stage])

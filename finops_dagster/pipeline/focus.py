@@ -105,15 +105,15 @@ def focus_asset(
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion] | Sequence[dg.AssetCheckResult]:
         """Derive the month's charges from its bill, and account for every amount of it."""
-        at = StageMonth.of(context, export, run_options)
+        at = StageMonth.of_run(context, export, run_options)
         if reason := no_charges_reason(export.settings, at.month, settings):
             context.log.warning(reason)
             return [check.result(passed=True, description=reason) for check in checks]
         derivation = focus_derivation(export.settings, at.month, lake, database.duckdb)
         if footer is not None:
-            current = derivation.sources()[export.name].manifest_id
+            current = derivation.bill_versions()[export.name].manifest_id
             require_version(footer.manifest_id, current)
-        record, outcome = None if run_options.force else derivation.current(), "unchanged"
+        record, outcome = None if run_options.force else derivation.up_to_date_record(), "unchanged"
         if record is None:
             with derivation.replacing_month(context.run.run_id) as record:
                 outcome = "derived"
@@ -142,12 +142,12 @@ def focus_result(
     record, outcome = derived
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}
     conformance = repeated or _conformance(derivation)
-    schema, vendor = derivation.file.schema(), at.export.settings.vendor
+    schema, vendor = derivation.charges_file.schema(), at.export.settings.vendor
     metadata = {
         **focus_metadata(record),
         **conformance,
         **_comparison(at, derivation, record, exports),
-        **location_metadata(derivation.file.location),
+        **location_metadata(derivation.charges_file.location),
         "dagster/column_schema": charges_schema(schema, vendor),
         "dagster/column_lineage": charges_lineage(derivation),
     }
@@ -172,9 +172,11 @@ def _conformance(derivation: FocusDerivation) -> Metadata:
 
     The costs by service category are part of it.
     """
-    with derivation.duckdb.scratch() as connection:
-        broken = find_broken_rules(connection, parquet_relation(derivation.file.local()))
-        picture = _cost_by_category(connection, derivation.file.local())
+    with derivation.duckdb.open_in_memory() as connection:
+        broken = find_broken_rules(
+            connection, parquet_relation(derivation.charges_file.local_path())
+        )
+        picture = _cost_by_category(connection, derivation.charges_file.local_path())
     count = sum(not rule.rule.disputed for rule in broken)
     listed = {_BROKEN_RULES: rules_table(broken)} if broken else {}
     return {**picture, _RULES_BROKEN: count, **listed}
@@ -268,7 +270,9 @@ def focus_metadata(record: FocusMonth) -> Metadata:
         "effective_cost": float(effective),
         "effective_cost_exact": decimal_text(effective),
         "mapping": record.mapping,
-        "sources": ", ".join(f"{export} {version}" for export, version in record.sources.items()),
+        "sources": ", ".join(
+            f"{export} {version}" for export, version in record.bill_version_ids.items()
+        ),
         **({"entries": entries_table(record.entries)} if record.entries else {}),
         "unknown_keys": sum(sum(keys.values()) for keys in record.unknown.values()),
         **unknown_keys_metadata(record.unknown),

@@ -17,8 +17,8 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from finops_dagster.pipeline import STAGES, with_previous
-from finops_dagster.processes import INTERRUPT_ERRORS, read_note
+from finops_dagster.pipeline import STAGES, stages_up_to
+from finops_dagster.processes import INTERRUPT_ERRORS, read_run_note
 from finops_dagster.settings import dagster_home
 
 if TYPE_CHECKING:
@@ -181,11 +181,11 @@ class History:
                     failures.setdefault(record.run_id, _failure(event))
         return failures
 
-    def reason(self, run: Run) -> str | None:
+    def failure_message(self, run: Run) -> str | None:
         """Return the message that `failures` has of a run, in one line; None if it has none."""
         return self.failures[run.id].message if run.id in self.failures else None
 
-    def status(
+    def month_status(
         self, export: str, month: str, stages: Collection[str] = STAGES
     ) -> tuple[str, str | None]:
         """Return the month's status by its runs, and the message of the failure or None.
@@ -211,7 +211,7 @@ class History:
             if completed_stages >= set(selected):
                 continue
             if set(self._missed_stages(run, selected)) - completed_stages:
-                return run.status, self.reason(run)
+                return run.status, self.failure_message(run)
         return "success", None
 
     def _missed_stages(self, run: Run, selected: Sequence[str]) -> Sequence[str]:
@@ -227,12 +227,12 @@ class History:
         None if it completed the stage.
         """
         first = self.failures[run.id]
-        if first.stage is None or first.stage in with_previous(stage):
+        if first.stage is None or first.stage in stages_up_to(stage):
             return first
         if STAGES.index(stage) < STAGES.index(first.stage):
             return None
         failures = self._step_failures(run.id)
-        return next((failures[s] for s in with_previous(stage) if s in failures), None)
+        return next((failures[s] for s in stages_up_to(stage) if s in failures), None)
 
     def _step_failures(self, run_id: str) -> dict[str | None, RunFailure]:
         """Return all failures of a run by stage; the run's own event has the first one alone."""
@@ -315,7 +315,7 @@ class History:
             return None
         if run.id in self.failures:
             return self._stage_failure(run, stage)
-        retried, reason = read_note(dagster_home(), run.id).get("retry", ("", ""))
+        retried, reason = read_run_note(dagster_home(), run.id).get("retry", ("", ""))
         retry = f", trying again: {reason}" if retried == stage else ""
         return RunFailure(None, "", f"in progress{retry}")
 

@@ -11,7 +11,7 @@ import dagster as dg
 
 from finops_dagster.billing.errors import first_line
 from finops_dagster.pipeline.postgres_history import check_driver
-from finops_dagster.processes import instance_lock, lost_runs, remove_lock
+from finops_dagster.processes import instance_lock, lost_runs, remove_run_lock
 from finops_dagster.settings import dagster_home
 from finops_dagster.settings_table import SettingsError
 
@@ -73,5 +73,5 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
                     run, "The process of this run is gone; run the month again."
                 )
                 run_ids.append(run_id)
-            remove_lock(home, run_id)
+            remove_run_lock(home, run_id)
     return run_ids

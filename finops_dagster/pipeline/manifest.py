@@ -5,7 +5,7 @@ import dagster as dg
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.version import LoadedVersion, with_vendor_id
+from finops_dagster.billing.version import LoadedVersion, versions_with_vendor_id
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline.checks import (
@@ -43,10 +43,10 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Manifest]:
         """Read the vendor's newest manifest of the month: its version, files and columns."""
-        at = StageMonth.of(context, export, run_options)
+        at = StageMonth.of_run(context, export, run_options)
         source = export.source(stores, staging, lake, database)
         result = manifest_result(at, source, staging, lake)
-        staging.month(export.name, at.month).write_manifest(result.value)
+        staging.staged_month(export.name, at.month).write_manifest(result.value)
         return result
 
     return manifest
@@ -61,7 +61,10 @@ def manifest_result(
     BillError where the stage fails for that reason, and what `newest_manifest` raises.
     """
     export, month = at.export, at.month
-    previous, newest = staging.month(export.name, month).manifest(), newest_manifest(source, month)
+    previous, newest = (
+        staging.staged_month(export.name, month).manifest(),
+        newest_manifest(source, month),
+    )
     accepted, warnings = newest, newest.warnings
     loaded = None if at.force else lake.file(export.name, month).version()
     if loaded is not None:
@@ -99,7 +102,7 @@ def _accepted_manifest(
     that is not staged, and if the newest run covers fewer days than the loaded one.
     """
     delivery, loaded_delivery = newest.delivery, loaded.delivery
-    if delivery is None or loaded_delivery is None or with_vendor_id([loaded], newest.id):
+    if delivery is None or loaded_delivery is None or versions_with_vendor_id([loaded], newest.id):
         return newest, newest.warnings
     location, advice = (
         newest.source.location,
@@ -111,7 +114,7 @@ def _accepted_manifest(
             f"before the loaded version {loaded.manifest_id} "
             f"({loaded_delivery.submitted_at} UTC), which stays; {advice}"
         )
-        if previous is None or not with_vendor_id([loaded], previous.id):
+        if previous is None or not versions_with_vendor_id([loaded], previous.id):
             raise BillError(reason)
         return previous, (reason,)
     if delivery.covers_less_than(loaded_delivery):

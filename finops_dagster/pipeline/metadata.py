@@ -24,7 +24,7 @@ from finops_dagster.billing.restatement import (
     summed_changes,
 )
 from finops_dagster.billing.version import Load, Version
-from finops_dagster.focus.comparison import Group
+from finops_dagster.focus.comparison import CostGroup
 from finops_dagster.focus.conformance import BrokenRule
 from finops_dagster.focus.entries import Entry
 from finops_dagster.staging.folder import VersionRecord
@@ -215,7 +215,9 @@ def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
     )
 
 
-def differences_table(export: str, groups: Mapping[str, Sequence[Group]]) -> dg.MetadataValue[Any]:
+def differences_table(
+    export: str, groups: Mapping[str, Sequence[CostGroup]]
+) -> dg.MetadataValue[Any]:
     """Return a Markdown table of the groups of charges whose cost differs in another export.
 
     `groups` has them by the name of the other export, those with the largest differences first, and
@@ -314,7 +316,10 @@ def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
 
 
 def _restatement_metadata(restatement: Restatement) -> Metadata:
-    totals, summary = restatement.totals, footer_of_restatements([_summary(restatement)])
+    totals, summary = (
+        restatement.changes_by_currency,
+        footer_of_restatements([_summary(restatement)]),
+    )
     added_cost = exact_sum(total.added_cost for total in totals)
     return {
         "replaced_version": restatement.replaced_id,
@@ -337,14 +342,14 @@ def restatement_in(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement
 def _summary(restatement: Restatement) -> Restatement:
     """Return the restatement with its largest changes, and all others added up."""
     changes = restatement.changes
-    listed = restatement.listed[:_MAX_CHANGES]
+    listed = restatement.listed_changes[:_MAX_CHANGES]
     rest = summed_changes(change for change in changes if change not in listed)
     return replace(restatement, changes=(*listed, *rest))
 
 
 def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
     """Return rows and costs of both versions, and the services and accounts that changed most."""
-    totals, changes = restatement.totals, _summary(restatement).changes
+    totals, changes = restatement.changes_by_currency, _summary(restatement).changes
 
     def costs(change: CostChange, service: str, account: str) -> tuple[str, ...]:
         currency = ""

@@ -66,7 +66,7 @@ class Metrics(Collector):
                 self._collected = now, list(self._collect())
             return self._collected[1]
 
-    def text(self) -> str:
+    def prometheus_text(self) -> str:
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry()).decode()
 
@@ -76,7 +76,7 @@ class Metrics(Collector):
         registry.register(self)
         return registry
 
-    def write(self, file: Path) -> None:
+    def write_file(self, file: Path) -> None:
         """Write the metrics to a file in one step, so that no reader sees half.
 
         Raises BillError if the file cannot be written, such as without its folder.

@@ -32,7 +32,7 @@ def metrics_sensor(settings: Settings, file: Path, prefix: str = "") -> dg.Senso
         problems.clear()
         history = History(context.instance)
         metrics.open_history = lambda: nullcontext(history)
-        metrics.write(file)
+        metrics.write_file(file)
         return dg.SkipReason("; ".join([f"{file} is written", *problems]))
 
     return sensor

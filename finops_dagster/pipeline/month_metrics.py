@@ -50,7 +50,7 @@ def read_lake_months(settings: Settings, months: Months) -> list[LakeMonth]:
     def read(export: ExportSettings, month: BillingMonth) -> LakeMonth | None:
         file = lake.file(export.name, month)
         load = load_from_footer(file, export.name, month, export.table_name)
-        return LakeMonth(load, restatements_of_footer(file.texts() or {})) if load else None
+        return LakeMonth(load, restatements_of_footer(file.footer_texts() or {})) if load else None
 
     pairs = [(export, month) for export in settings.exports for month in months[export.name]]
     return [month for month in read_months(lake, lambda pair: read(*pair), pairs) if month]
@@ -90,7 +90,7 @@ def _restatement_metrics(months: list[LakeMonth]) -> Iterator[Metric]:
         count.add_metric(month.labels, newest.number if newest else 0)
         if newest is not None:
             restated.add_metric(month.labels, newest.restated_at.replace(tzinfo=UTC).timestamp())
-            for total in newest.totals:
+            for total in newest.changes_by_currency:
                 labels = (*month.labels, _currency(total.currency))
                 added.add_metric(labels, float(total.added_cost))
     yield from (count, restated, added)
@@ -103,7 +103,7 @@ def load_duration_metrics(settings: Settings, months: Months) -> Iterator[Metric
     """
     seconds = gauge("month_load_duration_seconds", "Seconds of the last load.", *_MONTH)
     # A load holds the file for minutes, and metrics must not wait for it.
-    connections = replace(DuckDB.of(settings.database.duckdb), lock_wait_seconds=0)
+    connections = replace(DuckDB.with_limits(settings.database.duckdb), lock_wait_seconds=0)
     database = BillingDatabase(settings.database.duckdb.database_path)
     for export, export_months in months.items():
         for file in {database.path(export, month): None for month in export_months}:
@@ -135,7 +135,7 @@ def read_budgets(settings: Settings, months: Months) -> list[BudgetMonth]:
         return []
     selected = {month for export_months in months.values() for month in export_months}
     with open_relations(
-        DuckDB.of(settings.database.duckdb),
+        DuckDB.with_limits(settings.database.duckdb),
         settings.storage.open_lake(),
         settings.exports,
         settings.accounts,

@@ -22,7 +22,7 @@ class StageChange:
     text: str
 
 
-def report_changes(changes: Iterable[StageChange], metadata: Mapping[str, str]) -> None:
+def record_observations(changes: Iterable[StageChange], metadata: Mapping[str, str]) -> None:
     """Record each change as an observation of its asset, with this metadata.
 
     Does nothing if Dagster has recorded nothing in DAGSTER_HOME yet.
@@ -30,10 +30,10 @@ def report_changes(changes: Iterable[StageChange], metadata: Mapping[str, str]) 
     with open_history() as history:
         if history.instance is not None:
             for change in changes:
-                report(history.instance, change, metadata)
+                record_observation(history.instance, change, metadata)
 
 
-def report(
+def record_observation(
     instance: dg.DagsterInstance, observed: StageChange, metadata: Mapping[str, str]
 ) -> None:
     """Record one observation of an asset in the event log, without a run."""

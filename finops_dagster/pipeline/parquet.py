@@ -14,8 +14,8 @@ from finops_dagster.lake import (
     Lake,
     LakeFile,
     exporting_month,
-    is_intact,
     load_in_shared_lake,
+    verify_file,
     version_of_footer,
 )
 from finops_dagster.pipeline.checks import RECONCILES, reconciles
@@ -33,7 +33,7 @@ from finops_dagster.pipeline.stage import (
 from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import verified_load
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
-from finops_dagster.tables.restatements import newest_number
+from finops_dagster.tables.restatements import newest_restatement_number
 
 _REPAIRED = "exported again, as the file was damaged"  # an outcome
 
@@ -104,7 +104,7 @@ def writing_month(
     """
     file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:
-        unchanged = None if force else unchanged_file(connection, export, month, file)
+        unchanged = None if force else load_of_unchanged_file(connection, export, month, file)
         if unchanged is not None:
             yield unchanged, "unchanged", file.size()
             return
@@ -123,23 +123,23 @@ def writing_month(
             yield load, _REPAIRED if is_damaged else "exported", size
 
 
-def unchanged_file(
+def load_of_unchanged_file(
     connection: duckdb.DuckDBPyConnection, export: Export, month: BillingMonth, file: LakeFile
 ) -> Load | None:
     """Return the load of a file that is up to date, as `writing_month` defines it; else None.
 
     The ledger may get the file's checksum.
     """
-    recorded, texts = ledger.newest_load(connection, export.name, month), file.texts() or {}
+    recorded, texts = ledger.newest_load(connection, export.name, month), file.footer_texts() or {}
     if recorded is None:
         return load_in_shared_lake(connection, file, export.name, month, export.table)
     is_current = _has_footer_of(connection, recorded, texts)
-    return recorded if is_current and is_intact(connection, recorded, file) else None
+    return recorded if is_current and verify_file(connection, recorded, file) else None
 
 
 def _is_damaged(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
     """Return whether a stale file has no footer, or the right one but other bytes."""
-    texts = file.texts() or {}
+    texts = file.footer_texts() or {}
     has_footer = version_of_footer(texts) is not None
     return file.exists() and (not has_footer or _has_footer_of(connection, load, texts))
 
@@ -148,5 +148,7 @@ def _has_footer_of(
     connection: duckdb.DuckDBPyConnection, load: Load, texts: Mapping[str, str]
 ) -> bool:
     """Return whether a footer is of this load, and has the restatements in the ledger."""
-    newest = newest_number(connection, load.export, load.month)
-    return load.is_same(version_of_footer(texts)) and newest_number_in_footer(texts) >= newest
+    newest = newest_restatement_number(connection, load.export, load.month)
+    return (
+        load.is_same_version(version_of_footer(texts)) and newest_number_in_footer(texts) >= newest
+    )

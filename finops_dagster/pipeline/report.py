@@ -34,7 +34,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
 
     @dg.asset(
         key=REPORT,
-        deps=[export.key("focus") for export in exports],
+        deps=[export.asset_key("focus") for export in exports],
         group_name="report",
         kinds={"html"},
         owners=["team:finops"],

@@ -74,11 +74,11 @@ class Records:
         self._staging, self._lake = staging, lake
         self._records: dict[tuple[dg.AssetKey, str], object] = {}
 
-    def keep(self, stage: dg.AssetKey, month: str, record: object) -> None:
+    def put(self, stage: dg.AssetKey, month: str, record: object) -> None:
         """Keep the record of a stage until the run ends."""
         self._records[stage, month] = record
 
-    def read(self, stage: dg.AssetKey, month: str) -> object:
+    def get(self, stage: dg.AssetKey, month: str) -> object:
         """Return the record that the stage kept in this run, or else the one stored with its data.
 
         None if none is stored, and for a billing table, whose ledger the next stage reads itself.
@@ -89,7 +89,7 @@ class Records:
         lakes = {"parquet": self._lake, "focus": focus_lake(self._lake)}
         if name in lakes:
             return lakes[name].file(export, billing_month).version()
-        staged = self._staging.month(export, billing_month)
+        staged = self._staging.staged_month(export, billing_month)
         readers = {"manifest": staged.manifest, "staged_files": staged.current_record}
         return readers[name]() if name in readers else None
 

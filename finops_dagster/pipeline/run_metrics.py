@@ -96,7 +96,7 @@ class RunMetrics:
         stages = export_stages(
             has_warehouse=self.settings.database.has_warehouse, has_focus=export.has_focus
         )
-        status, _ = self.history.status(export.name, month, stages)
+        status, _ = self.history.month_status(export.name, month, stages)
         if status in FAILED:
             return "failed"
         if status != "success":

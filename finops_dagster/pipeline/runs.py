@@ -75,7 +75,7 @@ def run_month(
     that is no partition of the export, and KeyboardInterrupt if Ctrl-C stopped the run; Dagster
     itself would only record that.
     """
-    job = definitions.resolve_job_def(f"{export.settings.group}_month")
+    job = definitions.resolve_job_def(f"{export.settings.dagster_name}_month")
     run_id, stages = str(uuid4()), options.get("stages")
     resources = {"run_options": {"config": {"force": options.get("force", False)}}}
     instance.add_event_listener(run_id, _listener(options))
@@ -87,7 +87,9 @@ def run_month(
             instance=instance,
             run_id=run_id,
             raise_on_error=False,
-            asset_selection=None if stages is None else [export.key(stage) for stage in stages],
+            asset_selection=None
+            if stages is None
+            else [export.asset_key(stage) for stage in stages],
             run_config={**_QUIET, "resources": resources},
             tags=None if stages is None else {STAGES_TAG: ", ".join(stages)},
         )

@@ -90,8 +90,8 @@ def manifest_sensor(
     keys = [export.resource_key(name) for name in ("stores", "staging", "lake", "database")]
 
     @dg.sensor(
-        name=f"{export.settings.group}_manifests",
-        job_name=f"{export.settings.group}_month",
+        name=f"{export.settings.dagster_name}_manifests",
+        job_name=f"{export.settings.dagster_name}_month",
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING
         if export.settings.sensor
@@ -206,7 +206,7 @@ def _focus_requests(
                     f"{key}/{version}/{now}",
                     partition_key=month,
                     tags=tags(BillingMonth.parse(month)),
-                    asset_selection=list(map(history.export.key, history.focus_stages)),
+                    asset_selection=list(map(history.export.asset_key, history.focus_stages)),
                 )
             )
             requested = replace(requested, times=requested.times + 1, last=now)
@@ -224,9 +224,9 @@ def _due_charges(export: Export, lake: Lake) -> dict[str, str]:
     for month in export.months() if export.has_focus else ():
         with suppress(BillError):  # The bill is not loaded, or has no mapping.
             derivation = focus_derivation(export.settings, month, lake, DuckDB())
-            record = FocusMonth.read(derivation.file)
-            if record is None or derivation.difference(record) is not None:
-                versions = [version.manifest_id for version in derivation.sources().values()]
+            record = FocusMonth.from_file(derivation.charges_file)
+            if record is None or derivation.outdated_reason(record) is not None:
+                versions = [version.manifest_id for version in derivation.bill_versions().values()]
                 versions_by_month[str(month)] = " ".join([*versions, derivation.mapping.version])
     return versions_by_month
 
@@ -245,7 +245,7 @@ def focus_automation_sensor(
         return []
     stages = FOCUS_STAGES if has_warehouse else FOCUS_STAGES[:1]
     followed = (export for export in with_focus if export.settings.sensor)
-    keys = [REPORT, *(export.key(stage) for export in followed for stage in stages)]
+    keys = [REPORT, *(export.asset_key(stage) for export in followed for stage in stages)]
     return [
         dg.AutomationConditionSensorDefinition(
             f"{prefix}focus_automation",
@@ -329,7 +329,7 @@ class _ExportHistory:
         return recorded == newest and is_since and is_of_manifest
 
     def _last_materialization(self, stage: str, month: str) -> dg.EventLogRecord | None:
-        month_filter = dg.AssetRecordsFilter(self.export.key(stage), asset_partitions=[month])
+        month_filter = dg.AssetRecordsFilter(self.export.asset_key(stage), asset_partitions=[month])
         records = self.instance.fetch_materializations(month_filter, limit=1).records
         return next(iter(records), None)
 

@@ -27,7 +27,7 @@ from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata
 from finops_dagster.pipeline.resources import Records, RunOptions
-from finops_dagster.processes import write_note
+from finops_dagster.processes import write_run_note
 from finops_dagster.staging.folder import newer_version_message
 from finops_dagster.traces import record_unexpected_error
 from finops_dagster.warehouses.month_file import WarehouseUnavailable
@@ -60,7 +60,7 @@ def stage(
     `output_required=False` may return only the results of its checks: then the month has nothing in
     this stage, and the next stage is skipped.
     """
-    key = export.key(name)
+    key = export.asset_key(name)
     with catch_warnings():
         # Partitioned checks are a preview feature of Dagster: they may change in a patch release,
         # which is one reason why its version is pinned.
@@ -69,7 +69,7 @@ def stage(
             dg.AssetCheckSpec(**vars(check), asset=key, partitions_def=export.partitions)
             for check in checks
         ]
-    keys = {parameter: export.key(previous) for parameter, previous in upstream.items()}
+    keys = {parameter: export.asset_key(previous) for parameter, previous in upstream.items()}
     records = export.resource_key("records")
     asset = partial(
         dg.asset,
@@ -78,7 +78,7 @@ def stage(
         partitions_def=export.partitions,
         # Without a policy a backfill is one run for each month too; this keeps it so.
         backfill_policy=dg.BackfillPolicy.multi_run(1),
-        group_name=export.settings.group,
+        group_name=export.settings.dagster_name,
         kinds=kinds,
         owners=[export.settings.owner],
         tags=_tags(export, name),
@@ -145,7 +145,7 @@ class StageMonth:
     force: bool = False
 
     @classmethod
-    def of(cls, context: dg.AssetExecutionContext, export: Export, options: RunOptions) -> Self:
+    def of_run(cls, context: dg.AssetExecutionContext, export: Export, options: RunOptions) -> Self:
         """Return the month that a run is about."""
         stage, month = context.asset_key.path[-1], billing_month(context)
         return cls(export, stage, month, context.instance, options.force)
@@ -153,7 +153,7 @@ class StageMonth:
     @cached_property
     def last_record(self) -> dg.EventLogRecord | None:
         """Dagster's record of the month's last materialization; None if there is none."""
-        key, months = self.export.key(self.stage), [str(self.month)]
+        key, months = self.export.asset_key(self.stage), [str(self.month)]
         of_month = dg.AssetRecordsFilter(key, asset_partitions=months)
         return next(iter(self.instance.fetch_materializations(of_month, limit=1).records), None)
 
@@ -207,11 +207,11 @@ def _with_records(
     def run(context: dg.AssetExecutionContext, **resources: object) -> Sequence[Event]:
         records: Records = getattr(context.resources, records_key)
         key, month = context.asset_key, context.partition_key
-        inputs = {name: records.read(stage, month) for name, stage in upstream.items()}
+        inputs = {name: records.get(stage, month) for name, stage in upstream.items()}
         result, events = body(context, **resources, **inputs), list[Event]()
         check_results = result
         if isinstance(result, dg.MaterializeResult):
-            records.keep(key, month, result.value)
+            records.put(key, month, result.value)
             check_results = result.check_results
             events.append(
                 dg.MaterializeResult(metadata=result.metadata, data_version=result.data_version)
@@ -248,7 +248,7 @@ def _explain_failures(
         try:
             stage_lake, _ = _lake_of_stage(context, lake)
             file = stage_lake.file(context.asset_key.path[0], billing_month(context))
-            file.begin(context.run.run_id)
+            file.record_version_at_start(context.run.run_id)
             events = body(context, **arguments)
         except ReconciliationError as error:
             message = f"{error}{_version_kept(context, lake)}"
@@ -306,7 +306,7 @@ def _unexpected(
             message = f"{error}; tried {_RETRIES + 1} times; run the month again later"
             return _failure(error, f"{message}{version_kept}")
         message = escaped(str(error))
-        write_note(home, context.run.run_id, retry=[context.asset_key.path[-1], message])
+        write_run_note(home, context.run.run_id, retry=[context.asset_key.path[-1], message])
         context.log.warning(
             f"{message}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
             f"({context.retry_number + 1} of {_RETRIES})"

@@ -13,7 +13,7 @@ from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing, count_text
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.version import LoadedVersion, version_id, with_vendor_id
+from finops_dagster.billing.version import LoadedVersion, version_id, versions_with_vendor_id
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStores
 from finops_dagster.pipeline.export import Export
@@ -98,12 +98,12 @@ class MonthStaging:
         """Return the staging of a manifest's files; reads the month's footer in the lake."""
         month = BillingMonth.parse(manifest.month)
         lake_version = lake.file(export.name, month).version()
-        staged_month = staging.month(export.name, month)
+        staged_month = staging.staged_month(export.name, month)
         return cls(export, manifest, staged_month, lake_version, database.duckdb)
 
     @cached_property
     def _files(self) -> StagedVersion:
-        return self.staged_month.version(self.manifest)
+        return self.staged_month.staged_version(self.manifest)
 
     def stage(self, source: Source, *, force: bool) -> StagingResult:
         """Download and count the files unless they are unchanged, and record their version.
@@ -124,7 +124,7 @@ class MonthStaging:
             result = unchanged or self._fetch(source, available, known_versions, force=force)
         return self._record(result)
 
-    def unchanged(self, source: Source) -> StagingResult | None:
+    def record_unchanged(self, source: Source) -> StagingResult | None:
         """Return the result if the staged files are verified and unchanged in the store; else None.
 
         Nothing is downloaded, but as in `stage`, the version is recorded and the staged files of
@@ -209,9 +209,11 @@ class MonthStaging:
 
         If their record was lost, the lake still has the version that was loaded last.
         """
-        known_versions = with_vendor_id(self.staged_month.records(), self.manifest.id)
+        known_versions = versions_with_vendor_id(
+            self.staged_month.version_records(), self.manifest.id
+        )
         lake = self.lake_version
-        if lake is None or not with_vendor_id([lake], self.manifest.id):
+        if lake is None or not versions_with_vendor_id([lake], self.manifest.id):
             return known_versions
         if lake.manifest_id in {version.manifest_id for version in known_versions}:
             return known_versions

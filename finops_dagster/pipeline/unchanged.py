@@ -24,8 +24,8 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.focus import focus_result
 from finops_dagster.pipeline.history import History
 from finops_dagster.pipeline.manifest import manifest_result
-from finops_dagster.pipeline.observations import StageChange, report
-from finops_dagster.pipeline.parquet import parquet_result, unchanged_file
+from finops_dagster.pipeline.observations import StageChange, record_observation
+from finops_dagster.pipeline.parquet import load_of_unchanged_file, parquet_result
 from finops_dagster.pipeline.registration import register_files
 from finops_dagster.pipeline.runs import MonthRun, plain_values
 from finops_dagster.pipeline.stage import StageMonth, is_interrupt
@@ -55,7 +55,7 @@ class UnchangedMonths:
         self._stores, self._sources = ObjectStores(), dict[str, Source]()
         self._open_catalog = cache(settings.open_catalog) if settings.catalog else None
 
-    def find(
+    def verify_month(
         self,
         export: Export,
         month: BillingMonth,
@@ -88,7 +88,9 @@ class UnchangedMonths:
         if results is None:
             return None
         text = "verified without a run: every stage has the vendor's newest version"
-        report(self._instance, StageChange(export.name, "manifest", str(month), text), {})
+        record_observation(
+            self._instance, StageChange(export.name, "manifest", str(month), text), {}
+        )
         if no_charges is not None:
             on_warning(no_charges)
         last_record = at[stages[-1]].last_record
@@ -123,7 +125,7 @@ class UnchangedMonths:
         """Return whether the last runs of the month did all of the stages."""
         at = next(iter(months.values()))
         history = History(self._instance, month=str(at.month))
-        status, _ = history.status(at.export.name, str(at.month), [*months])
+        status, _ = history.month_status(at.export.name, str(at.month), [*months])
         return status == "success"
 
     def _result(self, at: StageMonth, results: Mapping[str, Result]) -> Result | None:
@@ -143,7 +145,7 @@ class UnchangedMonths:
             case "focus":
                 return self._focus(at)
             case _:
-                return self._warehouse_loading(at).unchanged()
+                return self._warehouse_loading(at).unchanged_result()
 
     def _source(self, export: Export) -> Source:
         """Return the export's source, which remembers the manifests that it has read."""
@@ -154,18 +156,20 @@ class UnchangedMonths:
 
     def _staged_files(self, at: StageMonth, manifest: Manifest) -> Result | None:
         places = self._staging, self._lake, self._database
-        staged = MonthStaging.of(at.export, manifest, *places).unchanged(self._source(at.export))
+        staged = MonthStaging.of(at.export, manifest, *places).record_unchanged(
+            self._source(at.export)
+        )
         return None if staged is None else staged_result(staged)
 
     def _billing_table(self, at: StageMonth, version: VersionRecord) -> Result | None:
         places = self._staging, self._database, self._lake
-        loaded = MonthLoading(at.export, at.month, version, *places, run_id="").unchanged()
+        loaded = MonthLoading(at.export, at.month, version, *places, run_id="").unchanged_month()
         return None if loaded is None else table_result(at, loaded, self._database)
 
     def _parquet(self, at: StageMonth) -> Result | None:
         file = self._lake.file(at.export.name, at.month)
         with self._database.connect(at.export.name, at.month) as connection:
-            load = unchanged_file(connection, at.export, at.month, file)
+            load = load_of_unchanged_file(connection, at.export, at.month, file)
         if load is None:
             return None
         registered = self._register_files(at, self._lake, at.export.table)
@@ -174,7 +178,7 @@ class UnchangedMonths:
     def _focus(self, at: StageMonth) -> Result | None:
         settings, duckdb = at.export.settings, self._database.duckdb
         derivation = focus_derivation(settings, at.month, self._lake, duckdb)
-        record = derivation.current()
+        record = derivation.up_to_date_record()
         if record is None:
             return None
         registered = self._register_files(at, focus_lake(self._lake), CHARGES_TABLE)

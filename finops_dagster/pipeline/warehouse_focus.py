@@ -56,7 +56,7 @@ def warehouse_focus_asset(
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
         """Load the month's charges into the warehouse, in one step."""
-        at = StageMonth.of(context, export, run_options)
+        at = StageMonth.of_run(context, export, run_options)
         record, file = focus_file(export, at.month, lake, database.duckdb)
         if charges is not None:
             require_version(charges.manifest_id, record.version.manifest_id)
@@ -85,7 +85,7 @@ def view_columns() -> dict[str, str]:
 def _unite(warehouse: Warehouse, tables: Sequence[str]) -> list[str]:
     """Create or replace the view of all charges, and return a warning if that fails."""
     try:
-        warehouse.unite(VIEW, tables, view_columns())
+        warehouse.create_union_view(VIEW, tables, view_columns())
     except (BillError, WarehouseUnavailable) as error:
         name = warehouse.full_name(VIEW)
         return [
@@ -115,7 +115,7 @@ def focus_file(
     damaged.
     """
     file = focus_lake(lake).file(export.name, month)
-    record = FocusMonth.read(file)
+    record = FocusMonth.from_file(file)
     if record is None:
         command = month_command("derive-focus", export, month)
         raise StageMissing(f"{file.location} is missing or damaged; run {command}")

@@ -39,7 +39,7 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
         """Load the month's Parquet file into the warehouse, in one step."""
-        at = StageMonth.of(context, export, run_options)
+        at = StageMonth.of_run(context, export, run_options)
         file = month_file(export, at.month, lake, database.duckdb)
         if footer is not None:
             require_version(footer.manifest_id, file.footer.manifest_id)
@@ -58,12 +58,12 @@ class WarehouseLoading:
     version: LoadedVersion
     warehouse: Warehouse
 
-    def unchanged(self) -> dg.MaterializeResult[LoadedVersion] | None:
+    def unchanged_result(self) -> dg.MaterializeResult[LoadedVersion] | None:
         """Return the stage's result if the warehouse has this version of the month; else None.
 
         The month's rows are measured in the warehouse. Raises BillError and WarehouseUnavailable.
         """
-        has_month = self.file.footer.is_same(self.warehouse.measured_version(self.file))
+        has_month = self.file.footer.is_same_version(self.warehouse.measured_version(self.file))
         return self._result("unchanged") if has_month else None
 
     def load_month(
@@ -77,7 +77,7 @@ class WarehouseLoading:
         committed then: it returns warnings, and must not raise. Adds the load's metadata to
         `context`.
         """
-        if not self.at.force and (unchanged := self.unchanged()) is not None:
+        if not self.at.force and (unchanged := self.unchanged_result()) is not None:
             return unchanged
         result = self._result("loaded")
         # Last, after all that can fail: a failure after the commit would leave the load without

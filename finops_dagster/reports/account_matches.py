@@ -59,7 +59,7 @@ class BilledAccount:
     cost: Decimal
 
 
-def last_month(connection: DuckDBPyConnection) -> date:
+def first_day_of_newest_month(connection: DuckDBPyConnection) -> date:
     """Return the first day of the newest month that has charges.
 
     Needs the relation `focus` with a charge at least.
@@ -85,7 +85,7 @@ def unmatched_lines(connection: DuckDBPyConnection, accounts: AccountsFile) -> d
     of the line's days. Needs the relations `focus` and `account_spellings` of this accounts file.
     """
     matched = set(connection.execute(_MATCHED_LINES).fetchall())
-    lost_zeros = accounts.with_lost_zeros(id_ for (id_,) in connection.execute(_IDS).fetchall())
+    lost_zeros = accounts.ids_with_lost_zeros(id_ for (id_,) in connection.execute(_IDS).fetchall())
 
     def reason(line: AccountLine) -> str:
         if line.number in lost_zeros:

@@ -84,7 +84,7 @@ class AccountsFile:
     text_columns: tuple[str, ...] = _TEXT_COLUMNS
     lines: tuple[AccountLine, ...] = ()
 
-    def with_lost_zeros(self, bill_ids: Iterable[str | None]) -> dict[int, str]:
+    def ids_with_lost_zeros(self, bill_ids: Iterable[str | None]) -> dict[int, str]:
         """Return {line number: id in the bill} of the lines whose ids have lost leading zeros.
 
         A spreadsheet that takes ids for numbers drops the zeros. `bill_ids` are the ids of all
@@ -98,7 +98,7 @@ class AccountsFile:
             if line.account_id not in ids and line.account_id.lstrip("0") in stripped
         }
 
-    def shorter_ids(self) -> list[AccountLine]:
+    def lines_with_short_ids(self) -> list[AccountLine]:
         """Return the lines whose ids may be those of AWS without their leading zeros.
 
         They have fewer than 12 digits, and another line has an id of 12 digits.
@@ -140,7 +140,7 @@ def _place(file: Path, number: int) -> str:
     return f"{file}, line {number}"
 
 
-def accounts_text(file: Path) -> str:
+def read_accounts_text(file: Path) -> str:
     """Return the text of the accounts file, without a byte order mark.
 
     Raises BillError if it cannot be read, or is not in UTF-8. Its cells are not checked.
@@ -163,7 +163,7 @@ def accounts_text(file: Path) -> str:
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank, each with the number of its first line."""
-    reader = csv.reader(StringIO(accounts_text(file), newline=""), strict=True)
+    reader = csv.reader(StringIO(read_accounts_text(file), newline=""), strict=True)
     number = 1
     try:
         for row in reader:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from io import StringIO
 from pathlib import Path
 
-from finops_dagster.reports.accounts import accounts_text, heading_key
+from finops_dagster.reports.accounts import heading_key, read_accounts_text
 from finops_dagster.reports.new_file import new_file
 
 _FIRST_LINE = "account_id,name,owner,environment,cost_centre,valid_from,valid_to"
@@ -22,7 +22,7 @@ def add_accounts(file: Path, accounts: Iterable[Mapping[str, str]]) -> None:
     is missing.
     """
     content = file.read_bytes() if file.exists() else f"{_FIRST_LINE}\n".encode()
-    text = accounts_text(file) if file.exists() else _FIRST_LINE
+    text = read_accounts_text(file) if file.exists() else _FIRST_LINE
     rows = csv.reader(StringIO(text, newline=""))
     headings = next(row for row in rows if any(map(str.strip, row)))
     line_end = "\r\n" if b"\r\n" in content else "\n"

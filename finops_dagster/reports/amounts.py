@@ -138,9 +138,8 @@ def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Docum
     """Fill the document's TABLES with amounts as decimals; rows whose amounts are 0 are left out.
 
     The number of resources that are not listed is set in `left_out`. Needs the tables of
-    `read_charges`, `read_resources`, `read_tag_keys` and `add_lines`, and the document's `month`
-    and `currencies`. `first_day` is that of the document's first month. Creates views in the
-    connection, so it can be called once.
+    `sums.py` and `add_lines`, and the document's `month` and `currencies`. `first_day` is that of
+    the document's first month. Creates views in the connection, so it can be called once.
     """
     currencies = Sql(f"[{', '.join(map(literal, document['currencies']))}]")
     for view, sums in _PLACED_SUMS.items():
@@ -175,7 +174,7 @@ def _table(
     return {name: list(column) for name, column in zip(columns, values, strict=True)}
 
 
-def scaled(document: Document) -> Document:
+def scaled_document(document: Document) -> Document:
     """Return a copy of a document with its decimals as whole numbers, multiplied by 10^`scale`.
 
     The key `scale` gets the smallest scale with which all of them are whole, 18 at most. Numbers

@@ -16,7 +16,7 @@ from finops_dagster.reports import changes, rises
 from finops_dagster.reports.daily_costs import DailyCosts, Series
 from finops_dagster.reports.daily_usage import read_daily_costs
 from finops_dagster.reports.estimated_costs import MONTH, WEEK
-from finops_dagster.reports.findings import Finding, History, Kind, least_differences
+from finops_dagster.reports.findings import AnomalyKind, CostHistory, Finding, least_differences
 from finops_dagster.reports.rolling import rolling_mean
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _FINDERS = (
     changes.vanished_services,
     changes.credits_ended,
     changes.price_changes,
-    rises.rises,
+    rises.find_rises,
     changes.regions_moved,
     rises.slow_leaks,
 )
@@ -46,7 +46,7 @@ class Anomaly:
     both amounts are of it alone.
     """
 
-    kind: Kind
+    kind: AnomalyKind
     first_day: date
     last_day: date
     currency: str
@@ -87,18 +87,20 @@ class Anomaly:
 
 
 _PREDICATES = {
-    Kind.SPIKE: "cost {instead} {days}.",
-    Kind.WEEKEND_WORK: "cost {instead} at the weekend, {days}.",
-    Kind.STEP: "costs more since {day}: {instead} {days}.",
-    Kind.RAMP: "costs more each day since {day}: {instead} {days}.",
-    Kind.SLOW_LEAK: "has grown for eight weeks: {instead} {days}.",
-    Kind.NEW_SERVICE: "is new since {day}: {cost} {days}.",
-    Kind.NEW_ACCOUNT: "is new since {day}: {cost} {days}.",
-    Kind.VANISHED_SERVICE: "is gone since {day}: {instead} {days}.",
-    Kind.REGION_MOVED: "has moved to {region} since {day}: {instead} there {days}.",
-    Kind.PRICE_CHANGE: "has higher prices since {day}: {instead} {days}.",
-    Kind.COMMITMENT_ENDED: "is no longer covered by a commitment since {day}: {instead} {days}.",
-    Kind.CREDIT_ENDED: "gets no credits any longer since {day}: {instead} {days}.",
+    AnomalyKind.SPIKE: "cost {instead} {days}.",
+    AnomalyKind.WEEKEND_WORK: "cost {instead} at the weekend, {days}.",
+    AnomalyKind.STEP: "costs more since {day}: {instead} {days}.",
+    AnomalyKind.RAMP: "costs more each day since {day}: {instead} {days}.",
+    AnomalyKind.SLOW_LEAK: "has grown for eight weeks: {instead} {days}.",
+    AnomalyKind.NEW_SERVICE: "is new since {day}: {cost} {days}.",
+    AnomalyKind.NEW_ACCOUNT: "is new since {day}: {cost} {days}.",
+    AnomalyKind.VANISHED_SERVICE: "is gone since {day}: {instead} {days}.",
+    AnomalyKind.REGION_MOVED: "has moved to {region} since {day}: {instead} there {days}.",
+    AnomalyKind.PRICE_CHANGE: "has higher prices since {day}: {instead} {days}.",
+    AnomalyKind.COMMITMENT_ENDED: (
+        "is no longer covered by a commitment since {day}: {instead} {days}."
+    ),
+    AnomalyKind.CREDIT_ENDED: "gets no credits any longer since {day}: {instead} {days}.",
 }
 
 
@@ -136,7 +138,7 @@ def _findings(costs: DailyCosts) -> Iterator[tuple[tuple[Series, ...], Finding]]
     rows = np.flatnonzero(large_weeks.any(axis=1))
     for start in range(0, len(rows), _CHUNK):
         chosen = rows[start : start + _CHUNK]
-        history = History.of(costs.of_rows(chosen.tolist()), least[chosen])
+        history = CostHistory.of(costs.select_series(chosen.tolist()), least[chosen])
         for finder in _FINDERS:
             for finding in finder(history):
                 yield tuple(history.costs.series[row] for row in finding.rows), finding
@@ -156,7 +158,7 @@ def _independent(
 
 def _follows(finding: Finding, cause: Finding) -> bool:
     """Return whether a finding may be an effect of another one of its series."""
-    effect = 3 * MONTH if finding.kind is Kind.SLOW_LEAK else MONTH
+    effect = 3 * MONTH if finding.kind is AnomalyKind.SLOW_LEAK else MONTH
     return cause.first - WEEK <= finding.last and finding.first <= cause.last + effect
 
 
@@ -170,7 +172,7 @@ def _anomaly(costs: DailyCosts, pair: tuple[tuple[Series, ...], Finding]) -> Ano
         series.provider,
         series.account,
         series.account_name,
-        None if finding.kind is Kind.NEW_ACCOUNT else series.service,
+        None if finding.kind is AnomalyKind.NEW_ACCOUNT else series.service,
         Decimal(f"{finding.cost:.2f}"),
         Decimal(f"{finding.expected:.2f}"),
         finding.detail,

@@ -18,7 +18,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.lake import Lake
 from finops_dagster.reports.accounts import AccountsSettings
-from finops_dagster.reports.amounts import add_amounts, scaled
+from finops_dagster.reports.amounts import add_amounts, scaled_document
 from finops_dagster.reports.anomalies import Anomaly, find_anomalies
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings, budget_months
 from finops_dagster.reports.budgets_and_anomalies import add_anomalies, add_budgets
@@ -26,9 +26,13 @@ from finops_dagster.reports.daily_costs import DailyCosts
 from finops_dagster.reports.daily_usage import DAILY_MONTHS, read_daily_costs
 from finops_dagster.reports.document import Document, empty_document
 from finops_dagster.reports.lines import add_lines
-from finops_dagster.reports.relations import create_relations, read_error
+from finops_dagster.reports.relations import create_relations, query_error
 from finops_dagster.reports.restated import add_restatements
-from finops_dagster.reports.sums import read_charges, read_resources, read_tag_keys
+from finops_dagster.reports.sums import (
+    create_cost_and_usage_sums,
+    create_resource_sums,
+    create_tag_key_sums,
+)
 from finops_dagster.reports.versions import MonthFiles, add_versions, require_recorded_totals
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
@@ -100,13 +104,13 @@ class Bill:
             return Report(document)
         document["months"] = list(map(str, files.months))
         document["month"] = files.months.index(scope.last or files.newest_complete_month)
-        with self.duckdb.scratch(preserve_insertion_order=False) as connection:
+        with self.duckdb.open_in_memory(preserve_insertion_order=False) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")
             try:
                 create_relations(connection, self.lake, self.exports, self.accounts)
                 by_day = files.relation(connection, files.months[-_MONTHS_BY_DAY:])
-                read_charges(connection, files.relation(connection), by_day)
+                create_cost_and_usage_sums(connection, files.relation(connection), by_day)
                 require_recorded_totals(connection, files)
                 # Found with numpy in a thread, while DuckDB reads the resources.
                 with ThreadPoolExecutor(1) as thread:
@@ -117,8 +121,8 @@ class Bill:
                     anomalies = search.result()
                 add_anomalies(connection, files, anomalies, document)
             except duckdb.Error as error:
-                raise read_error(error) from error
-        return Report(scaled(document), budgets, anomalies)
+                raise query_error(error) from error
+        return Report(scaled_document(document), budgets, anomalies)
 
 
 def _daily_costs(connection: DuckDBPyConnection, files: MonthFiles) -> DailyCosts | None:
@@ -135,8 +139,8 @@ def _fill(
     document["currencies"] = _currencies(connection, currency)
     add_lines(connection, document)
     shown = files.months[document["month"]]
-    read_resources(connection, files.relation(connection, [shown, shown.previous]))
-    read_tag_keys(connection, files.relation(connection, [shown]))
+    create_resource_sums(connection, files.relation(connection, [shown, shown.previous]))
+    create_tag_key_sums(connection, files.relation(connection, [shown]))
     add_amounts(connection, files.months[0].first_day, document)
     add_versions(connection, files, document)
     add_restatements(connection, files, document)

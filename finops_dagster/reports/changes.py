@@ -9,7 +9,14 @@ import numpy as np
 
 from finops_dagster.reports.daily_costs import Array, DailyCosts
 from finops_dagster.reports.estimated_costs import MONTH, WEEK, robust_scale
-from finops_dagster.reports.findings import Finding, Flags, History, Kind, known_mean, runs
+from finops_dagster.reports.findings import (
+    AnomalyKind,
+    CostHistory,
+    Finding,
+    Flags,
+    flagged_periods,
+    known_mean,
+)
 from finops_dagster.reports.rolling import (
     rolling_max,
     rolling_mean,
@@ -37,17 +44,17 @@ def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
     rows = list(accounts.values())
     highest = np.stack([np.fmax.reduce(costs.cost[of_account], axis=0) for of_account in rows])
     for number, first in _beginnings(highest):
-        yield from _first_week(costs, Kind.NEW_ACCOUNT, rows[number], first, least)
+        yield from _first_week(costs, AnomalyKind.NEW_ACCOUNT, rows[number], first, least)
 
 
-def new_services(history: History) -> Iterator[Finding]:
+def new_services(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week of each service without costs for eight weeks before."""
     for row, first in _beginnings(history.costs.cost):
-        yield from _first_week(history.costs, Kind.NEW_SERVICE, [row], first, history.least)
+        yield from _first_week(history.costs, AnomalyKind.NEW_SERVICE, [row], first, history.least)
 
 
 def _first_week(
-    costs: DailyCosts, kind: Kind, rows: Sequence[int], first: int, least: Array
+    costs: DailyCosts, kind: AnomalyKind, rows: Sequence[int], first: int, least: Array
 ) -> Iterator[Finding]:
     last = min(first + WEEK, costs.day_count) - 1
     cost = float(np.nansum(costs.cost[rows, first : last + 1]))
@@ -65,21 +72,21 @@ def _beginnings(cost: Array) -> Iterator[tuple[int, int]]:
         yield int(row), int(day) + 1
 
 
-def vanished_services(history: History) -> Iterator[Finding]:
+def vanished_services(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week without a service that had costs on nearly every day."""
     cost = history.costs.cost
     for row, first in _ends(cost > 0, cost <= 0):
-        yield from history.finding(Kind.VANISHED_SERVICE, row, history.week_from(first))
+        yield from history.finding(AnomalyKind.VANISHED_SERVICE, row, history.week_from(first))
 
 
-def credits_ended(history: History) -> Iterator[Finding]:
+def credits_ended(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week without credits that a service got on nearly every day."""
     credited = history.costs.credits
     usual = rolling_mean(credited, MONTH)
     for row, first in _ends(credited > 0, (credited <= 0) & ~np.isnan(history.costs.cost)):
         days = history.week_from(first)
         expected = history.costs.cost[row, days] - usual[row, first - 1]
-        yield from history.finding(Kind.CREDIT_ENDED, row, days, expected)
+        yield from history.finding(AnomalyKind.CREDIT_ENDED, row, days, expected)
 
 
 def _ends(positive: Flags, absent: Flags) -> Iterator[tuple[int, int]]:
@@ -92,7 +99,7 @@ def _ends(positive: Flags, absent: Flags) -> Iterator[tuple[int, int]]:
         yield int(row), int(day) + MONTH
 
 
-def price_changes(history: History) -> Iterator[Finding]:
+def price_changes(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for each service whose cost rose because its prices did.
 
     That is: its cost rose more than the cost of the same usage at the prices of the month before.
@@ -105,18 +112,18 @@ def price_changes(history: History) -> Iterator[Finding]:
     usual = np.fmax(shifted(rolling_median(price, MONTH, 2 * WEEK), days), 0)
     scale = robust_scale(price - usual, days, _LEAST_SCALE)
     flags = price - usual > np.fmax(_LEAST_PRICE_RISE, _UNUSUAL * scale)
-    flags &= (price > shifted(rolling_max(price, 2 * MONTH), days)) & history.learnt
-    for row, first, _ in runs(flags, gap=WEEK):
+    flags &= (price > shifted(rolling_max(price, 2 * MONTH), days)) & history.has_enough_days
+    for row, first, _ in flagged_periods(flags, gap=WEEK):
         week = history.week_from(first)
         rise = np.nanmax(price[row, first : first + days]) - usual[row, first]
-        kind = Kind.PRICE_CHANGE
+        kind = AnomalyKind.PRICE_CHANGE
         if has_commitment_ended(history, row, first):
-            kind = Kind.COMMITMENT_ENDED
+            kind = AnomalyKind.COMMITMENT_ENDED
         expected = history.costs.cost[row, week] / np.exp(rise)
         yield from history.finding(kind, row, week, expected)
 
 
-def has_commitment_ended(history: History, row: int, first: int) -> bool:
+def has_commitment_ended(history: CostHistory, row: int, first: int) -> bool:
     """Return whether the part of a row's cost that commitments covered fell on the day `first`.
 
     Before that day, it must be more than a tenth of the usual cost; from that day on, less than
@@ -129,7 +136,7 @@ def has_commitment_ended(history: History, row: int, first: int) -> bool:
     return bool(before > 0.1 * usual and after < 0.5 * before)
 
 
-def regions_moved(history: History) -> Iterator[Finding]:
+def regions_moved(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for each service with a region whose share has grown at the same total.
 
     `cost` and `expected` are those of this region alone, and `detail` is its name.
@@ -145,11 +152,11 @@ def regions_moved(history: History) -> Iterator[Finding]:
     flags &= rolling_second_lowest(shares, WEEK) > shifted(
         -rolling_second_lowest(-shares, 2 * MONTH), WEEK
     )
-    flags &= history.learnt[owners]
+    flags &= history.has_enough_days[owners]
     total = rolling_median(history.costs.cost, WEEK)
     usual_total = shifted(rolling_median(total, MONTH, 2 * WEEK), WEEK)
     flags &= np.abs(np.log(total / usual_total))[owners] < np.log(_EQUAL)
-    for number, day, _ in runs(flags, gap=WEEK):
+    for number, day, _ in flagged_periods(flags, gap=WEEK):
         row, region = history.costs.regions[number]
         # The median of a week is that of its fourth day.
         week = history.week_from(day - WEEK // 2)
@@ -158,4 +165,6 @@ def regions_moved(history: History) -> Iterator[Finding]:
         if np.nansum(moved) >= history.least[row, week.start]:
             total_cost, last = float(np.nansum(cost)), week.stop - 1
             expected = total_cost - float(np.nansum(moved))
-            yield Finding(Kind.REGION_MOVED, (row,), week.start, last, total_cost, expected, region)
+            yield Finding(
+                AnomalyKind.REGION_MOVED, (row,), week.start, last, total_cost, expected, region
+            )

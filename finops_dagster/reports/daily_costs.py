@@ -54,7 +54,7 @@ class DailyCosts:
         """Return the day of the column with this number, from 0."""
         return self.first_day + timedelta(days=number)
 
-    def of_rows(self, rows: Sequence[int]) -> DailyCosts:
+    def select_series(self, rows: Sequence[int]) -> DailyCosts:
         """Return the daily costs of some series, by their numbers, in this order."""
         new_rows = {row: new_row for new_row, row in enumerate(rows)}
         regions = [n for n, (row, _) in enumerate(self.regions) if row in new_rows]

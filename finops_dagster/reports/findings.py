@@ -26,7 +26,7 @@ Flags = npt.NDArray[np.bool_]
 _LEAST_DIFFERENCE, LEAST_SHARE_OF_A_DAY = 5.0, 0.005
 
 
-class Kind(StrEnum):
+class AnomalyKind(StrEnum):
     """The kind of an anomaly; docs/budgets.md describes each."""
 
     SPIKE = "spike"
@@ -52,7 +52,7 @@ class Finding:
     `detail` is this region, and both are of it alone.
     """
 
-    kind: Kind
+    kind: AnomalyKind
     rows: tuple[int, ...]
     first: int
     last: int
@@ -62,7 +62,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class History:
+class CostHistory:
     """Daily costs with their estimates; `least` is that of `least_differences`."""
 
     costs: DailyCosts
@@ -70,12 +70,12 @@ class History:
     least: Array
 
     @classmethod
-    def of(cls, costs: DailyCosts, least: Array) -> History:
+    def of(cls, costs: DailyCosts, least: Array) -> CostHistory:
         """Return daily costs with their estimates, which are computed here."""
         return cls(costs, estimated_costs(costs.cost), least)
 
     @property
-    def learnt(self) -> Flags:
+    def has_enough_days(self) -> Flags:
         """For each series and day, whether more than 70 days up to it are known."""
         return np.cumsum(~np.isnan(self.costs.cost), axis=1) > LEARNING_DAYS
 
@@ -92,7 +92,7 @@ class History:
         return np.asarray(level * self.expected.weekdays[row, days])
 
     def finding(
-        self, kind: Kind, row: int, days: slice, expected: Array | None = None
+        self, kind: AnomalyKind, row: int, days: slice, expected: Array | None = None
     ) -> Iterator[Finding]:
         """Yield a finding of a row and days, or none if their cost is close to its estimate.
 
@@ -122,7 +122,7 @@ def least_differences(costs: DailyCosts) -> Array:
     return least
 
 
-def runs(flags: Flags, gap: int) -> Iterator[tuple[int, int, int]]:
+def flagged_periods(flags: Flags, gap: int) -> Iterator[tuple[int, int, int]]:
     """Yield row, first and last day of each run of flagged days.
 
     The flagged days of a run are at most `gap` days apart; with a gap of 1, they follow each other.

@@ -68,7 +68,7 @@ Values = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Group:
+class LineGroup:
     """A group of `cost_sums`: the values of its keys, and those of its line.
 
     Groups with equal `line` have the same line. If the group is small, it may have a line together
@@ -93,7 +93,7 @@ class Lines:
     """The position of each group's line, in the order of the groups."""
 
     @classmethod
-    def of(cls, groups: Sequence[Group], most: int) -> Lines:
+    def of(cls, groups: Sequence[LineGroup], most: int) -> Lines:
         """Return the lines of groups, which must be sorted, the largest first.
 
         The first `most` lines are single, and so is a later one that would share with no other.
@@ -123,7 +123,7 @@ def add_lines(connection: DuckDBPyConnection, document: Document) -> None:
 
     These are `providers`, `owners` and `categories`. The numbers of lines for which others stand
     are set in `left_out`. Creates the tables `account_lines`, `service_lines` and `region_lines`.
-    Needs those of `read_charges`, and `account_spellings`.
+    Needs those of `create_cost_and_usage_sums`, and `account_spellings`.
     """
     accounts, services, regions = _accounts(connection), _services(connection), _regions(connection)
     document["left_out"] |= {
@@ -183,7 +183,7 @@ def _accounts(connection: DuckDBPyConnection) -> Lines:
     for group in ranked:
         listed, name, owner, environment, cost_centre = values[group]
         shared = (group[0], owner, cost_centre, listed)
-        groups.append(Group(group, (*shared, environment, group[1], name), shared))
+        groups.append(LineGroup(group, (*shared, environment, group[1], name), shared))
     fitting = sum(total <= MOST_BYTES for total in accumulate(map(byte_counts.__getitem__, ranked)))
     lines = Lines.of(groups, min(MOST_ACCOUNTS, fitting))
     if len(lines.single) + len(lines.shared) > 2 * MOST_ACCOUNTS:
@@ -208,7 +208,7 @@ def _named_lines(
 ) -> Lines:
     """Return the lines by keys, the last of which is the name that a shared line does not have."""
     ranked = _ranked(connection, keys, Sql(f"{quoted(keys[-1])} IS NOT NULL"))
-    groups = [Group(line, line, line[:-1]) for line in ranked]
+    groups = [LineGroup(line, line, line[:-1]) for line in ranked]
     lines = Lines.of(groups, most)
     _create_positions(connection, table, keys, groups, lines)
     return lines
@@ -224,7 +224,7 @@ def _create_positions(
     connection: DuckDBPyConnection,
     table: str,
     keys: Sequence[str],
-    groups: Sequence[Group],
+    groups: Sequence[LineGroup],
     lines: Lines,
 ) -> None:
     """Create the table of the groups of a list, with the position of the line of each."""

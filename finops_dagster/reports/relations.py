@@ -56,19 +56,19 @@ def open_relations(
     """Open a DuckDB in memory for the block, with the relations of `create_relations`.
 
     The block gets the connection, whose time zone is UTC, and the names of the relations. Raises
-    BillError as `create_relations`, and also, as `read_error` returns it, in place of an error of
+    BillError as `create_relations`, and also, as `query_error` returns it, in place of an error of
     DuckDB before or in the block.
     """
-    with database.scratch() as connection:
+    with database.open_in_memory() as connection:
         # DuckDB shows times in the zone of the machine; results should be the same everywhere.
         connection.execute("SET TimeZone = 'UTC'")
         try:
             yield connection, create_relations(connection, lake, exports, accounts)
         except duckdb.Error as error:
-            raise read_error(error) from error
+            raise query_error(error) from error
 
 
-def read_error(error: duckdb.Error) -> BillError:
+def query_error(error: duckdb.Error) -> BillError:
     """Return the error for an error of DuckDB in a query of this project, with advice.
 
     Such a query is right: if memory and disk are not the cause, a Parquet file is damaged.

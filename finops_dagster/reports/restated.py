@@ -26,7 +26,7 @@ def add_restatements(connection: DuckDBPyConnection, files: MonthFiles, document
     They are those in the footers of the bills, in the document's currencies. Each has its 50
     largest changes; all others are added up in one, without service and account. A service that no
     charge of the report has is added to the document's services. Amounts are decimals. Needs the
-    tables of `add_lines` and `read_charges`.
+    tables of `add_lines` and `create_cost_and_usage_sums`.
     """
     newest = sorted(
         ((charges, restated) for charges in files.charges for restated in charges.restatements),
@@ -35,7 +35,7 @@ def add_restatements(connection: DuckDBPyConnection, files: MonthFiles, document
     )
     positions = _Positions(connection, document)
     for charges, restatement in newest[:MOST_RESTATEMENTS]:
-        for total in restatement.totals:
+        for total in restatement.changes_by_currency:
             if (currency := total.currency or NONE) in document["currencies"]:
                 document["restatements"].append(
                     {

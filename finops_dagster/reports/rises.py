@@ -17,7 +17,14 @@ from finops_dagster.reports.estimated_costs import (
     excess,
     without_recurring,
 )
-from finops_dagster.reports.findings import Finding, Flags, History, Kind, known_mean, runs
+from finops_dagster.reports.findings import (
+    AnomalyKind,
+    CostHistory,
+    Finding,
+    Flags,
+    flagged_periods,
+    known_mean,
+)
 from finops_dagster.reports.rolling import rolling_max, rolling_mean, shifted
 
 _ANOMALOUS = 4.5  # times the usual deviation
@@ -26,17 +33,17 @@ _LEAST_GROWTH, _LEAST_GROWTH_OF_A_PART = np.log(1.3), np.log(1.03)
 _RESTING = 0.05  # times the level: what a service costs on a day of rest
 
 
-def rises(history: History) -> Iterator[Finding]:
+def find_rises(history: CostHistory) -> Iterator[Finding]:
     """Yield the findings of the kinds SPIKE, WEEKEND_WORK, STEP, RAMP and COMMITMENT_ENDED."""
-    flags = _high_days(history) & history.learnt
+    flags = _high_days(history) & history.has_enough_days
     # A service that rests on many days has a usual cost on none.
     busiest = shifted(rolling_max(history.costs.cost, 3 * MONTH), 1)
     flags &= ~_rests(history) | (history.costs.cost > 2 * busiest)
-    for row, first, last in runs(flags, gap=3):
+    for row, first, last in flagged_periods(flags, gap=3):
         yield from _rise(history, row, first, last)
 
 
-def _high_days(history: History) -> Flags:
+def _high_days(history: CostHistory) -> Flags:
     """Return the days far above their estimate, alone or together with their neighbours."""
     costs, expected = history.costs, history.expected
     cost = without_recurring(costs.cost, expected, _same_days(costs))
@@ -85,7 +92,7 @@ def _from_end(day: date, months: int) -> date:
     return max(month.next.first_day - days_left, month.first_day)
 
 
-def _rests(history: History) -> Flags:
+def _rests(history: CostHistory) -> Flags:
     """Return the days on which a service rests often, and not only on the same weekdays."""
     expected = history.expected
     busy = expected.weekdays > 0.3
@@ -94,7 +101,7 @@ def _rests(history: History) -> Flags:
     return np.asarray(often | (rolling_mean(busy, WEEK) < 0.6))
 
 
-def _rise(history: History, row: int, first: int, last: int) -> Iterator[Finding]:
+def _rise(history: CostHistory, row: int, first: int, last: int) -> Iterator[Finding]:
     """Yield the finding of a run of high days, by its shape and what comes after it."""
     deviation = history.expected.deviation[row, first : last + 1]
     upper_half = np.sort(deviation)[len(deviation) // 2 :]
@@ -106,16 +113,24 @@ def _rise(history: History, row: int, first: int, last: int) -> Iterator[Finding
     after = ratio[length:]
     stays = len(after) < 3 or known_mean(after) > 0.5 * known_mean(ratio[:length])
     if length <= 3 or not stays:
-        kind = Kind.WEEKEND_WORK if _is_weekend(history, row, first, last) else Kind.SPIKE
+        kind = (
+            AnomalyKind.WEEKEND_WORK
+            if _is_weekend(history, row, first, last)
+            else AnomalyKind.SPIKE
+        )
         yield from history.finding(kind, row, slice(first, last + 1))
     elif length > WEEK and _is_rising(ratio[:length]):
-        yield from history.finding(Kind.RAMP, row, slice(first, last + 1))
+        yield from history.finding(AnomalyKind.RAMP, row, slice(first, last + 1))
     else:
-        kind = Kind.COMMITMENT_ENDED if has_commitment_ended(history, row, first) else Kind.STEP
+        kind = (
+            AnomalyKind.COMMITMENT_ENDED
+            if has_commitment_ended(history, row, first)
+            else AnomalyKind.STEP
+        )
         yield from history.finding(kind, row, history.week_from(first))
 
 
-def _ratio(history: History, row: int, days: slice) -> Array:
+def _ratio(history: CostHistory, row: int, days: slice) -> Array:
     """Return how much more than its estimate each day costs: 1 for twice as much."""
     expected = history.expected_from(row, days)
     least = _RESTING * history.expected.level[row, days.start]
@@ -127,12 +142,12 @@ def _is_rising(ratio: Array) -> bool:
     return known_mean(ratio[:third]) < 0.6 * known_mean(ratio[-third:])
 
 
-def _is_weekend(history: History, row: int, first: int, last: int) -> bool:
+def _is_weekend(history: CostHistory, row: int, first: int, last: int) -> bool:
     weekdays = [history.costs.day(number).weekday() for number in range(first, last + 1)]
     return min(weekdays) >= 5 and history.expected.weekdays[row, first] < 0.9
 
 
-def slow_leaks(history: History) -> Iterator[Finding]:
+def slow_leaks(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for each service whose cost grew in each of the last four fortnights.
 
     The growth over all of them must be large. Its kind is SLOW_LEAK.
@@ -148,11 +163,11 @@ def slow_leaks(history: History) -> Iterator[Finding]:
     total = growth.sum(axis=0)
     # The level is that of four weeks: it varies about a fifth as much as the days do.
     noise = _ANOMALOUS * history.expected.scale / 5 * np.sqrt(2)
-    flags = (total > np.fmax(_LEAST_GROWTH, noise)) & history.learnt
+    flags = (total > np.fmax(_LEAST_GROWTH, noise)) & history.has_enough_days
     flags &= growth.min(axis=0) > _LEAST_GROWTH_OF_A_PART
     # A step would be most of the growth.
     flags &= (growth.max(axis=0) < 0.5 * total) & ~_rests(history)
-    for row, first, _ in runs(flags, gap=MONTH):
+    for row, first, _ in flagged_periods(flags, gap=MONTH):
         days = history.week_from(first)
         expected = levels[-1][row, first] * history.expected.weekdays[row, days]
-        yield from history.finding(Kind.SLOW_LEAK, row, days, expected)
+        yield from history.finding(AnomalyKind.SLOW_LEAK, row, days, expected)

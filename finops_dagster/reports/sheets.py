@@ -51,7 +51,7 @@ class Sheet:
 def sheets(document: Document) -> Iterator[Sheet]:
     """Yield the sheets of a report's document: its months, and then each of its tables.
 
-    The amounts of the document must be whole numbers, as `scaled` returns them.
+    The amounts of the document must be whole numbers, as `scaled_document` returns them.
     """
     sheet = partial(_sheet, document)
     yield sheet("months", _MONTHS, _months(document))

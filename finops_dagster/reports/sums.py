@@ -68,7 +68,9 @@ def _sum(column: str, condition: Sql) -> Sql:
     return Sql(f"coalesce(sum({quoted(column)}) FILTER ({condition}), 0)")
 
 
-def read_charges(connection: DuckDBPyConnection, charges: Sql, charges_by_day: Sql) -> None:
+def create_cost_and_usage_sums(
+    connection: DuckDBPyConnection, charges: Sql, charges_by_day: Sql
+) -> None:
     """Create the tables `cost_sums` and `usage_sums`.
 
     `charges` and `charges_by_day` are what follows FROM to read charges. Both tables are by month,
@@ -127,7 +129,7 @@ def _create_usage_sums(connection: DuckDBPyConnection) -> None:
     )
 
 
-def read_resources(connection: DuckDBPyConnection, charges: Sql) -> None:
+def create_resource_sums(connection: DuckDBPyConnection, charges: Sql) -> None:
     """Create the table `resource_sums`: the costs of each resource by month.
 
     `charges` is what follows FROM to read charges; those without a resource are left out. Accounts
@@ -153,7 +155,7 @@ def read_resources(connection: DuckDBPyConnection, charges: Sql) -> None:
     """)
 
 
-def read_tag_keys(connection: DuckDBPyConnection, charges: Sql) -> None:
+def create_tag_key_sums(connection: DuckDBPyConnection, charges: Sql) -> None:
     """Create the table `tag_key_sums`: the effective cost of usage with each tag key.
 
     `charges` is what follows FROM to read charges. Usage with several tags counts for each of their

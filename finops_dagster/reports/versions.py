@@ -68,7 +68,7 @@ class MonthOfCharges:
         """
         name, table = self.export.name, self.export.table_name
         load = load_from_footer(self._bill_file, name, self.month, table)
-        is_same = load and load.manifest_id == self.record.sources.get(self.export.name)
+        is_same = load and load.manifest_id == self.record.bill_version_ids.get(self.export.name)
         return load if is_same else None
 
     @property
@@ -79,7 +79,7 @@ class MonthOfCharges:
     @cached_property
     def restatements(self) -> Sequence[Restatement]:
         """The restatements of the month, the newest first; none where the bill is missing."""
-        texts = self._bill_file.texts() if self.bill else None
+        texts = self._bill_file.footer_texts() if self.bill else None
         return restatements_of_footer(texts or {})
 
     def is_final(self, connection: DuckDBPyConnection) -> bool | None:
@@ -209,7 +209,7 @@ def _months_up_to(last: BillingMonth, earliest: BillingMonth, count: int) -> lis
 def _month_of_charges(
     lake: Lake, month: BillingMonth, export: ExportSettings, file: LakeFile
 ) -> MonthOfCharges:
-    record = FocusMonth.read(file)
+    record = FocusMonth.from_file(file)
     if record is None:
         raise BillError(f"{file.location} is damaged; {reprocess_advice(export.name, month)}")
     return MonthOfCharges(export, month, file, record, lake)
@@ -219,7 +219,7 @@ def require_recorded_totals(connection: DuckDBPyConnection, files: MonthFiles) -
     """Raise BillError unless the sums of the charges equal those of their files' footers.
 
     The sums by service, by region and by kind must be the same, too. A load may have replaced a
-    file since its footer was read. Needs the tables of `read_charges`.
+    file since its footer was read. Needs the tables of `create_cost_and_usage_sums`.
     """
     measured = {
         (export, month): tuple(totals)

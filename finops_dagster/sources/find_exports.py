@@ -30,10 +30,10 @@ class _CachedListings:
     """A store that lists each folder only once."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self.folders, self.files = cache(store.folders), cache(store.files)
+        self.folder_names, self.files = cache(store.folder_names), cache(store.files)
         self.files_below = cache(store.files_below)
         self.location, self.head = store.location, store.head
-        self.read, self.chunks = store.read, store.chunks
+        self.read, self.read_chunks = store.read, store.read_chunks
 
 
 class SearchedStore(ObjectStores):

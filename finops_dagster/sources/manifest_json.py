@@ -36,7 +36,7 @@ def json_object(body: bytes, source: ManifestFile) -> dict[str, Any]:
     return document
 
 
-def usable_id(vendor_id: str, source: ManifestFile) -> str:
+def validated_vendor_id(vendor_id: str, source: ManifestFile) -> str:
     """Return the vendor's id if it is short, printable text, else raise ManifestInvalid."""
     if len(vendor_id) > _MAX_ID_LENGTH or not vendor_id.isprintable() or vendor_id.isspace():
         raise ManifestInvalid(
@@ -46,7 +46,7 @@ def usable_id(vendor_id: str, source: ManifestFile) -> str:
     return vendor_id
 
 
-def usable_key(key: Any, source: ManifestFile) -> str:
+def validated_key(key: Any, source: ManifestFile) -> str:
     """Return the key of a listed file if it is a text that can name an object.
 
     Raises ManifestInvalid for anything else, such as a path with `..` or a control character.

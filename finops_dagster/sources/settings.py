@@ -108,14 +108,14 @@ class ExportSettings(SettingsTable):
         return False
 
     @cached_property
-    def group(self) -> str:
+    def dagster_name(self) -> str:
         """The export's name as Dagster allows it for groups, jobs and sensors: `acme_cur`."""
         return re.sub(r"[^A-Za-z0-9]", "_", self.name)
 
     @property
     def table_name(self) -> str:
         """The name of the export's table in DuckDB and in the warehouse."""
-        return self.table or self.group
+        return self.table or self.dagster_name
 
     def months(self) -> list[BillingMonth]:
         """Return the months of the export in order, from `start_month` on.

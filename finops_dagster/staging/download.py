@@ -71,7 +71,7 @@ def download_verified(
     suffix = Path(info.key).suffix
     try:
         download, is_readable_by_duckdb = _write(
-            store.chunks(info), path, limits, is_gzip=suffix == ".gz"
+            store.read_chunks(info), path, limits, is_gzip=suffix == ".gz"
         )
         if download.size != info.size:
             raise StoreUnavailable(

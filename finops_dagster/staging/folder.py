@@ -55,7 +55,7 @@ class StagingFolder:
         """Return the copies of an export's shared files, from which their months were read."""
         return StagedFiles(shared_folder(self.root / export), self.limits)
 
-    def month(self, export: str, month: BillingMonth) -> StagedMonth:
+    def staged_month(self, export: str, month: BillingMonth) -> StagedMonth:
         """Return the staged month of an export, which need not exist."""
         return StagedMonth(self.root / export / str(month), self.limits)
 
@@ -85,7 +85,7 @@ class StagedMonth:
         with folder_lock(self._folder):
             replace_file(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 
-    def records(self) -> list[VersionRecord]:
+    def version_records(self) -> list[VersionRecord]:
         """Return the records of all versions whose files were ever all staged, the newest first.
 
         The list is empty if `version.json` is missing or cannot be read.
@@ -101,7 +101,7 @@ class StagedMonth:
 
         The files may have been deleted since; `StagedVersion.content` is then None.
         """
-        manifest, records = self.manifest(), self.records()
+        manifest, records = self.manifest(), self.version_records()
         is_current = manifest and records and records[0].vendor_id == manifest.id
         return records[0] if is_current else None
 
@@ -111,7 +111,7 @@ class StagedMonth:
         Takes the month's lock. Raises BillError if another run has read a newer manifest meanwhile.
         """
         with folder_lock(self._folder):
-            manifest, records = self.manifest(), self.records()
+            manifest, records = self.manifest(), self.version_records()
             if manifest is not None and manifest.id != record.vendor_id:
                 raise BillError(newer_version_message(record.vendor_id, manifest.id))
             older = [other for other in records if other.manifest_id != record.manifest_id]
@@ -119,7 +119,7 @@ class StagedMonth:
             if _RECORDS.dump_json(records, indent=1) != document:
                 replace_file(self._record_file, document)
 
-    def version(self, manifest: Manifest) -> StagedVersion:
+    def staged_version(self, manifest: Manifest) -> StagedVersion:
         """Return the staged files of a manifest's version, which need not exist."""
         name = staging_folder_name(manifest.id)
         copies = [
@@ -144,17 +144,17 @@ class StagedMonth:
                     with suppress(Timeout), folder_lock(folder, timeout=0):
                         shutil.rmtree(folder)
 
-    def damage(self) -> list[str] | None:
+    def find_damage(self) -> list[str] | None:
         """Return a text for each problem of the manifest and its files, which are all read.
 
         The list is empty if there is none. None if there is no manifest, or if
-        `StagedVersion.damage` returns None.
+        `StagedVersion.find_damage` returns None.
         """
         manifest = self.manifest()
         if manifest is None:
             is_damaged = self._manifest_file.exists()
             return [f"{self._manifest_file} is damaged"] if is_damaged else None
-        return self.version(manifest).damage()
+        return self.staged_version(manifest).find_damage()
 
 
 class StagedVersion(StagedFiles):
@@ -220,7 +220,7 @@ class StagedVersion(StagedFiles):
                 store, dict(zip(self._listed, files, strict=True)), force=force
             )
 
-    def damage(self) -> list[str] | None:
+    def find_damage(self) -> list[str] | None:
         """Read all files, and return a text for each problem, such as a missing file.
 
         The list is empty if all are intact. None if the files were never all downloaded, or if

@@ -119,7 +119,7 @@ class MonthsReader:
         }
 
     def _staged(self, month: BillingMonth) -> Sequence[VersionRecord]:
-        return self._staging.month(self._export.name, month).records()[:1]
+        return self._staging.staged_month(self._export.name, month).version_records()[:1]
 
     def _ledger_files(self, months: Sequence[BillingMonth]) -> dict[BillingMonth, Content]:
         """Return the files of the months' loads in the ledger, for months that the lake has not.
@@ -166,7 +166,7 @@ class MonthsReader:
         with ThreadPoolExecutor(MAX_DOWNLOADS) as pool:
             list(pool.map(download, files))
         staged, contents = self._files.intact_files(), {}
-        with self._database.duckdb.scratch() as connection:
+        with self._database.duckdb.open_in_memory() as connection:
             prepare_casts(connection)
             for file, key in files.items():
                 if key in self._problems:

@@ -48,7 +48,7 @@ def verified_totals(
     measured = measure_month(
         connection, quoted(load.table), load.month, bill_format, load.totals.sums
     )
-    differs = measured.misdated_rows or measured.totals.difference(load.totals)
+    differs = measured.misdated_rows or measured.totals.first_difference(load.totals)
     return None if differs else measured.totals
 
 

@@ -26,7 +26,7 @@ from rich.filesize import decimal
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import FileInvalid, excerpts, first_line
-from finops_dagster.billing.manifest import Column
+from finops_dagster.billing.manifest import ListedColumn
 from finops_dagster.billing.money import Totals, exact_sum
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.progress import logging_progress
@@ -78,7 +78,7 @@ def _add(amounts: dict[str, Decimal], more: Mapping[str, Decimal]) -> None:
 
 
 @dataclass
-class FileReader:
+class FileCounter:
     """Counts the totals of one file; `bytes_read` grows meanwhile, to show the progress."""
 
     file: BillFiles
@@ -274,7 +274,7 @@ class FileReader:
 def count_month(
     files: Sequence[BillFiles],
     bill_format: Format,
-    columns: Sequence[Column],
+    columns: Sequence[ListedColumn],
     limits: DuckDB,
     *,
     round_money: bool = False,
@@ -316,8 +316,12 @@ def count_month(
 
 
 def _readers(
-    files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column], *, round_money: bool
-) -> Iterator[FileReader]:
+    files: Sequence[BillFiles],
+    bill_format: Format,
+    columns: Sequence[ListedColumn],
+    *,
+    round_money: bool,
+) -> Iterator[FileCounter]:
     types = header_types(files, bill_format, columns)
     for group in files:
         names = {number: bill_format.column(header) for number, header in enumerate(group.headers)}
@@ -341,16 +345,16 @@ def _readers(
         period = None if selected is None else group.positions[selected.header]
         for path in group.paths:
             file = group.for_file(path)
-            yield FileReader(file, bill_format, money, cost, currency, round_money, period)
+            yield FileCounter(file, bill_format, money, cost, currency, round_money, period)
 
 
-def _translated_error(reader: FileReader, error: Exception, limits: DuckDB) -> Exception:
+def _translated_error(reader: FileCounter, error: Exception, limits: DuckDB) -> Exception:
     """Return the error to raise, which names line and cell: DuckDB scans the file for them."""
     file, header = reader.file, reader.file.headers[reader.cost_position]
     name, money = reader.bill_format.cost, SqlType.MONEY
     is_rounded = reader.round_money
     cost = ColumnMapping(header, name, money, money, name, is_money=True, is_rounded=is_rounded)
-    with limits.scratch() as connection:
+    with limits.open_in_memory() as connection:
         prepare_casts(connection)
         try:
             cell = file.column_sql(header, money, rounded=reader.round_money)

@@ -63,12 +63,12 @@ class DuckDB:
     lock_wait_seconds: int = 3600
 
     @classmethod
-    def of(cls, limits: Limits) -> Self:
+    def with_limits(cls, limits: Limits) -> Self:
         """Return a DuckDB with the limits of the settings."""
         return cls(limits.memory_limit, limits.threads, limits.temp_dir, limits.lock_wait_seconds)
 
     @contextmanager
-    def scratch(self, **config: Option) -> Iterator[DuckDBPyConnection]:
+    def open_in_memory(self, **config: Option) -> Iterator[DuckDBPyConnection]:
         """Open a new database in memory for the block.
 
         It has no macros: see `prepare_casts`. `config` are options of DuckDB, which override the

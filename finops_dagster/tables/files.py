@@ -12,7 +12,7 @@ import duckdb
 
 from finops_dagster.billing.columns import SqlType, literal
 from finops_dagster.billing.errors import CellInvalid, FileInvalid, excerpt, excerpts, first_line
-from finops_dagster.billing.manifest import Column
+from finops_dagster.billing.manifest import ListedColumn
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import Format
 from finops_dagster.tables.bill_files import BillFiles, ColumnMapping, MonthFilter
@@ -80,7 +80,7 @@ def billing_period_header(file: BillFiles, bill_format: Format) -> str:
 
 
 def header_types(
-    files: Sequence[BillFiles], bill_format: Format, columns: Sequence[Column]
+    files: Sequence[BillFiles], bill_format: Format, columns: Sequence[ListedColumn]
 ) -> dict[str, SqlType]:
     """Return {header: type} for each header of the files and of the manifest, in this version.
 

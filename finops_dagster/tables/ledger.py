@@ -205,7 +205,7 @@ def loads(
         [export, month and month.first_day],
     ).fetchall()
     return [
-        Load.of_row(
+        Load.from_row(
             row,
             export=export,
             month=BillingMonth.of(row["billing_month"]),
@@ -227,7 +227,7 @@ def loaded_files(connection: duckdb.DuckDBPyConnection, export: str) -> dict[Bil
         [export],
     ).fetchall()
     return {
-        BillingMonth.of(first_day): Content.of(map(FileContent.of_row, files))
+        BillingMonth.of(first_day): Content.of(map(FileContent.from_row, files))
         for first_day, files in rows
     }
 
@@ -297,12 +297,12 @@ def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: floa
     """Record a load that took `seconds`, and mark the month's load until now as superseded.
 
     Its state becomes `loaded`, its `loaded_at` now, and it gets the month's next number. An earlier
-    record of the same version is replaced. `lake_sha256` is not recorded: see `complete_load`. The
+    record of the same version is replaced. `lake_sha256` is not recorded: see `update_load`. The
     load is also recorded in `runs`.
     """
     loaded_at = datetime.now(UTC).replace(tzinfo=None)
     restore_loads(connection, [replace(load, state="loaded", loaded_at=loaded_at, number=None)])
-    row = {**load.row(), **_key(load), "committed_at": loaded_at, "seconds": seconds}
+    row = {**load.to_row(), **_key(load), "committed_at": loaded_at, "seconds": seconds}
     insert_rows(connection, "runs", [{name: row[name] for name in _LAYOUT["runs"]}])
 
 
@@ -310,7 +310,7 @@ def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) 
     """Write loads to the ledger with their state and time; each replaces its version's record.
 
     A load in the state `loaded` first marks the month's load until now as superseded. A load
-    without a number gets the month's next. `lake_sha256` is not written: see `complete_load`.
+    without a number gets the month's next. `lake_sha256` is not written: see `update_load`.
     Nothing is recorded in `runs`.
     """
     for load in loads:
@@ -350,7 +350,7 @@ def restore_superseded_loads(connection: duckdb.DuckDBPyConnection, loads: Seque
 
 def _row(load: Load, number: int | None) -> dict[str, Any]:
     return {
-        **load.row(),
+        **load.to_row(),
         **_key(load),
         "table_name": load.table,
         "state": load.state,
@@ -359,7 +359,7 @@ def _row(load: Load, number: int | None) -> dict[str, Any]:
     }
 
 
-def complete_load(
+def update_load(
     connection: duckdb.DuckDBPyConnection,
     load: Load,
     *,
@@ -375,7 +375,7 @@ def complete_load(
     connection.execute(
         "UPDATE finops_state.manifests SET files = coalesce($files, files), "
         f"lake_sha256 = coalesce($lake_sha256, lake_sha256) WHERE {_IS_VERSION}",
-        {**_key(load), "files": content and content.rows(), "lake_sha256": lake_sha256},
+        {**_key(load), "files": content and content.to_rows(), "lake_sha256": lake_sha256},
     )
 
 

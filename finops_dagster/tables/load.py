@@ -19,7 +19,7 @@ from finops_dagster.billing.errors import (
     excerpts,
     reprocess_advice,
 )
-from finops_dagster.billing.manifest import Column
+from finops_dagster.billing.manifest import ListedColumn
 from finops_dagster.billing.money import MeasuredTotals, Totals, exact_sum, reconcile
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.base import Format, is_money
@@ -47,7 +47,7 @@ class MonthLoader:
     def replacing_month(
         self,
         files: Sequence[BillFiles],
-        columns: Sequence[Column],
+        columns: Sequence[ListedColumn],
         lake_names: Mapping[str, str] | None = None,
         *,
         round_money: bool = False,
@@ -183,7 +183,7 @@ class MonthLoader:
     def _mappings(
         self,
         files: Sequence[BillFiles],
-        columns: Sequence[Column],
+        columns: Sequence[ListedColumn],
         lake_names: Mapping[str, str],
     ) -> list[ColumnMapping]:
         """Return a mapping for every header of the version. Raises BillError."""

@@ -85,7 +85,7 @@ def record_restatement(
     changes = sorted_changes(CostChange(*row) for row in change_rows)
     if load.manifest_id == replaced_id and all(change.is_other for change in changes):
         return None
-    number = newest_number(connection, load.export, load.month) + 1
+    number = newest_restatement_number(connection, load.export, load.month) + 1
     time = datetime.now(UTC).replace(tzinfo=None)
     restatement = Restatement(number, load.manifest_id, replaced_id, time, load.run_id, changes)
     _write(connection, load.export, load.month, [restatement])
@@ -141,7 +141,9 @@ def restatements_by_month(
     return by_month
 
 
-def newest_number(connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth) -> int:
+def newest_restatement_number(
+    connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
+) -> int:
     """Return the number of the month's newest restatement in the ledger; 0 without any."""
     ((number,),) = connection.execute(
         f"SELECT max(restatement_number) FROM finops_state.restatements WHERE {_IS_MONTH}",
@@ -205,7 +207,7 @@ def _write(
     # The footer of the month's Parquet file has as many.
     connection.execute(
         f"DELETE FROM finops_state.restatements WHERE {_IS_MONTH} AND restatement_number <= ?",
-        [*key.values(), newest_number(connection, export, month) - MAX_RESTATEMENTS],
+        [*key.values(), newest_restatement_number(connection, export, month) - MAX_RESTATEMENTS],
     )
 
 

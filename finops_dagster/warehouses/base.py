@@ -93,8 +93,9 @@ class Warehouse:
 
         Only these two fields of the result are set. The file names table, month and the measured
         columns; it may be of another version than the table. None if the table is not fit to be
-        compared by `Version.is_same`: the month has no load, the table lacks a measured column, a
-        row is misdated, or only the sum of a money column or of a currency differs from the file's.
+        compared by `Version.is_same_version`: the month has no load, the table lacks a measured
+        column, a row is misdated, or only the sum of a money column or of a currency differs from
+        the file's.
         """
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
@@ -107,11 +108,15 @@ class Warehouse:
         if measured.misdated_rows:
             return None
         version = Version(load.manifest_id, measured.totals)
-        if version.is_same(file.footer) and measured.totals.difference(file.footer.totals):
+        if version.is_same_version(file.footer) and measured.totals.first_difference(
+            file.footer.totals
+        ):
             return None
         return version
 
-    def unite(self, view: str, tables: Iterable[str], columns: Mapping[str, str]) -> None:
+    def create_union_view(
+        self, view: str, tables: Iterable[str], columns: Mapping[str, str]
+    ) -> None:
         """Create or replace a view of all rows of the tables; those that do not exist are left out.
 
         `columns` are the view's, with their data types. One that a table lacks is a NULL of this

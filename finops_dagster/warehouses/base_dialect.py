@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import date, datetime
 from typing import Any, ClassVar
 
-from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
+from finops_dagster.billing.columns import Sql, SqlType, quoted, shortened_name
 from finops_dagster.billing.errors import BillError
 from finops_dagster.lake import THIS_MACHINE
 from finops_dagster.tables.digest import DigestKind
@@ -130,7 +130,7 @@ class BaseDialect(ABC):
 
     def stored_name(self, name: str) -> str:
         """Return the name under which the warehouse stores a column or table."""
-        return name_within(self.max_name_bytes, name)
+        return shortened_name(self.max_name_bytes, name)
 
     def quoted(self, name: str) -> Sql:
         """Return the stored name of a column or table as a quoted identifier."""

@@ -79,13 +79,12 @@ class MonthFile:
         """The address of the file, for messages."""
         return self.file.location
 
-    @property
-    def path(self) -> Path:
-        """The path of the file on this machine; a file in a store is downloaded first.
+    def local_path(self) -> Path:
+        """Return the path of the file on this machine; a file in a store is downloaded first.
 
-        See `LakeFile.local`, also for the errors.
+        See `LakeFile.local_path`, also for the errors.
         """
-        return self.file.local()
+        return self.file.local_path()
 
     @property
     def path_in_lake(self) -> str:
@@ -119,9 +118,9 @@ class MonthFile:
     def select_sql(self, target_types: Mapping[str, str], relation: Sql | None = None) -> Sql:
         """Return a DuckDB SELECT of the file, each column cast to its target type, if it has one.
 
-        Lists become JSON texts. `relation` has the rows; by default it is `path`. The connection
-        needs the macros of `prepare_casts`. A text that is no exact amount fails the query; call
-        `refuse_inexact_text` before, whose error names it.
+        Lists become JSON texts. `relation` has the rows; by default it is the file at
+        `local_path`. The connection needs the macros of `prepare_casts`. A text that is no exact
+        amount fails the query; call `refuse_inexact_text` before, whose error names it.
         """
         lists = set(self.list_columns)
 
@@ -142,10 +141,10 @@ class MonthFile:
             f"{cell(name, file_type)} AS {quoted(name)}"
             for name, file_type in self.data_types.items()
         )
-        return Sql(f"SELECT {cells} FROM {relation or parquet_relation(self.path)}")
+        return Sql(f"SELECT {cells} FROM {relation or parquet_relation(self.local_path())}")
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def translating_read_errors(self) -> Iterator[None]:
         """Raise BillError or WarehouseUnavailable for an error in the block, which reads the file.
 
         Only for errors of DuckDB, pyarrow and the system (OSError); the message is one line. For a
@@ -161,7 +160,7 @@ class MonthFile:
             raise BillError(f"{message}; {advice}") from error
 
     @contextmanager
-    def converted(self, target_types: Mapping[str, str]) -> Iterator[MonthFile]:
+    def converted_copy(self, target_types: Mapping[str, str]) -> Iterator[MonthFile]:
         """Give the block a copy of the file with its columns cast to `target_types`, by name.
 
         The copy is deleted after the block. The block gets `self` if no column needs a cast. Raises
@@ -175,7 +174,7 @@ class MonthFile:
             return
         with TemporaryDirectory(prefix="finops-") as folder:
             path = Path(folder) / f"{self.export}-{self.month}.parquet"
-            with self.duckdb.scratch(threads=1) as connection:
+            with self.duckdb.open_in_memory(threads=1) as connection:
                 prepare_casts(connection)
                 write_parquet(connection, self.select_sql(target_types), path, self.location)
             yield replace(self, file=FolderFile(path), schema=pq.read_schema(path))

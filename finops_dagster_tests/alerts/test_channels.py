@@ -24,7 +24,7 @@ from finops_dagster.alerts.command import Command
 from finops_dagster.alerts.send import SendFailed
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.alerts.smtp import MailServer
-from finops_dagster.alerts.unsent import Unsent, drop_old, send
+from finops_dagster.alerts.unsent import Unsent, drop_old, send_alerts
 from finops_dagster.alerts.webhook import Webhook
 from finops_dagster_tests.servers.webhook import WebhookServer
 
@@ -265,14 +265,16 @@ def test_one_channel_that_fails_neither_loses_nor_doubles_an_alert(
     channels = channels_of(AlertSettings(webhook_env="ALERT_WEBHOOK", command=tuple(script)))
     alerts = [Alert.of(str(number), f"alert {number}", [], "finops -h") for number in range(3)]
     webhook.statuses = [200, 500]
-    waiting, problems = send([Unsent(alert, [*channels]) for alert in alerts], channels, soon())
+    waiting, problems = send_alerts(
+        [Unsent(alert, [*channels]) for alert in alerts], channels, soon()
+    )
     assert [(item.alert.title, item.pending_channels) for item in waiting] == [
         ("alert 1", ["webhook"]),
         ("alert 2", ["webhook"]),
     ]
     assert len(problems) == 1
     assert len(webhook.paths) == 2, "a channel that failed is not tried again in the same tick"
-    assert send(waiting, channels, soon()) == ([], [])
+    assert send_alerts(waiting, channels, soon()) == ([], [])
     assert [text.partition("\n")[0] for text in webhook.texts] == ["alert 0", "alert 2", "alert 1"]
     assert log.read_text().split("\n") == ["alert 0", "alert 1", "alert 2", ""]
 
@@ -305,11 +307,11 @@ def test_an_alert_that_is_always_refused_holds_up_no_other_and_is_dropped(
 ) -> None:
     monkeypatch.setattr("finops_dagster.alerts.unsent._MOST_TRIES", 3)
     channel = Refusing("bad", error)
-    waiting, problems = send(unsent("bad", "good"), {"any": channel}, soon())
+    waiting, problems = send_alerts(unsent("bad", "good"), {"any": channel}, soon())
     assert "hunter2" not in "".join(problems)
     assert [item.alert.title for item in waiting] == ["bad", "good"]
     for _ in range(2):
-        waiting, _ = send(waiting, {"any": channel}, soon())
+        waiting, _ = send_alerts(waiting, {"any": channel}, soon())
     assert channel.titles == ["good"]
     assert drop_old(waiting) == (
         [],
@@ -321,9 +323,9 @@ def test_no_send_begins_after_the_end_and_a_slow_one_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     channel, late = Refusing("", ValueError()), unsent("late")
-    assert send(late, {"any": channel}, time.monotonic()) == (late, [])
+    assert send_alerts(late, {"any": channel}, time.monotonic()) == (late, [])
     assert channel.titles == []
     monkeypatch.setattr("finops_dagster.alerts.unsent._SEND_SECONDS", 0.1)
     slow = {"any": Command(["sleep", "1"])}
-    waiting, problems = send(late, slow, soon())
+    waiting, problems = send_alerts(late, slow, soon())
     assert (len(waiting), problems) == (1, ["any: no end within 0.1 s; run finops alerts test"])

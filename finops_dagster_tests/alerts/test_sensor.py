@@ -13,7 +13,7 @@ from finops_dagster.pipeline.alerts import Cursor
 from finops_dagster.pipeline.report_checks import budgets_kept, no_anomalies
 from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
-from finops_dagster.reports.findings import Kind
+from finops_dagster.reports.findings import AnomalyKind
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.webhook import WebhookServer
@@ -239,7 +239,7 @@ def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) ->
     )
     who = ("USD", "AWS", "1234", "shop", "AmazonEC2")
     days = date(2024, 1, 9), date(2024, 1, 10)
-    unusual = Anomaly(Kind.SPIKE, *days, *who, Decimal(50), Decimal(10))
+    unusual = Anomaly(AnomalyKind.SPIKE, *days, *who, Decimal(50), Decimal(10))
     report(alerts.project, budgets_kept([budget]), no_anomalies([], month))
     (text,) = alerts.tick()
     assert text.splitlines() == [
@@ -279,7 +279,7 @@ def test_an_alert_that_is_not_taken_waits_for_the_next_tick(alerts: Alerts) -> N
     assert "hunter2" not in alerts.reason + (alerts.cursor or "")
     assert len(alerts.tick()) == 2
     assert alerts.tick() == []
-    assert Cursor.read(alerts.cursor).unsent == []
+    assert Cursor.from_json(alerts.cursor).unsent == []
 
 
 def test_the_sensor_exists_where_alerts_are_set(alerts: Alerts) -> None:

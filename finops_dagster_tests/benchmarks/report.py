@@ -125,7 +125,7 @@ def _write_months(folder: Path, rows: int) -> None:
             connection.execute(f"CREATE OR REPLACE TABLE month AS {query}")
             totals = month_totals(totals_by_rule(connection, Sql("month")))
             record = FocusMonth(LoadedVersion("1", totals), "bench", {"bench": "1"})
-            file, footer = FolderLake(folder).file("bench", month), record.footer("bench")
+            file, footer = FolderLake(folder).file("bench", month), record.footer_texts("bench")
             with replacing_file(connection, Sql("FROM month"), file, footer):
                 pass
             month = month.next

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finops_dagster.billing.columns import flat_name, name_columns, name_within
+from finops_dagster.billing.columns import flat_name, name_columns, shortened_name
 from finops_dagster.sources.aws.cur1 import AwsCur1
 
 CUR1 = AwsCur1()
@@ -101,14 +101,16 @@ def test_no_header_takes_the_name_of_a_column_of_the_table_itself() -> None:
 
 
 def test_long_names_are_cut_and_stay_unique() -> None:
-    assert name_within(63, "n" * 63) == "n" * 63
-    cut = {name_within(63, "n" * length) for length in range(64, 1_000)}
+    assert shortened_name(63, "n" * 63) == "n" * 63
+    cut = {shortened_name(63, "n" * length) for length in range(64, 1_000)}
     assert len(cut) == 1_000 - 64
     assert {len(name) for name in cut} == {63}
-    assert name_within(63, "n" * 64) == name_within(63, "n" * 64) != name_within(30, "n" * 64)
+    assert (
+        shortened_name(63, "n" * 64) == shortened_name(63, "n" * 64) != shortened_name(30, "n" * 64)
+    )
 
 
 def test_names_are_cut_by_bytes_between_characters() -> None:
-    name = name_within(30, "漢" * 20)
+    name = shortened_name(30, "漢" * 20)
     assert len(name.encode()) <= 30
     assert name.startswith("漢漢漢漢_")

@@ -78,7 +78,7 @@ class CurMonth:
     @property
     def relation(self) -> Sql:
         """What follows FROM to read the charges."""
-        path = literal(str(self.derivation.file.local()))
+        path = literal(str(self.derivation.charges_file.local_path()))
         return Sql(f"read_parquet({path}, hive_partitioning = false)")
 
     @property
@@ -101,7 +101,7 @@ class CurMonth:
             query = Sql(f"{query} FROM bill")
             cost = names[_cost_header(self.bill_format, headers)]
             row = connection.execute(f"SELECT count(*), sum({cost}) FROM ({query})").fetchone()
-            version = LoadedVersion("1", Totals.of(row))
+            version = LoadedVersion("1", Totals.from_result_row(row))
             file = FolderLake(self.root).file("acme", JANUARY)
             with replacing_file(connection, query, file, footer_of(version)):
                 pass

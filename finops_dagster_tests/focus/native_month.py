@@ -71,13 +71,13 @@ class NativeMonth:
     @property
     def record(self) -> FocusMonth:
         """The record of the month that was derived."""
-        record = self._derivation.current()
+        record = self._derivation.up_to_date_record()
         assert record is not None
         return record
 
     @property
     def path(self) -> Path:
-        return self._derivation.file.local()
+        return self._derivation.charges_file.local_path()
 
     @property
     def relation(self) -> Sql:
@@ -107,7 +107,7 @@ class NativeMonth:
         with duckdb.connect() as connection:
             connection.register("bill", bill)
             totals = connection.execute(f"SELECT count(*), sum(billedcost) FROM ({query})")
-            version = LoadedVersion("v1", Totals.of(totals.fetchone()))
+            version = LoadedVersion("v1", Totals.from_result_row(totals.fetchone()))
             file = FolderLake(self.root).file("acme", SEPTEMBER)
             with replacing_file(connection, query, file, footer_of(version)):
                 pass

@@ -207,7 +207,7 @@ def test_every_type_of_charge_is_as_worked_out_by_hand(bills: TwoBills) -> None:
     # 44.81 are in both bills; 10 - 4 + 2.5 in the actual one, 7 + 2 + 3 + 0.5 in the amortized one.
     assert month.version.totals.cost == Decimal("53.31")
     assert month.version.totals.sums["EffectiveCost"] == Decimal("57.31")
-    assert month.sources == {export: f"{export} v1" for export in EXPORTS.values()}
+    assert month.bill_version_ids == {export: f"{export} v1" for export in EXPORTS.values()}
     assert month.unknown == {lookup.name: {} for lookup in AZURE_USAGE.lookups}
     assert bills.broken_rules() == []
 
@@ -353,9 +353,9 @@ def test_pitfall_5_charges_are_old_when_either_bill_is_newer(bills: TwoBills) ->
     """finops-toolkit#1734: costs that were loaded before their prices never got them."""
     for export in EXPORTS.values():
         bills.derive([line("Usage", "1")], [line("Usage", "1")])
-        assert bills.derivation.current() is not None
+        assert bills.derivation.up_to_date_record() is not None
         bills.write(export, [line("Usage", "1")], version="v2")
-        assert bills.derivation.current() is None
+        assert bills.derivation.up_to_date_record() is None
 
 
 def test_pitfalls_26_and_34_quantity_and_price_are_of_the_same_unit(bills: TwoBills) -> None:

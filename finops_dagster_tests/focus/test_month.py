@@ -82,7 +82,7 @@ class Lakeside:
         """Write the month's bill as the stage `parquet` does."""
         with duckdb.connect() as connection:
             row = connection.execute(f"SELECT count(*), sum(cost) FROM ({line_items})").fetchone()
-            version = LoadedVersion(manifest_id, Totals.of(row))
+            version = LoadedVersion(manifest_id, Totals.from_result_row(row))
             query = Sql(
                 f"SELECT DATE '2024-01-01' AS billing_month, {literal(manifest_id)} AS manifest_id,"
                 f" * FROM ({line_items})"
@@ -99,7 +99,7 @@ class Lakeside:
             return month
 
     def charges(self, columns: str) -> list[tuple[Any, ...]]:
-        path = self.derivation().file.local()
+        path = self.derivation().charges_file.local_path()
         return duckdb.execute(
             f"SELECT {columns} FROM read_parquet({literal(str(path))}) ORDER BY ALL"
         ).fetchall()
@@ -147,9 +147,9 @@ def test_a_charge_names_the_line_items_that_it_is_made_of(lakeside: Lakeside) ->
 
 def test_the_record_of_the_month_has_totals_sources_and_entries(lakeside: Lakeside) -> None:
     derived = lakeside.derive()
-    record = FocusMonth.read(lakeside.derivation().file)
+    record = FocusMonth.from_file(lakeside.derivation().charges_file)
     assert record == derived
-    assert (record.version.manifest_id, record.sources) == ("v1", {"acme": "v1"})
+    assert (record.version.manifest_id, record.bill_version_ids) == ("v1", {"acme": "v1"})
     assert record.version.totals.costs == {"EUR": Decimal("11.5"), "USD": Decimal("1e-18")}
     assert record.entries == [
         Entry("memo", "a memo is no charge", "EUR", 1, Decimal("2.25"), Decimal("2.25"))
@@ -220,10 +220,10 @@ def test_charges_that_do_not_add_up_leave_the_old_month(
     lakeside: Lakeside, mapping: FocusMapping, message: str
 ) -> None:
     lakeside.derive()
-    before = lakeside.derivation().file.local().read_bytes()
+    before = lakeside.derivation().charges_file.local_path().read_bytes()
     with pytest.raises(ReconciliationError, match=message):
         lakeside.derive(mapping)
-    assert lakeside.derivation().file.local().read_bytes() == before
+    assert lakeside.derivation().charges_file.local_path().read_bytes() == before
 
 
 def test_what_kinds_move_among_each_other_cancels(lakeside: Lakeside) -> None:
@@ -260,23 +260,23 @@ def test_what_kinds_move_among_each_other_cancels(lakeside: Lakeside) -> None:
 
 
 def test_a_month_is_current_until_its_bill_or_the_mapping_changes(lakeside: Lakeside) -> None:
-    assert lakeside.derivation().current() is None
+    assert lakeside.derivation().up_to_date_record() is None
     record = lakeside.derive()
-    assert lakeside.derivation().current() == record
+    assert lakeside.derivation().up_to_date_record() == record
     changed = replace(MAPPING, columns={**MAPPING.columns, "Tags": Expression("MAP {}")})
-    assert lakeside.derivation(changed).current() is None
+    assert lakeside.derivation(changed).up_to_date_record() is None
     lakeside.bill("v2")
-    assert lakeside.derivation().current() is None
+    assert lakeside.derivation().up_to_date_record() is None
 
 
 def test_a_file_without_the_totals_of_its_footer_is_not_current(lakeside: Lakeside) -> None:
     record = lakeside.derive()
-    file = lakeside.derivation().file
+    file = lakeside.derivation().charges_file
     with duckdb.connect() as connection:
         rows = Sql(f"FROM read_parquet({literal(file.location)}) WHERE x_rule = 'usage'")
-        with replacing_file(connection, rows, file, record.footer("acme")):
+        with replacing_file(connection, rows, file, record.footer_texts("acme")):
             pass
-    assert lakeside.derivation().current() is None
+    assert lakeside.derivation().up_to_date_record() is None
 
 
 def test_without_its_bill_a_month_cannot_be_derived(lakeside: Lakeside) -> None:

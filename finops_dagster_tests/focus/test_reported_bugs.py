@@ -153,7 +153,7 @@ def test_the_file_names_its_version_of_focus(closed: DemoMonth) -> None:
     """Pitfall 57, finops-toolkit#2120: version 1.4 drops columns of 1.2."""
     record, month, _ = closed
     assert record.version.format == "focus-1.2"
-    assert FocusMonth.read(month.derivation.file) == record
+    assert FocusMonth.from_file(month.derivation.charges_file) == record
 
 
 def test_what_a_commitments_fee_costs_is_in_no_savings(tmp_path: Path) -> None:

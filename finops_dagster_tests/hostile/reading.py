@@ -49,7 +49,7 @@ class Reader:
     @contextmanager
     def below(cls, folder: Path, memory_limit: str = "1GB") -> Iterator[Reader]:
         """Yield a reader that writes its files to the folder."""
-        with DuckDB(memory_limit).scratch(preserve_insertion_order=False) as connection:
+        with DuckDB(memory_limit).open_in_memory(preserve_insertion_order=False) as connection:
             prepare_casts(connection)
             ledger.create_tables(connection)
             yield cls(folder, connection)
@@ -78,7 +78,7 @@ class Reader:
         except BillError as error:
             return error
         stored = self.connection.execute("SELECT count(*), sum(lineitem_unblendedcost) FROM bill")
-        return Totals.of(stored.fetchone())
+        return Totals.from_result_row(stored.fetchone())
 
     def refusal(self, *bodies: bytes) -> str:
         """Return the error that refuses the files, in one line."""

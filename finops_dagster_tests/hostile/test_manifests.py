@@ -103,7 +103,7 @@ def test_a_manifest_of_100000_files_is_read(tmp_path: Path) -> None:
     month.write_manifest(manifest)
     staged = month.manifest()
     assert staged == manifest
-    assert len(staged.files) == len(set(month.version(staged).paths)) == 100_000
+    assert len(staged.files) == len(set(month.staged_version(staged).paths)) == 100_000
 
 
 def test_months_before_the_start_and_in_the_future_are_ignored(project: Project) -> None:

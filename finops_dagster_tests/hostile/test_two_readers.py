@@ -12,7 +12,7 @@ from finops_dagster.billing.errors import ReconciliationError
 from finops_dagster.billing.money import Totals
 from finops_dagster.tables import casts, ledger
 from finops_dagster.tables.bill_files import BillFiles
-from finops_dagster.tables.count import FileReader
+from finops_dagster.tables.count import FileCounter
 from finops_dagster.tables.csv_files import CsvFiles
 from finops_dagster_tests.cur import HEADERS, csv_bytes, line_item
 from finops_dagster_tests.hostile.reading import MONTH, Reader
@@ -68,24 +68,24 @@ def a_load_that_skips_a_row(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_count_that_skips_a_row(patch: pytest.MonkeyPatch) -> None:
-    batches = FileReader.csv_batches
+    batches = FileCounter.csv_batches
 
     def without_first(*arguments: Any) -> Iterator[dict[int, Any]]:
         for batch in batches(*arguments):
             yield {number: column.slice(1) for number, column in batch.items()}
 
-    patch.setattr(FileReader, "csv_batches", without_first)
+    patch.setattr(FileCounter, "csv_batches", without_first)
 
 
 def a_count_of_the_neighbour(patch: pytest.MonkeyPatch) -> None:
-    batches = FileReader.csv_batches
+    batches = FileCounter.csv_batches
     cost, blended = HEADERS.index(COST), len(HEADERS)
 
     def swapped(*arguments: Any) -> Iterator[dict[int, Any]]:
         for batch in batches(*arguments):
             yield batch | {blended: batch[cost]}
 
-    patch.setattr(FileReader, "csv_batches", swapped)
+    patch.setattr(FileCounter, "csv_batches", swapped)
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_a_fault_of_either_reader_fails_the_month(
 
 
 def test_swapped_currencies_fail_the_month(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    sums_by_currency = FileReader.sums_by_currency
+    sums_by_currency = FileCounter.sums_by_currency
 
     def exchanged(*arguments: Any) -> dict[str, Decimal]:
         costs = sums_by_currency(*arguments)
         return {"USD": costs["EUR"], "EUR": costs["USD"]}
 
-    monkeypatch.setattr(FileReader, "sums_by_currency", exchanged)
+    monkeypatch.setattr(FileCounter, "sums_by_currency", exchanged)
     refused = reader.load(BILL)
     assert "2.5 in the currency EUR, but the vendor's files have 1.5; " in str(refused)
 

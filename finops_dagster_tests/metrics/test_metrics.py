@@ -35,7 +35,7 @@ def samples(text: str) -> Samples:
 def read(project: Project) -> Samples:
     metrics = Metrics(project.settings(), pytest.fail)
     metrics.open_history = lambda: nullcontext(History(project.instance))
-    return samples(metrics.text())
+    return samples(metrics.prometheus_text())
 
 
 def state(project: Project, month: str = "2024-01") -> str:

@@ -188,7 +188,7 @@ def store(source: str) -> ObjectStore:
 
 def assert_reads(store: ObjectStore) -> None:
     (file,) = store.files("a")
-    assert (store.head("a/1"), b"".join(store.chunks(file))) == (file, b"one")
+    assert (store.head("a/1"), b"".join(store.read_chunks(file))) == (file, b"one")
 
 
 def sas(container: str, hours: int = 1, permissions: str = "rl", key: str = KEY) -> str:
@@ -265,7 +265,7 @@ def test_missing_and_mistaken_credentials_are_reported_in_one_line(
     problem: str,
 ) -> None:
     with pytest.raises(StoreError) as caught:
-        opened(monkeypatch, source, **environment)[0].folders("")
+        opened(monkeypatch, source, **environment)[0].folder_names("")
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
     assert KEY not in "".join(traceback.format_exception(caught.value))
@@ -281,7 +281,7 @@ def test_the_account_of_a_bare_container_is_in_the_environment(
 
 def test_a_missing_container_is_named(azure: AzureServer) -> None:
     store, _ = ObjectStores().open(StoreSettings(source=f"{azure.url}/nobodys"))
-    for look in (store.folders, store.head, store.read):
+    for look in (store.folder_names, store.head, store.read):
         with pytest.raises(StoreError) as caught:
             look("key")
         assert not isinstance(caught.value, ObjectMissing)
@@ -299,7 +299,7 @@ def test_a_bad_key_and_a_bad_sas_are_told(
         with monkeypatch.context() as patch:
             store, _ = opened(patch, source, **environment)
             with pytest.raises(StoreError, match="check the clock"):
-                store.folders("")
+                store.folder_names("")
 
 
 def test_a_sas_without_the_right_to_list_is_told(
@@ -317,7 +317,10 @@ def test_a_sas_without_the_right_to_write_is_told(
     settings = StoreSettings(source=source)
     opened(monkeypatch, source, AZURE_STORAGE_SAS_TOKEN=sas(container))
     store, _ = open_store(settings)
-    for write in (lambda: store.replace("a", b"", etag=None), lambda: store.delete("a/1")):
+    for write in (
+        lambda: store.replace_if_unchanged("a", b"", etag=None),
+        lambda: store.delete("a/1"),
+    ):
         with pytest.raises(StoreError, match=r"Storage Blob Data Contributor .* Create, Write and"):
             write()
 
@@ -343,8 +346,8 @@ def test_each_look_is_one_request(azure: AzureServer, store: ObjectStore, contai
     info = store.head("a/1")
     store.read("a/1")
     store.read("a/1", known_etag=info.etag)
-    list(store.chunks(info))
-    store.folders("")
+    list(store.read_chunks(info))
+    store.folder_names("")
     store.files("a")
     store.files_below("")
     assert [method for method, _ in azure.requests] == ["HEAD", *["GET"] * 6]
@@ -362,7 +365,7 @@ def test_a_long_listing_comes_in_pages(
     azure.requests.clear()
     assert [file.key for file in store.files_below("runs")] == [f"runs/{name}" for name in names]
     assert len(azure.requests) == 3
-    assert store.folders("runs") == {name[:2] for name in names}
+    assert store.folder_names("runs") == {name[:2] for name in names}
     assert len(azure.requests) == 6
 
 
@@ -371,7 +374,7 @@ def test_an_object_that_is_overwritten_during_its_download_is_not_mixed(
 ) -> None:
     client = azure.container(container)
     client.upload_blob("big", b"a" * 20_000_000)
-    chunks = store.chunks(store.head("big"))
+    chunks = store.read_chunks(store.head("big"))
     assert set(next(chunks)) == {ord("a")}
     client.upload_blob("big", b"b" * 20_000_000, overwrite=True)
     with pytest.raises(ObjectChanged, match="big changed while it was read; run the month again"):
@@ -386,7 +389,7 @@ def test_stored_bytes_are_read_whatever_the_content_encoding_says(
     settings = ContentSettings(content_encoding="gzip")
     azure.container(container).upload_blob("a.csv.gz", body, content_settings=settings)
     assert (store.read("a.csv.gz") or [b""])[0] == body
-    assert b"".join(store.chunks(store.head("a.csv.gz"))) == body
+    assert b"".join(store.read_chunks(store.head("a.csv.gz"))) == body
 
 
 def test_entries_that_stand_for_folders_are_not_files(
@@ -397,8 +400,8 @@ def test_entries_that_stand_for_folders_are_not_files(
     client.upload_blob("runs/1", b"", metadata={"Hdi_isfolder": "true"})
     client.upload_blob("runs/1/part.csv", b"x")
     client.upload_blob("runs/2/", b"")
-    assert store.folders("") == {"a", "runs"}
-    assert store.folders("runs") == {"1", "2"}
+    assert store.folder_names("") == {"a", "runs"}
+    assert store.folder_names("runs") == {"1", "2"}
     assert store.files("") == store.files("runs") == store.files("runs/2") == []
     assert [file.key for file in store.files_below("runs")] == ["runs/1/part.csv"]
 
@@ -440,7 +443,7 @@ def test_a_hierarchical_account_lists_its_folders_as_folders(
     prefix = "<BlobPrefix><Name>runs/1/</Name><Properties><Etag>0x8DC</Etag><ResourceType>directory"
     prefix += "</ResourceType><Content-Length>0</Content-Length></Properties></BlobPrefix>"
     answer_all(azure, HIERARCHICAL.format(prefix + entries[3]), **content_type)
-    assert store.folders("runs") == {"1"}
+    assert store.folder_names("runs") == {"1"}
     assert [file.key for file in store.files("runs")] == ["runs/1-old.csv"]
 
 
@@ -515,7 +518,7 @@ def test_a_refusal_has_azures_code_and_advice(
 ) -> None:
     refuse(azure, refusal)
     reason = refusal.partition(" ")[2].partition(" | ")[0].rstrip(".")
-    for look in (store.folders, store.read):
+    for look in (store.folder_names, store.read):
         with pytest.raises(StoreError) as caught:
             look("key")
         assert f": Azure refuses ({reason}); " in str(caught.value)
@@ -550,7 +553,7 @@ def test_a_body_that_is_cut_short_is_fetched_again(azure: AzureServer, store: Ob
         )
 
     azure.fault = fault
-    assert b"".join(store.chunks(info)) == b"one"
+    assert b"".join(store.read_chunks(info)) == b"one"
     assert azure.fault is None
 
 
@@ -565,7 +568,7 @@ def test_a_store_that_stays_busy_is_a_transient_error(
     store, _ = ObjectStores().open(StoreSettings(source=source))
     refuse(azure, "503 ServerBusy: The server is busy.")
     with pytest.raises(StoreUnavailable, match=r"ServerBusy: The server is busy\); Azure may be"):
-        store.folders("")
+        store.folder_names("")
 
 
 def test_an_unreachable_store_is_a_transient_error(
@@ -605,7 +608,7 @@ def test_exports_in_a_container_are_found_and_the_printed_settings_read_them(
     (export,) = load_settings(file).exports
     store, prefix = ObjectStores().open(export)
     assert prefix == folder
-    assert store.folders(prefix) == {"acme-cur"}
+    assert store.folder_names(prefix) == {"acme-cur"}
 
 
 @pytest.mark.parametrize("outcome", ["read", "refused", "unreachable"])
@@ -751,7 +754,7 @@ def test_a_refusal_of_entra_id_is_told_without_its_trace(entra: EntraId) -> None
     entra.answer = {"error": "unauthorized_client", "error_description": f"{reason}. {trace}"}
     store, _ = ObjectStores().open(StoreSettings(source=CONTOSO))
     with pytest.raises(StoreError) as caught:
-        store.folders("")
+        store.folder_names("")
     assert str(caught.value).endswith(
         f"Entra ID refuses ({reason}); set the credentials again, or run az login"
     )
@@ -764,4 +767,4 @@ def test_an_unreachable_entra_id_is_a_transient_error(
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://127.0.0.1:1")
     store, _ = ObjectStores().open(StoreSettings(source=CONTOSO))
     with pytest.raises(StoreUnavailable, match="Entra ID cannot be reached"):
-        store.folders("")
+        store.folder_names("")

@@ -91,7 +91,7 @@ def test_a_refusal_has_googles_message_and_advice(
     actions = (
         lambda: store.files("a"),
         lambda: store.head("a"),
-        lambda: store.replace("a", b"", etag=None),
+        lambda: store.replace_if_unchanged("a", b"", etag=None),
         lambda: store.delete("a"),
     )
     for action in actions[: 3 if refusal[0] == 404 else 4]:
@@ -106,7 +106,7 @@ def test_a_refusal_has_googles_message_and_advice(
 def test_a_busy_store_is_tried_again(
     gcs: GcsServer, store: WritableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.replace("a", b"one", etag=None)
+    store.replace_if_unchanged("a", b"one", etag=None)
     answers = iter([(503, {}, b"")])
     gcs.fault = lambda *_: next(answers, None)
     assert store.head("a").size == 3

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 from urllib3 import HTTPResponse
 
-from finops_dagster.cli.errors import one_line
+from finops_dagster.cli.errors import one_line_message
 from finops_dagster.object_stores import (
     ObjectMissing,
     ObjectStore,
@@ -190,7 +190,7 @@ def test_a_refused_write_names_what_is_missing(
 
     s3.fault = fault
     with pytest.raises(StoreError) as caught:
-        store.replace("key", b"", etag=None)
+        store.replace_if_unchanged("key", b"", etag=None)
     assert f"s3://{bucket}/key: S3 refuses ({code}: {message}); " in str(caught.value)
     assert advice in str(caught.value)
     if status == "403":
@@ -208,7 +208,7 @@ def test_a_write_whose_answer_was_lost_succeeds(s3: S3Server, bucket: str) -> No
         return [b""]
 
     s3.fault = fault
-    etag = store.replace("key", b"one", etag=None)
+    etag = store.replace_if_unchanged("key", b"one", etag=None)
     assert store.read("key") == (b"one", store.head("key"))
     assert store.head("key").etag == etag
 
@@ -235,7 +235,7 @@ def test_a_refusal_has_the_message_of_s3_and_advice(
     status, _, reason = refusal.partition(" ")
     code, _, message = reason.partition(": ")
     refuse(s3, status, code, message)
-    looks = [store.read, store.folders, store.files]
+    looks = [store.read, store.folder_names, store.files]
     for look in looks if status == "404" else [*looks, store.head]:
         with pytest.raises(StoreError) as caught:
             look("key")
@@ -302,7 +302,7 @@ def test_a_throttled_request_is_a_transient_error(status: int, code: str) -> Non
     assert isinstance(error, StoreUnavailable)
     message = f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); S3 may be busy"
     assert str(error) == message
-    assert one_line(error) == f"{message}; run the same command again later"
+    assert one_line_message(error) == f"{message}; run the same command again later"
 
 
 def test_a_long_message_is_shortened_and_has_no_signature(store: ObjectStore, s3: S3Server) -> None:
@@ -357,8 +357,8 @@ def test_requester_pays_is_sent_with_every_request(
         sent.append((environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_REQUEST_PAYER")))
 
     s3.fault = look
-    store.folders("")
-    assert b"".join(store.chunks(store.head("key"))) == store.read("key")[0] == b"body"
+    store.folder_names("")
+    assert b"".join(store.read_chunks(store.head("key"))) == store.read("key")[0] == b"body"
     payer = "requester" if pays else None
     assert sent == [("GET", payer), ("HEAD", payer), ("GET", payer), ("GET", payer)]
     s3.fault = None

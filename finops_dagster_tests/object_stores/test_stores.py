@@ -24,8 +24,8 @@ def keys_of(files: list[ObjectInfo]) -> list[str]:
 def test_a_folder_is_listed_without_the_files_of_its_subfolders(place: Place) -> None:
     put_all(place, "a/2", "a/1", "a/b/3", "ab/4", "top")
     store, _ = place.open()
-    assert store.folders("") == {"a", "ab"}
-    assert store.folders("a") == {"b"}
+    assert store.folder_names("") == {"a", "ab"}
+    assert store.folder_names("a") == {"b"}
     assert keys_of(store.files("")) == ["top"]
     assert store.files("a") == [store.head("a/1"), store.head("a/2")]
 
@@ -42,7 +42,7 @@ def test_everything_below_a_folder_is_listed_in_one_order(place: Place) -> None:
 def test_the_prefix_of_a_source_is_a_folder_of_the_store(place: Place) -> None:
     put_all(place, "exports/cur/1", "other/2")
     store, prefix = place.open("exports")
-    assert store.folders(prefix) == {"cur"}
+    assert store.folder_names(prefix) == {"cur"}
     (file,) = store.files_below(prefix)
     assert file.location == store.location(file.key)
     assert file.location.endswith("/exports/cur/1")
@@ -52,7 +52,7 @@ def test_a_folder_that_does_not_exist_is_empty(place: Place) -> None:
     place.put("a/1", b"")
     store, _ = place.open()
     for folder in ("nowhere", "a/1", "a/2/3"):
-        assert store.folders(folder) == set()
+        assert store.folder_names(folder) == set()
         assert store.files(folder) == store.files_below(folder) == []
 
 
@@ -66,7 +66,7 @@ def test_a_missing_object_is_named(place: Place) -> None:
     place.delete("a/1")
     # A store may look at the condition first, as Azurite does.
     with pytest.raises((ObjectMissing, ObjectChanged), match=re.escape(store.location("a/1"))):
-        list(store.chunks(version))
+        list(store.read_chunks(version))
 
 
 def test_an_unchanged_object_is_not_read_again(place: Place) -> None:
@@ -85,7 +85,7 @@ def test_an_object_that_changed_since_its_head_request_is_not_read(place: Place)
     version = store.head("key")
     place.put("key", b"two")
     with pytest.raises(ObjectChanged, match=r"key changed while it was read"):
-        list(store.chunks(version))
+        list(store.read_chunks(version))
 
 
 @pytest.mark.parametrize("size", [0, 1, 20_000_003])
@@ -95,7 +95,7 @@ def test_an_object_of_any_size_is_read_whole(place: Place, size: int) -> None:
     store, _ = place.open()
     info = store.head("key")
     assert info.size == size
-    assert b"".join(store.chunks(info)) == body
+    assert b"".join(store.read_chunks(info)) == body
     assert store.read("key") == (body, info)
 
 
@@ -118,12 +118,12 @@ NAMES = [
 def test_any_name_is_listed_and_read(place: Place) -> None:
     put_all(place, *(f"{name}/{name}.csv" for name in NAMES))
     store, _ = place.open()
-    assert store.folders("") == {*NAMES}
+    assert store.folder_names("") == {*NAMES}
     for name in NAMES:
         key = f"{name}/{name}.csv"
         assert store.files(name) == store.files_below(name) == [store.head(key)]
         assert store.read(key) == (key.encode(), store.head(key))
-        assert b"".join(store.chunks(store.head(key))) == key.encode()
+        assert b"".join(store.read_chunks(store.head(key))) == key.encode()
 
 
 @pytest.mark.thorough
@@ -132,4 +132,4 @@ def test_more_objects_than_a_store_lists_at_once(place: Place) -> None:
     put_all(place, *keys)
     store, _ = place.open()
     assert keys_of(store.files_below("")) == keys
-    assert len(store.folders("")) == len(keys)
+    assert len(store.folder_names("")) == len(keys)

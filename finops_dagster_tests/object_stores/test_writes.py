@@ -24,31 +24,31 @@ def store(place: Place) -> WritableStore:
 def outcome(store: WritableStore, content: bytes, etag: str | None) -> str | None:
     """Return the new ETag of a pointer, or None where another writer was first."""
     try:
-        return store.replace("lake/pointer", content, etag=etag)
+        return store.replace_if_unchanged("lake/pointer", content, etag=etag)
     except ObjectChanged:
         return None
 
 
 def test_an_object_is_created_once(store: WritableStore) -> None:
-    etag = store.replace("lake/pointer", b"one", etag=None)
+    etag = store.replace_if_unchanged("lake/pointer", b"one", etag=None)
     assert store.head("lake/pointer").etag == etag
     assert outcome(store, b"two", None) is None
     assert store.read("lake/pointer") == (b"one", store.head("lake/pointer"))
 
 
 def test_an_object_is_replaced_by_the_writer_who_knows_it(store: WritableStore) -> None:
-    first = store.replace("lake/pointer", b"one", etag=None)
-    second = store.replace("lake/pointer", b"two", etag=first)
+    first = store.replace_if_unchanged("lake/pointer", b"one", etag=None)
+    second = store.replace_if_unchanged("lake/pointer", b"two", etag=first)
     assert second != first
     assert outcome(store, b"three", first) is None
-    third = store.replace("lake/pointer", b"six", etag=second)
+    third = store.replace_if_unchanged("lake/pointer", b"six", etag=second)
     assert len({first, second, third}) == 3
     assert store.read("lake/pointer", known_etag=third) is None
     assert store.read("lake/pointer", known_etag=second)[0] == b"six"
 
 
 def test_an_object_that_was_deleted_is_not_replaced(store: WritableStore) -> None:
-    etag = store.replace("lake/pointer", b"one", etag=None)
+    etag = store.replace_if_unchanged("lake/pointer", b"one", etag=None)
     store.delete("lake/pointer")
     store.delete("lake/pointer")
     with pytest.raises(ObjectMissing):
@@ -60,7 +60,7 @@ def test_an_object_that_was_deleted_is_not_replaced(store: WritableStore) -> Non
 
 @pytest.mark.parametrize("exists", [False, True])
 def test_of_eight_writers_one_succeeds(store: WritableStore, exists: bool) -> None:
-    etag = store.replace("lake/pointer", b"old", etag=None) if exists else None
+    etag = store.replace_if_unchanged("lake/pointer", b"old", etag=None) if exists else None
     contents = [f"writer {number}".encode() for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
         etags = list(pool.map(lambda content: outcome(store, content, etag), contents))
@@ -70,8 +70,8 @@ def test_of_eight_writers_one_succeeds(store: WritableStore, exists: bool) -> No
 
 
 def test_a_writer_whose_answer_was_lost_finds_its_own_content(store: WritableStore) -> None:
-    etag = store.replace("lake/pointer", b"one", etag=None)
-    assert store.replace("lake/pointer", b"one", etag=None) == etag
+    etag = store.replace_if_unchanged("lake/pointer", b"one", etag=None)
+    assert store.replace_if_unchanged("lake/pointer", b"one", etag=None) == etag
 
 
 @pytest.mark.parametrize("size", [0, 1, 20_000_003])
@@ -83,7 +83,7 @@ def test_a_file_of_any_size_is_uploaded(store: WritableStore, tmp_path: Path, si
         info = store.upload(file, "lake/a b/month.parquet")
         assert info == store.head("lake/a b/month.parquet")
         assert info.size == size
-        assert b"".join(store.chunks(info)) == body
+        assert b"".join(store.read_chunks(info)) == body
     assert store.files_below("lake") == [info]
 
 

@@ -93,7 +93,7 @@ def test_a_month_is_derived_again_when_something_changed(
         focus.focus_path().unlink()
     run = focus.load()
     assert run.outcomes()["focus"] == "derived"
-    record = FocusMonth.read(FolderFile(focus.focus_path()))
+    record = FocusMonth.from_file(FolderFile(focus.focus_path()))
     assert record is not None
     assert (record.version.manifest_id, record.mapping) == (version, mapping.version)
 
@@ -248,11 +248,11 @@ def test_verify_names_what_differs_in_the_charges_and_repairs_it(
 
     path.unlink()
     assert difference() == f"{shown} has no complete month of charges"
-    record = FocusMonth.read(FolderFile(path))
+    record = FocusMonth.from_file(FolderFile(path))
     assert record is not None
     other = FolderFile(path.with_name("other.parquet"))
     query = Sql(f"FROM read_parquet('{path}') LIMIT 1")
-    footer = record.footer("acme")
+    footer = record.footer_texts("acme")
     with duckdb.connect() as connection, replacing_file(connection, query, other, footer):
         pass
     other.path.replace(path)
@@ -276,10 +276,10 @@ def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -
     finops(*FULL_RUN)
     assert "all agree" in finops("state", "verify", "--deep")
     path = finops.project.focus_path()
-    record = FocusMonth.read(FolderFile(path))
+    record = FocusMonth.from_file(FolderFile(path))
     assert record is not None
     query = Sql(f"SELECT * REPLACE ('999' AS BillingAccountId) FROM {parquet_relation(path)}")
-    other, footer = FolderFile(path.with_name("other.parquet")), record.footer("acme")
+    other, footer = FolderFile(path.with_name("other.parquet")), record.footer_texts("acme")
     with duckdb.connect() as connection, replacing_file(connection, query, other, footer):
         pass
     other.path.replace(path)

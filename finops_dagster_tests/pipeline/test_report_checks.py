@@ -9,7 +9,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.report_checks import budgets_kept, no_anomalies
 from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
-from finops_dagster.reports.findings import Kind
+from finops_dagster.reports.findings import AnomalyKind
 
 DECEMBER, JANUARY, FEBRUARY = BillingMonth(2025, 12), BillingMonth(2026, 1), BillingMonth(2026, 2)
 
@@ -22,7 +22,7 @@ def spent(month: BillingMonth, amount: str, days_passed: int | None = None) -> B
 
 def anomaly(day: date, cost: str) -> Anomaly:
     names = ("USD", "AWS", "0123", "web", "EC2")
-    return Anomaly(Kind.SPIKE, day, day, *names, Decimal(cost), Decimal(5))
+    return Anomaly(AnomalyKind.SPIKE, day, day, *names, Decimal(cost), Decimal(5))
 
 
 def rows(result: dg.AssetCheckResult, name: str) -> list[dict[str, object]]:

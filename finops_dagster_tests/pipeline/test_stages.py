@@ -80,7 +80,10 @@ def test_two_months_download_while_a_third_has_the_database_open(
     def stage(text: str) -> StagingResult:
         month = BillingMonth.parse(text)
         source = project.source_of(export)
-        manifest, staged = newest_manifest(source, month), resources.staging.month("acme", month)
+        manifest, staged = (
+            newest_manifest(source, month),
+            resources.staging.staged_month("acme", month),
+        )
         staged.write_manifest(manifest)
         files = MonthStaging(export, manifest, staged, None, resources.database.duckdb)
         return files.stage(source, force=False)

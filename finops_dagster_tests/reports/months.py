@@ -90,9 +90,9 @@ class Months:
             connection.register("rows", pa.Table.from_pylist(rows, schema=_SCHEMA))
             totals = month_totals(totals_by_rule(connection, Sql("rows")))
             record = FocusMonth(LoadedVersion("v1", totals), "mapping", {export: "v1"})
-            with replacing_file(connection, Sql("FROM rows"), file, record.footer(export)):
+            with replacing_file(connection, Sql("FROM rows"), file, record.footer_texts(export)):
                 pass
-        return file.local()
+        return file.local_path()
 
     def bill(self, *exports: str) -> Bill:
         settings = Settings.model_validate(

@@ -122,9 +122,9 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 
 def test_lost_zeros_are_noticed_in_the_file_and_in_the_bill(tmp_path: Path) -> None:
     accounts = read(tmp_path, "id\n123456789012\n12345678901\n99\nabc\n012345678902\n")
-    assert [line.number for line in accounts.shorter_ids()] == [3, 4]
+    assert [line.number for line in accounts.lines_with_short_ids()] == [3, 4]
     bill = ["012345678901", "123456789012", "012345678902", "000000000100"]
-    assert accounts.with_lost_zeros(bill) == {3: "012345678901"}
+    assert accounts.ids_with_lost_zeros(bill) == {3: "012345678901"}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from finops_dagster.reports.accounts import AccountsFile
 from finops_dagster.reports.bill import Scope
 from finops_dagster.reports.document import empty_document
 from finops_dagster.reports.relations import create_account_spellings
-from finops_dagster.reports.sums import read_charges
+from finops_dagster.reports.sums import create_cost_and_usage_sums
 from finops_dagster.reports.versions import MonthFiles, require_recorded_totals
 from finops_dagster_tests.reports.months import Charge, Months, charge, rows, total
 
@@ -245,5 +245,5 @@ def test_a_file_that_was_replaced_meanwhile_is_not_reported(months: Months) -> N
         duckdb.connect() as connection,
     ):
         create_account_spellings(connection, AccountsFile())
-        read_charges(connection, *[files.relation(connection)] * 2)
+        create_cost_and_usage_sums(connection, *[files.relation(connection)] * 2)
         require_recorded_totals(connection, files)

@@ -85,7 +85,7 @@ class NorthwindSource:
     def newest_manifests(
         self, months: Iterable[BillingMonth]
     ) -> dict[BillingMonth, ManifestOrError]:
-        existing = self._store.folders(self._prefix)
+        existing = self._store.folder_names(self._prefix)
         return {
             month: self._newest(month)
             if str(month) in existing
@@ -95,7 +95,7 @@ class NorthwindSource:
 
     def _newest(self, month: BillingMonth) -> ManifestOrError:
         folder = f"{self._prefix}/{month}".lstrip("/")
-        for run in sorted(self._store.folders(folder), reverse=True):
+        for run in sorted(self._store.folder_names(folder), reverse=True):
             files = {
                 file.key.rpartition("/")[2]: file for file in self._store.files(f"{folder}/{run}")
             }

@@ -78,7 +78,7 @@ def test_a_file_that_is_not_a_database_is_named_and_kept(tmp_path: Path) -> None
 def test_the_limits_reach_every_connection(tmp_path: Path, where: str) -> None:
     spill = tmp_path / "a" / "spill"
     limits = DuckDB("60MB", 1, spill)
-    opened = limits.open(tmp_path / "finops.duckdb") if where == "file" else limits.scratch()
+    opened = limits.open(tmp_path / "finops.duckdb") if where == "file" else limits.open_in_memory()
     with opened as connection:
         settings = connection.execute(
             "SELECT current_setting('memory_limit'), current_setting('threads')"

@@ -106,7 +106,7 @@ def test_changes_are_by_service_account_and_currency_and_add_up_to_both_versions
     assert [restatement] == month.history()
     assert (restatement.manifest_id, restatement.replaced_id) == ("v2", "v1")
     assert restatement.run_id == "run of v2"
-    euros, dollars = restatement.totals
+    euros, dollars = restatement.changes_by_currency
     assert (euros.cost_before, euros.cost_after, euros.added_rows) == (30, 31, 1)
     assert (dollars.cost_before, dollars.cost_after) == (166 + TINY, 157)
     assert (dollars.added_cost, dollars.added_rows) == (-9 - TINY, 0)
@@ -140,7 +140,7 @@ def test_services_and_accounts_beyond_the_limit_are_added_up(
         ("USD", OTHER, OTHER, 3, Decimal("2.5")),
         ("USD", OTHER, OTHER, 3, 9),
     ]
-    (total,) = restatement.totals
+    (total,) = restatement.changes_by_currency
     assert (total.cost_before, total.cost_after) == (10, Decimal("11.5"))
 
 
@@ -183,7 +183,7 @@ def test_a_thousand_changes_of_a_large_bill_are_listed() -> None:
     assert restatement is not None
     assert [change.added_cost for change in restatement.changes[:-1]] == [*range(2999, 1999, -1)]
     assert restatement.changes[-1].rows_after == 2001
-    (total,) = restatement.totals
+    (total,) = restatement.changes_by_currency
     assert total.cost_after == 5 + sum(range(3000))
 
 

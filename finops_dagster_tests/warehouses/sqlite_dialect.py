@@ -95,7 +95,7 @@ class SQLite(Dialect):
         )
         names = list(map(quoted, target_types))
         self.query(f"CREATE TEMP TABLE incoming ({', '.join(names)})")
-        with file.duckdb.scratch() as duckdb, self.transaction(file):
+        with file.duckdb.open_in_memory() as duckdb, self.transaction(file):
             rows = duckdb.execute(f"SELECT {cells} FROM ({file.select_sql(target_types)})")
             insert = f"INSERT INTO incoming VALUES ({', '.join('?' * len(names))})"
             while batch := rows.fetchmany(10_000):

@@ -169,9 +169,9 @@ def test_maps_become_arrays_of_keys_and_values(month_of: MonthOf, key_mode: str)
         warehouse = bigquery_warehouse(server)
         for version in ("v1", "v2"):
             file = month_of(version, resource_tags=TAGS, discount=DISCOUNTS)
-            assert not file.footer.is_same(warehouse.measured_version(file))
+            assert not file.footer.is_same_version(warehouse.measured_version(file))
             warehouse.replace_month(file)
-            assert file.footer.is_same(warehouse.measured_version(file))
+            assert file.footer.is_same_version(warehouse.measured_version(file))
         key = SchemaField("key", "STRING", key_mode)
         expected = [
             SchemaField(name, "RECORD", "REPEATED", fields=[key, SchemaField("value", value)])
@@ -192,7 +192,7 @@ def test_large_file_is_uploaded_in_parts(server: BigQueryServer, month_of: Month
     """Google's client uploads in parts from 5 MB on."""
     noise = "(SELECT string_agg(md5(CAST(number AS VARCHAR)), '') FROM range(400_000) r(number))"
     file = month_of("v1", noise=noise)
-    assert file.path.stat().st_size > 5 * 2**20
+    assert file.local_path().stat().st_size > 5 * 2**20
     bigquery_warehouse(server).replace_month(file)
     assert upload_count(server) == 1
     assert query(server, f"SELECT LENGTH(noise) FROM `{TABLE}`") == [(32 * 400_000,)]
@@ -249,7 +249,7 @@ def test_rebuilt_table_keeps_its_properties(server: BigQueryServer, month_of: Mo
     assert query(server, f"SELECT discount FROM `{TABLE}` LIMIT 1") == [
         ([{"key": "edp", "value": Decimal("0.000000000000000001")}],)
     ]
-    assert january.footer.is_same(warehouse.measured_version(january))
+    assert january.footer.is_same_version(warehouse.measured_version(january))
 
 
 def test_map_without_keys_becomes_null_text(server: BigQueryServer, month_of: MonthOf) -> None:

@@ -62,7 +62,7 @@ def load(project: Project, file: MonthFile) -> tuple[str, MonthFile]:
     """
     settings = project.settings()
     with settings.storage.open_lake().file(file.export, file.month).replacing() as new:
-        shutil.copy(file.path, new.path)
+        shutil.copy(file.local_path(), new.path)
     stored = replace(file, file=settings.storage.open_lake().file(file.export, file.month))
     return open_warehouse(settings.database).replace_month(stored).loaded_from, stored
 
@@ -103,7 +103,7 @@ def test_bigquery_reads_a_month_from_the_bucket_and_no_row_passes_through_this_m
     assert uri.startswith(f"{project.storage['parquet_dir']}/acme/billing_month=2024-01/acme-")
     file = other.settings().storage.open_lake().file("acme", BillingMonth.parse("2024-01"))
     assert file.store_uri() == uri
-    assert_same_rows(warehouse, file.local(), "2024-01")
+    assert_same_rows(warehouse, file.local_path(), "2024-01")
     assert warehouse.ledger(TABLE) == [("2024-01", "v1", 2, "loaded", None)]
     assert other.load(stages=["warehouse_table"]).outcomes() == {"warehouse_table": "unchanged"}
 
@@ -114,7 +114,7 @@ def test_bigquery_reads_every_type_from_the_bucket(
     file = month_of("v1", **COLUMNS)
     loaded_from, _ = load(project, file)
     assert loaded_from.startswith("gs://")
-    assert_same_rows(bigquery[0], file.path, "2024-01")
+    assert_same_rows(bigquery[0], file.local_path(), "2024-01")
 
 
 @pytest.mark.thorough
@@ -190,7 +190,7 @@ def test_a_month_in_a_store_is_loaded_exactly(
     is_streamed = warehouse.backend in ("postgresql", "sql")
     expected = f"{stored.file.store_uri()}, through this machine" if is_streamed else THIS_MACHINE
     assert loaded_from == expected
-    assert_same_rows(warehouse, file.path, "2024-01")
+    assert_same_rows(warehouse, file.local_path(), "2024-01")
     ((_, version, rows, state, _),) = warehouse.ledger(TABLE)
     assert (version, rows, state) == ("v1", 1, "loaded")
 
@@ -204,7 +204,7 @@ def test_a_month_passes_through_this_machine_from_every_store(
     file = month_of("v1", **COLUMNS)
     loaded_from, _ = load(in_store, file)
     assert loaded_from.endswith(".parquet, through this machine")
-    assert_same_rows(warehouse, file.path, "2024-01")
+    assert_same_rows(warehouse, file.local_path(), "2024-01")
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_a_month_passes_through_this_machine_by_row_groups_and_without_a_copy(
     sizes, copies = answers(s3), set(in_store.folder.rglob("*.parquet"))
     loaded = open_warehouse(in_store.settings().database)
     loaded.replace_month(long_month)
-    assert long_month.footer.is_same(loaded.measured_version(long_month))
+    assert long_month.footer.is_same_version(loaded.measured_version(long_month))
     assert sum(sizes) < 1.1 * long_month.file.size()
     assert max(sizes) < long_month.file.size() / 2
     assert set(in_store.folder.rglob("*.parquet")) == copies
@@ -277,7 +277,7 @@ def test_store_that_fails_in_the_middle_of_a_month_is_transient_and_the_old_vers
     assert warehouse.rows(TABLE, ("manifest_id",), "2024-01") == [("v0",)]
     s3.fault = None
     loaded.replace_month(long_month)
-    assert long_month.footer.is_same(loaded.measured_version(long_month))
+    assert long_month.footer.is_same_version(loaded.measured_version(long_month))
 
 
 @pytest.mark.thorough
@@ -288,7 +288,7 @@ def test_a_copied_or_damaged_file_is_compared_here_by_its_bytes(
     file = month_of("v1")
     _, stored = load(in_store, file)
     key = str(stored.file.store_uri()).removeprefix(f"s3://{bucket}/")
-    content = file.path.read_bytes()
+    content = file.local_path().read_bytes()
     # Parts have another ETag, as a copied bucket has.
     s3.client().upload_fileobj(
         BytesIO(content), bucket, key, Config=TransferConfig(multipart_threshold=1)

@@ -47,10 +47,10 @@ def cells(path: Path) -> dict[str, object]:
 
 def test_only_columns_with_a_target_type_change(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
-    with file.converted(dict.fromkeys(TEXTS, SqlType.TEXT)) as written:
-        assert cells(written.path) == cells(file.path) | TEXTS
+    with file.converted_copy(dict.fromkeys(TEXTS, SqlType.TEXT)) as written:
+        assert cells(written.local_path()) == cells(file.local_path()) | TEXTS
         assert written.schema.names == file.schema.names
-        assert all(field.nullable for field in pq.read_schema(written.path))
+        assert all(field.nullable for field in pq.read_schema(written.local_path()))
         for name in set(file.schema.names) - set(TEXTS):
             assert written.schema.field(name).type == file.schema.field(name).type
         assert list(temporary.iterdir())
@@ -59,15 +59,17 @@ def test_only_columns_with_a_target_type_change(month_of: MonthOf, temporary: Pa
 
 def test_file_without_differing_types_is_used_itself(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
-    with file.converted(file.data_types) as written:
+    with file.converted_copy(file.data_types) as written:
         assert written is file
 
 
 def test_unreadable_file_leaves_no_temporary_file(month_of: MonthOf, temporary: Path) -> None:
     file = month_of("v1", **COLUMNS)
-    whole = file.path.read_bytes()
-    file.path.write_bytes(whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))  # begins what zstd packs
-    message = rf"^{file.path} cannot be read: [^\n]+$"
-    with pytest.raises(BillError, match=message), file.converted({"started": SqlType.TEXT}):
+    whole = file.local_path().read_bytes()
+    file.local_path().write_bytes(
+        whole.replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0")
+    )  # begins what zstd packs
+    message = rf"^{file.local_path()} cannot be read: [^\n]+$"
+    with pytest.raises(BillError, match=message), file.converted_copy({"started": SqlType.TEXT}):
         pass
     assert not list(temporary.iterdir())

@@ -329,7 +329,7 @@ def test_new_tags_of_a_too_wide_row_become_keys(
     assert column == "value 1"
     assert keys == {name: value.strip("'") for name, value in tags(*range(2, 1_000)).items()}
     assert [row[3] for row in postgresql.ledger(TABLE)] == ["loaded", "loaded"]
-    assert wide.footer.is_same(warehouse.measured_version(wide))
+    assert wide.footer.is_same_version(warehouse.measured_version(wide))
 
 
 SERVICE = "lineitem_productcode"

@@ -258,7 +258,7 @@ def copied_to_lake(file: MonthFile, lake: Path, folder: str = "2024-01") -> Mont
     """
     path = lake / file.export / folder / f"{file.export}-{file.month}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(file.path, path)
+    shutil.copy(file.local_path(), path)
     return MonthFile(**{**vars(file), "file": FolderFile(path)})
 
 
@@ -269,7 +269,7 @@ def test_external_stage(
     copied_to_lake(file, stage_folder)
     loaded = snowflake_warehouse(account, stage="finops.billing.lake")
     loaded.replace_month(file)
-    assert file.footer.is_same(loaded.measured_version(file))
+    assert file.footer.is_same_version(loaded.measured_version(file))
     assert not [sent for sent in account.server.statements if sent.startswith("PUT")]
 
 
@@ -313,7 +313,7 @@ def file_in_bucket(month_of: MonthOf, s3: S3Server, bucket: str, tmp_path: Path)
         stored = lake.file(file.export, file.month)
         if process == "writer":
             with stored.replacing() as new:
-                shutil.copy(file.path, new.path)
+                shutil.copy(file.local_path(), new.path)
     s3.requests.clear()
     return replace(file, file=stored)
 

@@ -132,7 +132,7 @@ def test_locked_database_is_transient(project: Project, month_of: MonthOf) -> No
         no_wait = {"connect_args": {"timeout": 0}}
         with refused("database is locked", WarehouseUnavailable):
             project_warehouse(project, **SQLITE, engine_kwargs=no_wait).replace_month(file)
-    assert file.footer.is_same(warehouse.measured_version(file))
+    assert file.footer.is_same_version(warehouse.measured_version(file))
 
 
 def test_database_that_does_not_roll_back_is_refused(project: Project, month_of: MonthOf) -> None:
@@ -182,7 +182,7 @@ def test_tables_of_dlt_are_used_further(project: Project, month_of: MonthOf) -> 
     tags = "MAP {'a': 'b'}::MAP(VARCHAR, VARCHAR)"
     first = month_of("v1", tags=tags, started=A_TIME)
     warehouse = project_warehouse(project, **SQLITE)
-    assert first.footer.is_same(warehouse.measured_version(first))
+    assert first.footer.is_same_version(warehouse.measured_version(first))
     assert warehouse.replace_month(month_of("v2", tags=tags, started=A_TIME)).warnings == ()
     select = "SELECT manifest_id, lineitem_unblendedcost, tags, started FROM aws_billing_data"
     assert query_sqlite(select) == [("v2", "1", '{"a":"b"}', "2024-01-03 04:05:06.000000")]
@@ -228,7 +228,7 @@ def test_load_that_another_machine_ended_is_transient(project: Project, month_of
         warehouse.replace_month(file)
     states = query_sqlite("SELECT state FROM aws_billing_data_loads ORDER BY load_timestamp")
     assert states == [("loaded",), ("failed",)]
-    assert file.footer.is_same(warehouse.measured_version(file))
+    assert file.footer.is_same_version(warehouse.measured_version(file))
 
 
 def test_table_has_an_index_of_months(project: Project, month_of: MonthOf) -> None:
@@ -249,7 +249,7 @@ def test_load_after_one_from_a_wrong_clock_is_the_newest(
     )
     second = month_of("v2")
     warehouse.replace_month(second)
-    assert second.footer.is_same(warehouse.measured_version(second))
+    assert second.footer.is_same_version(warehouse.measured_version(second))
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def test_postgresql_server_keeps_decimals_and_zones(
     january = month_of("v1", **columns)
     for file in (january, month_of("v2", **columns), january):
         assert warehouse.replace_month(file).warnings == ()
-        assert file.footer.is_same(warehouse.measured_version(file))
+        assert file.footer.is_same_version(warehouse.measured_version(file))
     february = month_of("v1", "2024-02", **{**columns, "started": "'soon'"})
     (warning,) = warehouse.replace_month(february).warnings
     because = "because 2024-02 has VARCHAR; cast it in queries"

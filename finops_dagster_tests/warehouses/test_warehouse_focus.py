@@ -44,7 +44,7 @@ def test_first_load(project: Project, warehouse: Adapter) -> None:
         [cost, "v1", date(2024, 1, 1), '["abc"]', {"service": "AmazonEC2"}]
         for cost in (Decimal("0.5"), Decimal(1))
     )
-    record = FocusMonth.read(FolderFile(project.focus_path()))
+    record = FocusMonth.from_file(FolderFile(project.focus_path()))
     assert record is not None
     ledger = [("2024-01", record.load_version, 2, "loaded", None)]
     assert warehouse.ledger(TABLE) == ledger

@@ -128,7 +128,9 @@ def test_slow_load_does_not_replace_the_newer_version_of_another_run(
 ) -> None:
     loaded, slow, newer = project_warehouse(project), month_of("v1"), month_of("v2")
     loaded.replace_month(newer)
-    shutil.copy(newer.path, slow.path)  # as the other run did, after the slow one began
+    shutil.copy(
+        newer.local_path(), slow.local_path()
+    )  # as the other run did, after the slow one began
     with refused("while version v1 of 2024-01 was loaded, the lake got version v2"):
         loaded.replace_month(slow)
     assert [month.manifest_id for month in loaded.loaded_months(TABLE)] == ["v2"]
@@ -205,7 +207,7 @@ def test_long_names_that_differ_at_their_end_stay_different(
     for version in ("v1", "v2"):
         file = month_of(version, **columns)
         project_warehouse(project).replace_month(file)
-        assert file.footer.is_same(project_warehouse(project).measured_version(file))
+        assert file.footer.is_same_version(project_warehouse(project).measured_version(file))
     stored = [name for name in warehouse.columns(TABLE) if name.startswith("nnn")]
     assert sorted(warehouse.rows(TABLE, stored, "2024-01")[0]) == ["0", "1", "2", "3"]
 
@@ -295,7 +297,7 @@ def test_maps_keep_keys_and_values(project: Project, warehouse: Adapter, month_o
     }
     assert product == {}
     assert category == (None if warehouse.keeps_null_maps else {})
-    assert file.footer.is_same(project_warehouse(project).measured_version(file))
+    assert file.footer.is_same_version(project_warehouse(project).measured_version(file))
 
 
 DIGESTED = {
@@ -328,7 +330,7 @@ def lake_digest(file: MonthFile, kind: DigestKind) -> MonthDigest:
     """Return the digest of the file itself, by DuckDB."""
     with duckdb.connect() as connection:
         prepare_casts(connection)
-        return month_digest(connection, parquet_relation(file.path), file.data_types, kind)
+        return month_digest(connection, parquet_relation(file.local_path()), file.data_types, kind)
 
 
 def test_each_column_has_the_digest_of_the_file(
@@ -437,7 +439,7 @@ def test_column_of_another_type_becomes_or_stays_text(
         as_given = {dict: json.loads, Decimal: Decimal}.get(type(value), str)
         assert as_given(text) == value
     for file in (january, february):
-        assert file.footer.is_same(loaded.measured_version(file))
+        assert file.footer.is_same_version(loaded.measured_version(file))
         digest = loaded.digest(file)
         assert digest.differing_columns(lake_digest(file, digest.kind)) == []
 

@@ -113,7 +113,7 @@ def write_run(container: Path, directory: str, export_name: str, run: AzureRun) 
 
 def _write_parts(paths: list[Path], run: AzureRun) -> list[int]:
     """Write the rows in parts as equal as possible, and return the number of rows in each."""
-    with DuckDB(threads=1).scratch() as connection:  # one thread keeps the order of the rows
+    with DuckDB(threads=1).open_in_memory() as connection:  # one thread keeps the order of the rows
         connection.execute("SET disabled_optimizers = 'join_order,build_side_probe_side'")
         rows = _create_charges(connection, run)
         columns: Sql = _columns()

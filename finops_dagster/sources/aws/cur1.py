@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from finops_dagster.billing.columns import SqlType, case_distance, flat_name
-from finops_dagster.billing.manifest import Column, ListedFile
+from finops_dagster.billing.manifest import ListedColumn, ListedFile
 from finops_dagster.sources.aws.format import AwsFormat, ManifestJson, period_folder, typed_column
 
 _DECLARED_TYPES = {
@@ -90,7 +90,7 @@ class AwsCur1(AwsFormat):
         self.currency = self.column("lineItem/CurrencyCode")
         self.invoice = self.column("bill/InvoiceId")
 
-    def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
+    def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[ListedColumn]:
         """Return the listed columns, with the headers that they have in the files.
 
         These are Athena's names if a file of `keys` is Parquet. The list is empty if the manifest

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import excerpt
-from finops_dagster.billing.manifest import Column, ListedFile
+from finops_dagster.billing.manifest import ListedColumn, ListedFile
 from finops_dagster.sources.aws.cur1 import KNOWN_MONEY, KNOWN_QUANTITIES, KNOWN_TIME, athena_name
 from finops_dagster.sources.aws.format import AwsFormat, ManifestJson, typed_column
 from finops_dagster.sources.focus import COSTS as FOCUS_COSTS
@@ -60,7 +60,7 @@ class DataExport(AwsFormat):
             return folder
         return md5(body, usedforsecurity=False).hexdigest()
 
-    def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:  # noqa: ARG002
+    def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[ListedColumn]:  # noqa: ARG002
         """Return the listed columns, whose headers are the same in CSV and in Parquet."""
         return [_column(document, column) for column in document.columns()]
 
@@ -93,10 +93,10 @@ class DataExport(AwsFormat):
         return _DECLARED_TYPES.get(declared_type.partition("(")[0])
 
 
-def _column(document: ManifestJson, column: Any) -> Column:
+def _column(document: ManifestJson, column: Any) -> ListedColumn:
     """Return a column that is listed by its name, or by an object with its name and type."""
     if isinstance(column, str):
-        return Column(column)
+        return ListedColumn(column)
     if not isinstance(column, dict) or not isinstance(column.get("name"), str):
         raise document.invalid(f": {excerpt(column)} in columns has no name")
     return typed_column(column["name"], column)

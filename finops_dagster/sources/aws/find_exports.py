@@ -36,14 +36,14 @@ def discover(searched: SearchedStore) -> Iterator[FoundExport]:
             yield from exports
             searched_folders += 1
             if not exports:
-                names = sorted(searched.store.folders(folder))
+                names = sorted(searched.store.folder_names(folder))
                 next_level += [f"{folder}/{name}".lstrip("/") for name in names if "=" not in name]
         level = next_level
 
 
 def _exports_in(searched: SearchedStore, folder: str) -> Iterator[FoundExport]:
     """Yield the exports with months in this folder: two if CUR and Data Exports share a name."""
-    folders, name = searched.store.folders, folder.rpartition("/")[2]
+    folders, name = searched.store.folder_names, folder.rpartition("/")[2]
     names = folders(folder)
     cur1_months = _matching_months(_CUR1_MONTH, names)
     if name and name in names:  # CUR v1 for Athena: `<report>/<report>/year=2024/month=1/`

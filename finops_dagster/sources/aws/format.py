@@ -13,14 +13,14 @@ from typing import Any, Protocol, TypeVar
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.errors import ManifestInvalid, excerpt, excerpts
-from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
+from finops_dagster.billing.manifest import ListedColumn, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.base import FixedFormat, every_cost_has_invoice
 from finops_dagster.sources.manifest_json import (
     UNREADABLE_ADVICE,
     json_object,
-    usable_id,
-    usable_key,
+    validated_key,
+    validated_vendor_id,
 )
 
 _MAX_FIELDS_SHOWN = 12
@@ -86,7 +86,7 @@ class AwsFormat(FixedFormat, Protocol):
         return document.vendor_id(*self.id_fields)
 
     @abstractmethod
-    def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[Column]:
+    def columns(self, document: ManifestJson, keys: Sequence[str]) -> list[ListedColumn]:
         """Return the columns with their headers in the files; an empty list if none are listed.
 
         `keys` are those of the listed files. Raises ManifestInvalid.
@@ -144,7 +144,7 @@ class ManifestJson:
 
     def vendor_id(self, *names: str) -> str:
         """Return the vendor's id, which AWS writes as a UUID or a timestamp into one of `names`."""
-        return usable_id(self.first_field(str, " or ".join(names), names), self.source)
+        return validated_vendor_id(self.first_field(str, " or ".join(names), names), self.source)
 
     def columns(self) -> list[Any]:
         """Return the entries of the list of columns; an empty list if there is none."""
@@ -153,7 +153,7 @@ class ManifestJson:
 
     def object_key(self, key: Any) -> str:
         """Return a listed key without `s3://bucket/`, if it has that."""
-        return re.sub(r"^s3[an]?://[^/]+/", "", usable_key(key, self.source))
+        return re.sub(r"^s3[an]?://[^/]+/", "", validated_key(key, self.source))
 
     def split_key(self, key: str, month_pattern: str) -> tuple[str, str]:
         """Return the month's folder in a key, and the path below it.
@@ -191,7 +191,7 @@ def period_folder(month: BillingMonth) -> str:
     return f"{month.first_day:%Y%m%d}-{month.next.first_day:%Y%m%d}"
 
 
-def typed_column(header: str, column: dict[str, Any]) -> Column:
+def typed_column(header: str, column: dict[str, Any]) -> ListedColumn:
     """Return a column with its declared type, or None as the type if none is declared."""
     declared_type = column.get("type")
-    return Column(header, declared_type if isinstance(declared_type, str) else None)
+    return ListedColumn(header, declared_type if isinstance(declared_type, str) else None)

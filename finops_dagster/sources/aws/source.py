@@ -83,7 +83,7 @@ class AwsSource(Source):
         folders exist, which saves GETs. Raises the store's error if a LIST fails, or if the GETs
         fail for all months that exist.
         """
-        folders = functools.cache(self._store.folders)
+        folders = functools.cache(self._store.folder_names)
         keys = {month: self._manifest_keys(month) for month in months}
         if len(keys) > 1:
             keys = {
@@ -181,7 +181,7 @@ class AwsSource(Source):
                 f"{folder}{name}/"
                 for folder in month_folders
                 for name in (
-                    sorted(self._store.folders(folder.rstrip("/")))
+                    sorted(self._store.folder_names(folder.rstrip("/")))
                     if _MONTH_FOLDER.match(part)
                     else [part]
                 )

@@ -74,7 +74,7 @@ def _exports(
     months: dict[str, set[BillingMonth]] = defaultdict(set)  # by the folder below that of dates
     runs: dict[str, list[VendorRun]] = defaultdict(list)
     for folder in sorted(folders, key=lambda folder: folders[folder].first, reverse=True):
-        names = {name for name in store.folders(folder) if not is_run_folder(name)}
+        names = {name for name in store.folder_names(folder) if not is_run_folder(name)}
         for name in {"", *names}:
             months[name].add(folders[folder].month)
         # The newest folder of dates shows the exports above it; others may be below an older one.

@@ -105,7 +105,7 @@ def date_folders(
                     "dates in their names; set source to the folder that has the exports' folders"
                 )
             next_level = []
-            for folder, names in zip(level, pool.map(store.folders, level), strict=True):
+            for folder, names in zip(level, pool.map(store.folder_names, level), strict=True):
                 for name in sorted(names):
                     path, days = f"{folder}/{name}".lstrip("/"), DateRange.of_folder(name)
                     if days is not None:

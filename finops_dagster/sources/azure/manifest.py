@@ -21,8 +21,8 @@ from finops_dagster.sources.azure.layout import DateRange, VendorRun
 from finops_dagster.sources.manifest_json import (
     UNREADABLE_ADVICE,
     json_object,
-    usable_id,
-    usable_key,
+    validated_key,
+    validated_vendor_id,
 )
 
 _SCOPE_END = re.compile(r"/providers/microsoft\.costmanagement/exports/.*", re.I | re.S)
@@ -141,7 +141,7 @@ class _Document:
         return Manifest(
             format_name,
             str(self.run.days.month),
-            usable_id(run_id or md5(body, usedforsecurity=False).hexdigest(), source),
+            validated_vendor_id(run_id or md5(body, usedforsecurity=False).hexdigest(), source),
             source,
             (),
             self.files(blobs),
@@ -194,7 +194,7 @@ class _Document:
         folder = source.key.rpartition("/")[0]
         files: dict[str, ListedFile] = {}
         for blob in blobs:
-            name = usable_key(blob.get("blobName"), source).rpartition("/")[2]
+            name = validated_key(blob.get("blobName"), source).rpartition("/")[2]
             key = f"{folder}/{name}"
             if not name or key in files:  # its charges would count twice
                 problem = " twice" if name else ", which is a folder"

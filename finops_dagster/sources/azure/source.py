@@ -160,7 +160,7 @@ class AzureSource(Source):
         if not names or names & {*folder.split("/")}:
             return store.files_below(folder)
         # The folders of the exports may be in those of the dates.
-        below = [f"{folder}/{name}" for name in sorted(names & store.folders(folder))]
+        below = [f"{folder}/{name}" for name in sorted(names & store.folder_names(folder))]
         return [file for path in below for file in store.files_below(path)]
 
     def _newest_of(self, runs: Sequence[VendorRun]) -> ParsedRun:

@@ -53,7 +53,7 @@ def discover(searched: SearchedStore) -> Iterator[FoundExport]:
             if layout and (export := _found_export(searched, folder, layout, files)):
                 yield export
             elif not layout:
-                names = searched.store.folders(folder)
+                names = searched.store.folder_names(folder)
                 # AWS has its files in `data` and its manifests in `metadata`.
                 below = sorted(names - ({"data", "metadata"} if "metadata" in names else set()))
                 next_level += [f"{folder}/{name}".lstrip("/") for name in below]
@@ -67,7 +67,7 @@ def _layout_and_files(store: ObjectStore, folder: str) -> tuple[str, Sequence[Ob
     """
     months = month_folders(store, folder)
     if not months:
-        if store.folders(folder):
+        if store.folder_names(folder):
             return "", []
         files = [
             file for file in store.files(folder) if is_data_file(relative_path(file.key, folder))
@@ -78,7 +78,7 @@ def _layout_and_files(store: ObjectStore, folder: str) -> tuple[str, Sequence[Ob
         return "replaced", []
     if any(file.key.lower().endswith("manifest.json") for file in store.files_below(newest)):
         return "replaced", []
-    days = store.folders(newest)
+    days = store.folder_names(newest)
     has_days = days and all(map(_DAY_FOLDER.fullmatch, days)) and not store.files(newest)
     return ("incremental" if has_days else "replaced"), data_files(store, newest)
 
@@ -107,7 +107,7 @@ def _found_export(
 def _is_focus(store: ObjectStore, file: ObjectInfo) -> bool:
     """Return whether a file has FOCUS's BilledCost, in the header of CSV or anywhere in Parquet."""
     try:
-        chunks = store.chunks(file)
+        chunks = store.read_chunks(file)
         first = next(chunks, b"")
         if first.startswith(_PARQUET):
             is_large = file.size > _MAX_PARQUET_BYTES

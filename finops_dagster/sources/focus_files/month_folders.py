@@ -27,12 +27,12 @@ def month_folders(store: ObjectStore, root: str) -> dict[BillingMonth, list[str]
     folders; one without a folder is left out.
     """
     folders: dict[BillingMonth, list[str]] = defaultdict(list)
-    for name in sorted(store.folders(root)):
+    for name in sorted(store.folder_names(root)):
         folder = f"{root}/{name}".lstrip("/")
         if (month := _whole_month(name)) is not None:
             folders[month].append(folder)
         elif year := _YEAR_FOLDER.fullmatch(name):
-            for part in sorted(store.folders(folder)):
+            for part in sorted(store.folder_names(folder)):
                 month = _whole_month(part)
                 if match := _MONTH_OF_YEAR.fullmatch(part):
                     month = BillingMonth(int(year[1]), int(match[1]))

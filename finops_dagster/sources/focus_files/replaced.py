@@ -101,7 +101,7 @@ class ReplacedFiles(Source):
 
     def _missing_message(self, folders: Mapping[BillingMonth, object]) -> str:
         month_names = excerpts([str(month) for month in sorted(folders)], _MAX_NAMES_SHOWN)
-        folder_names = excerpts(sorted(self._store.folders(self._root)), _MAX_NAMES_SHOWN)
+        folder_names = excerpts(sorted(self._store.folder_names(self._root)), _MAX_NAMES_SHOWN)
         return (
             f"{self._store.location(self._root)} has files of {month_names}; wait for the provider"
             if month_names

@@ -249,7 +249,7 @@ class BigQueryDialect(Dialect):
         must be cast; any other file is uploaded.
         """
         if self._load_job is None:
-            with file.converted(change.target_types) as converted:
+            with file.converted_copy(change.target_types) as converted:
                 self._load_job = self._start_load_job(converted)
         elif self._load_job.source_uris:
             (self.loaded_from,) = self._load_job.source_uris
@@ -283,8 +283,8 @@ class BigQueryDialect(Dialect):
                 return self._client.load_table_from_uri(
                     uri, partition, job_id=self.job_id, job_config=config
                 )
-            size = file.path.stat().st_size
-            with file.path.open("rb") as parquet:
+            size = file.local_path().stat().st_size
+            with file.local_path().open("rb") as parquet:
                 return self._client.load_table_from_file(
                     parquet, partition, size=size, job_id=self.job_id, job_config=config
                 )

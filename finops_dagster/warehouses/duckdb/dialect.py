@@ -58,11 +58,11 @@ class DuckDBDialect(Dialect):
         Without `write`, a missing file is read as an empty database. Waits for other processes up
         to `lock_wait_seconds`.
         """
-        database = DuckDB.of(self._settings)
+        database = DuckDB.with_limits(self._settings)
         with (
             database.open(self._path, read_only=not write, preserve_insertion_order=False)
             if write or self._path.is_file()
-            else database.scratch()
+            else database.open_in_memory()
         ) as self._connection:
             prepare_casts(self._connection)
             yield

@@ -292,11 +292,11 @@ class PostgreSQLDialect(Dialect):
             f"CHECK ({quoted(file.month_column)} IS NOT NULL AND {self.month_condition(file)}))"
         )
         schema = self._settings.schema_name
-        with file.duckdb.scratch(preserve_insertion_order=False) as connection:
+        with file.duckdb.open_in_memory(preserve_insertion_order=False) as connection:
             prepare_casts(connection)
             # Without this, DuckDB gives JSON to Arrow as plain text.
             connection.execute("SET arrow_lossless_conversion = true")
-            with file.reading():
+            with file.translating_read_errors():
                 refuse_inexact_text(self, connection, file, change)
                 relation, self.loaded_from = file.file.relation(connection)
                 selected_rows = connection.sql(self._select(file, change, relation))

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from snowflake.connector import SnowflakeConnection, errors
 
-from finops_dagster.billing.columns import Sql, SqlType, name_within, quoted
+from finops_dagster.billing.columns import Sql, SqlType, quoted, shortened_name
 from finops_dagster.billing.errors import BillError
 from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.column_types import COUNT, ColumnType
@@ -156,7 +156,7 @@ class SnowflakeDialect(Dialect):
         return f"{self._settings.database}.{self._settings.schema_name}.{self.stored_name(table)}"
 
     def stored_name(self, name: str) -> str:
-        return name_within(self.max_name_bytes, name).upper()
+        return shortened_name(self.max_name_bytes, name).upper()
 
     def read_columns(self, table: str) -> dict[str, str]:
         try:
@@ -194,7 +194,7 @@ class SnowflakeDialect(Dialect):
             external_stage = None
         if external_stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")
-            url = _string_literal(f"file://{file.path.resolve()}")
+            url = _string_literal(f"file://{file.local_path().resolve()}")
             self.query(f"PUT {url} @{temporary} AUTO_COMPRESS = FALSE")
             stage, files = temporary, ""
         else:

@@ -243,7 +243,7 @@ class SqlDialect(Dialect):
             self.column_types[data_type].duckdb_cast.format(quoted(name))
             for name, data_type in target_types.items()
         )
-        with file.duckdb.scratch(threads=1) as connection, file.reading():
+        with file.duckdb.open_in_memory(threads=1) as connection, file.translating_read_errors():
             prepare_casts(connection)
             relation, self.loaded_from = file.file.relation(connection)
             rows = file.select_sql(target_types, relation)

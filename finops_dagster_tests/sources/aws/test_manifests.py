@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from finops_dagster.billing.errors import ManifestInvalid
-from finops_dagster.billing.manifest import Column, ListedFile, Manifest, ManifestFile
+from finops_dagster.billing.manifest import ListedColumn, ListedFile, Manifest, ManifestFile
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster_tests.hostile.reading import one_line
@@ -70,9 +70,9 @@ def test_a_manifest_is_read() -> None:
     read = cur1()
     assert (read.format, read.month, read.id) == ("cur1", "2024-01", "20240203T000000Z")
     assert read.columns == (
-        Column("identity/LineItemId", "String"),
-        Column("lineItem/UnblendedCost", "BigDecimal"),
-        Column("resourceTags/user:Cost Center", None),
+        ListedColumn("identity/LineItemId", "String"),
+        ListedColumn("lineItem/UnblendedCost", "BigDecimal"),
+        ListedColumn("resourceTags/user:Cost Center", None),
     )
     assert read.files == (ListedFile(f"cur/{MONTH_FOLDER}/20240203T000000Z/acme-00001.csv.gz"),)
     assert not read.will_be_overwritten
@@ -141,7 +141,7 @@ def test_the_months_folder_keeps_its_case_and_may_be_at_the_buckets_root() -> No
 
 def test_columns_may_be_bare_names_or_missing() -> None:
     for columns in (["a", "b"], [{"name": "a"}, {"name": "b", "type": 3}]):
-        assert cur2(columns=columns).columns == (Column("a"), Column("b"))
+        assert cur2(columns=columns).columns == (ListedColumn("a"), ListedColumn("b"))
     assert cur1(columns=None).columns == ()
     read = parse("cur2", {"dataFiles": [f"s3://b/{FILE}"]})
     assert (read.files, read.columns, read.month) == ((ListedFile(FILE_KEY),), (), "2024-01")

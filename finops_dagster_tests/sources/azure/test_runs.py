@@ -181,7 +181,7 @@ class Counted(LocalStore):
         self.below: list[str] = []
         self.manifests_read: list[str] = []
 
-    def folders(self, folder: str) -> set[str]:
+    def folder_names(self, folder: str) -> set[str]:
         self.listed.append(folder)
         return super().folders(folder)
 
