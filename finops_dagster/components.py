@@ -42,9 +42,9 @@ class CostExport(dg.Component, dg.Resolvable, _ExportKeys):
     """One cost export: its assets, checks, job and sensor.
 
     The attributes are the keys of a block `[[exports]]`, and three more. `settings` is the path of
-    a settings file, whose tables count, but not its exports. `storage` and `database` are tables as
-    in that file, and override it. All exports of a project are one bill in one lake, so these three
-    must be the same in each. Paths are relative to the working directory.
+    a settings file; all of its tables are used, but not its exports. `storage` and `database` are
+    tables as in that file, and override it. All exports of a project are one bill in one lake, so
+    these three must be the same in each. Paths are relative to the working directory.
     """
 
     name: Any = None

@@ -22,7 +22,8 @@ def waiting_lock(path: Path, activity: str) -> Iterator[None]:
 
     It waits without a limit, and logs a warning after two seconds and then every minute. `activity`
     says in the warning what the other process does: `loading 2024-01`. Creates the file and its
-    folder. A process that is killed leaves no lock.
+    folder. The block must not take the same lock again. The operating system releases the lock of a
+    process that is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)

@@ -32,7 +32,10 @@ def keep_files_private() -> None:
 
 
 def collect_garbage_seldom() -> None:
-    """Run Python's garbage collector less often in this process."""
+    """Let the garbage collector of this process run less often, which saves time.
+
+    Objects in reference cycles are freed later.
+    """
     # A tenth of a short run goes into searching modules, above all Dagster's, which always stay.
     gc.set_threshold(100_000)
 
@@ -53,9 +56,10 @@ def instance_lock(home: Path) -> Iterator[None]:
 def run_lock(home: Path, run_id: str) -> Iterator[None]:
     """Hold the run's lock during the block; do nothing if this process holds it already.
 
-    Writes the run's note with the process id. Lock file and note are removed at the end of the
-    block. If the block raises they stay, and `is_lost_run` is then true. Both changes take the
-    instance lock, which the caller must not hold.
+    Waits without limit while another process holds it. Writes the run's note with the process id.
+    At the end of the block, the lock file and the note are removed. If the block raises, they stay,
+    and `is_lost_run` is then true. Creating and removing them takes the instance lock, which the
+    caller must not hold.
     """
     if run_id in _own_locks:
         yield
@@ -76,7 +80,7 @@ def run_lock(home: Path, run_id: str) -> Iterator[None]:
 
 
 def is_lost_run(home: Path, run_id: str) -> bool:
-    """Return whether the run's process is gone, but left its lock file: it was killed, or failed.
+    """Return whether the run left its lock file, but no process holds it: it was killed, or failed.
 
     Dagster may show the run as ended already. Always false for a run of another machine.
     """
@@ -108,15 +112,19 @@ def remove_run_lock(home: Path, run_id: str) -> None:
 def write_run_note(home: Path, run_id: str, **values: Any) -> None:
     """Add values to the run's note: a JSON file beside its lock, which commands read.
 
-    `process` is the id of the run's process, which `run_lock` writes. `retry` is a list of the
-    stage that is being tried again and the error.
+    Call it within `run_lock`, which creates the note's folder. `process` is the id of the run's
+    process, which `run_lock` writes. `retry` is a list of two texts: the stage that is being tried
+    again, and the error.
     """
     note = json.dumps({**read_run_note(home, run_id), **values})
     _path(home, f"{run_id}.json").write_text(note)
 
 
 def read_run_note(home: Path, run_id: str) -> dict[str, Any]:
-    """Return the run's note; empty for a run that has ended or runs on another machine."""
+    """Return the values that `write_run_note` wrote; empty if there is no note, or it is damaged.
+
+    There is none of a run on another machine, and none of an ended run, unless it is a lost one.
+    """
     try:
         note: dict[str, Any] = json.loads(_path(home, f"{run_id}.json").read_text())
     except (OSError, ValueError):

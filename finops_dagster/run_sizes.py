@@ -14,9 +14,9 @@ from finops_dagster.settings_table import SettingsTable
 class RunSize(SettingsTable):
     """A size of runs: a block `[[run_sizes]]`.
 
-    `up_to` is the size of the largest month, in bytes of the vendor's files, such as "2GB"; None
-    for the last size. `tags` are those of the run. A tag that is a table becomes JSON, as the
-    launchers for Kubernetes and ECS want it.
+    `up_to` is the size of the largest month that it is for, in bytes of the vendor's files, such as
+    "2GB"; None for the last size. `tags` are those of the run. A tag that is a table becomes JSON,
+    as the launchers for Kubernetes and ECS want it.
     """
 
     up_to: ByteSize | None = None

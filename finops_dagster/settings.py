@@ -107,7 +107,7 @@ class StorageSettings(SettingsTable):
 
 
 class MetricsSettings(SettingsTable):
-    """The file that the sensor `metrics` writes, and how many months of an export it has.
+    """The file that the sensor `metrics` writes; it has the newest `months` months of each export.
 
     Without a file, there is no such sensor.
     """
@@ -319,7 +319,8 @@ def dagster_home() -> Path:
 def settings_file(path: Path | None = None) -> Path:
     """Return the path of the settings file. Raises SettingsError if it does not exist.
 
-    It is `path`, or else FINOPS_CONFIG, or else config/finops.toml or config.toml.
+    It is `path`, or else FINOPS_CONFIG, or else the first that exists of config/finops.toml and
+    config.toml in the working directory.
     """
     chosen = path or os.environ.get("FINOPS_CONFIG")
     for file in [Path(chosen)] if chosen else DEFAULT_CONFIGS:
@@ -342,11 +343,11 @@ def load_settings(
     backend: str | None = None,
     database_config: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Read the settings file, `settings_file(path)`. Raises SettingsError.
+    """Return the settings of a file and of the environment. Raises SettingsError.
 
-    `backend`, or else OPEN_FINOPS_DATABASE_BACKEND, overrides the backend of the file and of
-    FINOPS_DATABASE__BACKEND. `database_config` has values for that backend's table, which override
-    those of file and environment.
+    The file is `settings_file(path)`. `backend`, or else OPEN_FINOPS_DATABASE_BACKEND, overrides
+    the backend of the file and of FINOPS_DATABASE__BACKEND. `database_config` has values for that
+    backend's table, which override those of file and environment.
     """
     file = settings_file(path)
     backend = backend or os.environ.get("OPEN_FINOPS_DATABASE_BACKEND")

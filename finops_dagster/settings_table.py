@@ -74,8 +74,8 @@ class SettingsError(Exception):
 def is_secret(name: str, value: object) -> bool:
     """Return whether a setting looks like a secret, by its name or by its value.
 
-    A URL with a password does. A setting whose name ends with `_env`, and names an environment
-    variable, does not.
+    A name that ends with `_env` does not: such a setting names an environment variable. A value
+    does if it is a URL with a password, or has text such as `password=` or `token=`.
     """
     is_named = _SECRET_KEY.search(name) and not name.endswith("_env")
     return bool(is_named or _SECRET_VALUE.search(str(value)))
@@ -90,10 +90,10 @@ def is_loopback(host: str) -> bool:
 
 
 def flat_settings(table: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each single value in nested dicts and lists with its dotted name.
+    """Yield the dotted name and the value of each single value in nested dicts and lists.
 
-    Names are such as `duckdb.memory_limit` and `exports[0].name`. They begin with `name`, that of
-    the table itself.
+    Names are such as `duckdb.memory_limit` and `exports[0].name`. They begin with `name`, the name
+    of `table` itself, unless it is empty. Empty dicts and lists yield nothing.
     """
     if isinstance(table, dict):
         for key, value in table.items():
@@ -161,10 +161,10 @@ class SettingsTable(BaseModel):
 
 
 def problems_line(location: str, error: ValidationError) -> str:
-    """Return the first eight problems of a validation in one line, each with where it is.
+    """Return the first eight problems of a validation in one line, and the number of the others.
 
-    That is the environment variable of the key if it is set, or else `location`, the settings
-    file, and the key.
+    Each begins with the place and the key. The place is the environment variable of the key if that
+    is set, else `location`, which is the settings file.
     """
     lines = [_problem_line(location, problem) for problem in error.errors()]
     more = f"; and {len(lines) - _PROBLEMS_SHOWN} more" if len(lines) > _PROBLEMS_SHOWN else ""

@@ -34,10 +34,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_line(line: str) -> None:
-    """Print a line to standard output, escaped and shortened."""
+    """Print a line to standard output, escaped and cut as by `shortened`."""
     print(shortened(line), flush=True)  # noqa: T201
 
 
 def print_error(line: str) -> None:
-    """Print a line to standard error, escaped and shortened."""
+    """Print a line to standard error, escaped and cut as by `shortened`."""
     print(shortened(line), file=sys.stderr, flush=True)  # noqa: T201

@@ -30,7 +30,11 @@ _NAME = "state-%Y%m%dT%H%M%SZ.json"
 
 
 def upkeep_definitions(settings: Settings) -> dg.Definitions:
-    """Return the asset of the newest backup, its job, and the schedule `state_upkeep`."""
+    """Return the asset of the newest backup, its job, and the schedule `state_upkeep`.
+
+    The schedule runs the job each day at 4:00 UTC. `upkeep.schedule` says whether it is on at
+    first.
+    """
 
     @dg.asset(key="state_backup", group_name="state", kinds={"json"}, owners=["team:finops"])
     def state_backup(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:

@@ -38,7 +38,7 @@ class Alert:
 
     @property
     def text(self) -> str:
-        """The whole alert as plain text, the title first."""
+        """The alert as plain text, with line ends; the title is its first line."""
         return "\n".join([self.title, "", *self.lines, "", f"To look further: {self.command}"])
 
     @property

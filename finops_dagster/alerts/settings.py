@@ -66,14 +66,15 @@ class SmtpSettings(SettingsTable):
 class AlertSettings(SettingsTable):
     """The channels through which alerts are sent, at least one, and the thresholds of alerts.
 
-    The URL of the webhook is in the environment variable `webhook_env`; `webhook_form` is whose
-    JSON it takes. `command` is a program and its arguments; it gets the text on its standard input.
+    The URL of the webhook is in the environment variable `webhook_env`; `webhook_form` names the
+    product whose JSON is posted. `command` is a program and its arguments; it gets the text on its
+    standard input.
 
-    A failed month is sent once its runs have failed for `failed_minutes`, and none succeeded. A
-    restatement is sent if it changes the cost in a currency by at least `restatement_percent` of
-    the cost before, and by at least `restatement_amount` of that currency, and if the month was
-    final, or over for `settled_days`. An export is silent if its newest version is older than
-    `silent_days`; an export may have `silent_days` of its own.
+    The alert of a failed month is sent once its runs have failed for `failed_minutes`, and none
+    succeeded. That of a restatement is sent if it changes the cost in a currency by at least
+    `restatement_percent` of the cost before, and by at least `restatement_amount` of that currency,
+    and if the month was final, or over for `settled_days`. An export is silent if its newest
+    version is older than `silent_days`; an export may have `silent_days` of its own.
     """
 
     webhook_env: VariableName | None = None

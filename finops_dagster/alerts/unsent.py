@@ -59,12 +59,12 @@ def send_alerts(
 ) -> tuple[list[Unsent], list[str]]:
     """Send alerts; return those that are still unsent, and a line for each channel that failed.
 
-    The unsent ones are in the order of `unsent`, and the lines have no secrets. After a failure, a
-    channel gets no further alert in this call. No send begins after `end`, a time of
+    The unsent ones are new objects in the order of `unsent`, and the lines have no secrets. After a
+    failure, a channel gets no further alert in this call. No send begins after `end`, a time of
     `time.monotonic`, and each is waited for up to 15 seconds. A send that takes longer has failed,
-    but goes on in its thread, so its alert may arrive twice. Pending channels that are not in
-    `channels` are removed. Alerts with fewer tries are sent first, so that one that is always
-    refused does not delay the others.
+    but goes on in its thread, so its alert may be received twice. Pending channels that are not in
+    `channels` are removed; an alert without any other is not returned. Alerts with fewer tries are
+    sent first, so that one that is always refused does not delay the others.
     """
     problems: dict[str, str] = {}
     waiting: dict[int, Unsent] = {}

@@ -67,10 +67,10 @@ class Manifest:
     `id` is the vendor's id, `format` the name of the format that read the manifest, `month` is
     such as `2026-01`. Only `files` says what belongs to the version: vendors leave other files in
     the same folders. `row_count` is the number of rows in all files, None where the vendor does not
-    say it. `warnings` are the source's, such as how it chose the month. `shared_folder` is the
-    folder with the files of all months, where files hold rows of several; None where the files are
-    the month's own. `deleted_files` are the names of the listed files that the store no longer has;
-    their rows stay in the month.
+    say it. `warnings` are texts of the source, such as that an older run covers more days.
+    `shared_folder` is the folder with the files of all months, where files hold rows of several;
+    None where the files are the month's own. `deleted_files` are those of `file_names` that the
+    store no longer has; their rows stay in the month.
     """
 
     format: str

@@ -26,8 +26,8 @@ def run() -> None:
             return  # Python's own end tries again, and reports it.
         os._exit(exit_code)
 
-    # It is called last: functions that the command registers, such as the deletion of copies, go
-    # first.
+    # Called last: functions that the command registers later, such as the deletion of temporary
+    # copies of a store's files, are called first.
     atexit.register(end)
     try:
         main()

@@ -12,7 +12,7 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
 
 @app.callback()
 def alerts() -> None:
-    """Make `test` a command of its own: typer would merge a single one into the group."""
+    """Keep `test` a subcommand: typer would replace a group of one command by that command."""
 
 
 @app.command("test")

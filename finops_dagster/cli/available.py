@@ -95,9 +95,10 @@ def discovery_rows(
 ) -> Iterator[Row]:
     """Yield a row for each month: the vendor's newest version, and whether DuckDB has it.
 
-    `loaded` is "yes", "no", or such as "older: v1" if DuckDB has another version. A month whose
-    manifest or files cannot be read is left out, and so is an export whose store fails for one of
-    its months; `on_problem` gets a line about each.
+    `loaded` is "yes", "no", or names another version that DuckDB has: "older: v1"; "newer: v3" if
+    the vendor's run of that version is newer, but was deleted. A month whose manifest or files
+    cannot be read is left out, and so is an export as by `available_months`; `on_problem` gets a
+    line about each. Raises BillError if no export is selected.
     """
     for month, source, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
@@ -143,7 +144,7 @@ def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -
     `would_run` is text: names of stages, or `nothing: unchanged`. It is found from the versions,
     and from the manifest's time and size; the vendor's files are not listed or compared. A month
     whose manifest cannot be read is left out, and so is an export as by `available_months`;
-    `on_problem` gets a line about each.
+    `on_problem` gets a line about each. Raises BillError if no export is selected.
     """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
@@ -174,9 +175,10 @@ def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> li
     """Return the rows of `month_rows` whose months are stale.
 
     A month is stale if the last stage of its bill (the warehouse, or else the lake) does not have
-    the vendor's newest version, also if the warehouse does not answer. The newest manifests of all
-    exports are read from the vendors; `on_problem` gets a line for each that cannot be read. Such
-    months, and those that the vendor does not have, are left out. Raises BillError without exports.
+    the vendor's newest version; if the warehouse does not answer, every month is. The newest
+    manifests of all exports are read from the vendors. Months whose manifest is missing or cannot
+    be read are left out; `on_problem` gets a line about each of the latter. Raises BillError if the
+    settings have no export.
     """
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}

@@ -65,7 +65,10 @@ def logging_changes(command: str) -> Iterator[Changes]:
 
 
 def change_rows() -> list[Row]:
-    """Return a row for each logged command, newest first: `at`, user, host, command, changes."""
+    """Return a row for each logged command, newest first: `at`, user, host, command, changes.
+
+    `at` is a time in UTC, and `changes` a list of lines. Empty if no command was logged yet.
+    """
     file = dagster_home() / _FILE
     if not file.is_file():
         return []

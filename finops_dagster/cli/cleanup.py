@@ -27,17 +27,27 @@ from finops_dagster.tables import ledger
 _LONGEST_RUN = timedelta(days=1)
 
 Deletion = tuple[Row, StageChange | None]
-"""A row to print, and the change of the stage it is of; None for runs and unfinished files."""
+"""A row to print, and the same deletion as a change of a stage.
+
+The change is None for runs and unfinished files.
+"""
 
 
 def clean(
     settings: Settings, history: History, *, older_than: timedelta, dry_run: bool
 ) -> Iterator[Deletion]:
-    """Delete staged files, runs and superseded loads that no month needs; yield each.
+    """Delete old staged files, superseded loads, runs and unused files of the lake; yield each.
 
-    Only those older than `older_than` are deleted, and only as the caller iterates. Replaced files
-    of a lake in a store are deleted once they are a day old, whatever `older_than` is. A dry run
-    yields the same and deletes nothing. A missing DuckDB file may be created, empty.
+    All of it happens as the caller iterates; what is not older than `older_than` stays:
+
+    - staged files of a version that is loaded, or is not the month's newest
+    - downloaded copies of shared files
+    - superseded loads of the ledger
+    - ended runs, except the last run of each stage of each month
+
+    Files that no month, kept version or catalog uses are deleted from a lake in a folder at once,
+    and from one in a store after a day, whatever `older_than` is. A dry run yields the same and
+    deletes nothing. A missing DuckDB file may be created, empty.
     """
     cutoff = datetime.now(UTC) - older_than
     catalog = settings.open_catalog() if settings.catalog else None
@@ -101,9 +111,10 @@ def clean_after_lost_runs(
 ) -> Iterator[Deletion]:
     """Mark lost runs as failed, delete unfinished files, and yield each.
 
-    All of it happens as the caller iterates. Only lost runs of this machine are found. A dry run
-    changes nothing; it may also yield lost runs that Dagster shows as ended already. Files of an
-    export with a run in progress are skipped.
+    Unfinished files are those that a killed process left in the staging folder and the lake; those
+    of an export with a run in progress stay. All of it happens as the caller iterates. Only lost
+    runs of this machine are found. A dry run changes nothing; it may also yield lost runs that
+    Dagster shows as ended already.
     """
     if dry_run or history.instance is None:
         lost = lost_runs(dagster_home())

@@ -73,7 +73,10 @@ def group_row(group: CostGroup) -> Row:
 
 
 def summary_lines(exports: tuple[str, str], groups: Sequence[CostGroup]) -> Iterator[str]:
-    """Yield a line that counts the groups, and one for each currency with the sums of both."""
+    """Yield a line with the number of groups that differ, and one for each currency.
+
+    The line of a currency has the billed and the effective cost of both exports.
+    """
     differing = sum(group.differs for group in groups)
     yield (
         f"{differing} of {count_text(len(groups), 'group')} of account, service and category differ"

@@ -30,11 +30,12 @@ _COLUMNS_SHOWN = 5
 
 
 def deep_differences(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> Differences:
-    """Yield what differs in the bytes of staged files, or in the cells of the other copies.
+    """Yield each difference in bytes of staged files or cells of the other copies, with its repair.
 
     These are differences that `differences` does not find; call it too. `logged` are the versions
-    in the event log. Cells are compared only if table and Parquet file have the same version; what
-    is not compared is counted in `coverage.skipped`. Raises the errors of `differences`.
+    in the event log. The cells of the bill are compared only if table and Parquet file have the
+    same version; what is not compared is counted in `coverage.skipped`. The charges are derived
+    again and compared with their file. Raises the errors of `differences`.
     """
     yield from _bill_differences(month, logged, coverage)
     yield from _charges_differences(month)

@@ -29,7 +29,11 @@ _CHECKED_DEEP = (
 
 
 class Repair(Enum):
-    """The command that repairs a month, in order from the least work to the most."""
+    """The command that repairs a month, in order from the least work to the most.
+
+    Each value is the command to type, as a template for `str.format`; `{only}` stands for the
+    options that select the month.
+    """
 
     RUN = "finops {vendor} run-pipeline {only}"
     """Runs only the stages that differ from the stage before them."""
@@ -60,7 +64,7 @@ LoggedVersions = dict[str, str | None]
 
 @dataclass
 class Coverage:
-    """What `verify` checked and what it skipped; it adds to the counts month by month."""
+    """What `verify` checked and what it skipped; the counts grow with each month that it reads."""
 
     is_deep: bool = False
     warehouse: str | None = None
@@ -93,7 +97,7 @@ class Coverage:
 
 
 def differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
-    """Yield what differs in version, rows or cost; the cells are not compared.
+    """Yield each difference in version, rows or cost, with its repair; cells are not compared.
 
     The event log, the ledger, the billing table, the Parquet file, the warehouse and the charges
     are compared. If the table does not have the totals of the ledger, only that is yielded.

@@ -143,8 +143,9 @@ def restatement_fields(metadata: Mapping[str, Any]) -> Row:
     """Return the fields of a row about a restatement, from the metadata of `billing_table`.
 
     They are `replaced_version`, `rows_changed`, `cost_changed` (new minus old, as exact text) and
-    `largest_changes` (up to three). All are None if the load replaced no version. Loads of earlier
-    releases recorded a rounded cost, no replaced version, and no largest changes.
+    `largest_changes` (up to three, each a dictionary of the fields of CostChange). All are None if
+    the load replaced no version. Loads of earlier releases recorded a rounded cost, no replaced
+    version, and no largest changes.
     """
     # The shortest text of the float is the rounded cost that was recorded.
     cost = metadata.get("cost_changed")
@@ -160,7 +161,10 @@ def restatement_fields(metadata: Mapping[str, Any]) -> Row:
 
 
 def restatement_text(row: Row) -> str | None:
-    """Return `restatement_fields` of a row as text: `+2 rows, +1.50 against v1`; None if empty."""
+    """Return `restatement_fields` of a row as text: `+2 rows, +1.50 against v1`.
+
+    None if the load replaced no version. The cost is rounded to two decimals.
+    """
     if row["rows_changed"] is None:
         return None
     rows, cost = row["rows_changed"], Decimal(row["cost_changed"])

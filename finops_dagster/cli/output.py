@@ -206,9 +206,10 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:
 def json_value(value: Any) -> Any:
     """Return a value, or all values within it, as JSON types that no reader rounds.
 
-    Decimals, whole numbers above 2^53, NaN and infinity become text; other floats stay. Dates and
-    times become ISO 8601 text; a datetime without a zone is in UTC. Bytes become text in DuckDB's
-    notation, and a value of any other type becomes `str(value)`.
+    Decimals, integers beyond 2^53 or -2^53, NaN and infinity become text; other floats stay. Dates
+    and times become ISO 8601 text; a datetime without a zone is in UTC. Tuples and sets become
+    lists, and keys text. Bytes become text in DuckDB's notation, and a value of any other type
+    becomes `str(value)`.
     """
     match value:
         case dict():

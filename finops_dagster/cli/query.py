@@ -205,7 +205,7 @@ def _json_text(cell: Any) -> str:
 
 
 def _in_parquet(name: str, sql_type: str) -> Sql:
-    """Return a column as Parquet can have it: no whole numbers of 128 bits, but decimals."""
+    """Return a column as Parquet can have it: an integer of 128 bits becomes a decimal."""
     if sql_type in ("HUGEINT", "UHUGEINT"):
         return Sql(f"CAST({quoted(name)} AS DECIMAL(38, 0)) AS {quoted(name)}")
     return quoted(name)

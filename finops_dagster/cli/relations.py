@@ -20,10 +20,11 @@ def open_bill_relations(
 ) -> AbstractContextManager[tuple[DuckDBPyConnection, list[str]]]:
     """Open a DuckDB in memory with the bill of all exports, for the block.
 
-    The block gets the connection and the names of the relations: a view for each export, and
-    `focus` and others if a month has charges. See `open_relations`. With `as_of`, the months have
-    the versions that they had at the end of that day in UTC. Raises BillError if a file cannot be
-    read, if the lake no longer has one of these versions, and for an error of DuckDB in the block.
+    The block gets the connection and the names of the relations of `create_relations`: a view for
+    each export that has a month, `accounts`, and, if a month has charges, `focus` and
+    `focus_named`. With `as_of`, the months have the versions that they had at the end of that day
+    in UTC. Raises BillError if a file cannot be read, if the lake no longer has one of these
+    versions, and for an error of DuckDB in the block.
     """
     return open_relations(
         DuckDB.with_limits(settings.database.duckdb),

@@ -74,7 +74,7 @@ def find_exports(source: str, **store_settings: Any) -> list[FoundExport]:
 
     A number is added to a name that an earlier export has. `store_settings` are the fields of
     StoreSettings except `source`. Raises BillError if there is no export, SettingsError for an
-    invalid URL, and the store's errors.
+    invalid URL, and StoreError or StoreUnavailable if the store fails.
     """
     if "://" not in source or source.startswith("file://"):
         source = f"file://{Path(source.removeprefix('file://')).resolve()}"

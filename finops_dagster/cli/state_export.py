@@ -38,9 +38,9 @@ from finops_dagster.tables.restatements import restatements
 def state_records(settings: Settings, selection: Selection, history: History) -> Iterator[Record]:
     """Yield the records of a state file, in its order, for all months of the selected exports.
 
-    They are loads, restatements, last materializations and runs; first and last months of the
-    selection do not count. Raises BillError if the settings do not have the selected export, or if
-    a DuckDB file cannot be opened.
+    They are loads, restatements, last materializations and runs. `start` and `end` of the selection
+    are ignored. Raises BillError, as the caller iterates, if no export is selected, or if a DuckDB
+    file cannot be opened.
     """
     duckdb, exports = settings.database.duckdb, selection.exports(settings)
     database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))

@@ -47,14 +47,14 @@ def import_months(
     months: Iterable[MonthState],
     on_month: Callable[[str, StageChange | None], None],
 ) -> list[str]:
-    """Restore the loads, restatements and materializations that the data here confirms.
+    """Restore the loads, restatements and materializations that the data on this machine confirms.
 
-    First loads are recorded in the ledgers, in one transaction for each DuckDB file, and then
-    materializations in Dagster's event log; what is there already is not recorded again. `months`
-    must be grouped by export. `on_month` is called after each month that has a confirmed stage:
-    with a line to print, and the change of its ledger or None. Returns a line for each export or
-    stage that is refused. Raises BillError for a DuckDB file that cannot be opened, and
-    WarehouseUnavailable.
+    Loads and restatements are recorded in the ledgers first, in one transaction for each DuckDB
+    file, and then materializations in Dagster's event log; what these have already is not recorded
+    again. `months` must be grouped by export. `on_month` is called after each month that has a
+    confirmed stage: with a line to print, and the change of its ledger or None. Returns a line for
+    each export or stage that is refused. Raises BillError for a DuckDB file that cannot be opened,
+    and WarehouseUnavailable.
     """
     refused = list[str]()
     restored = list(_restore_ledgers(_known_months(settings, months, refused)))

@@ -62,11 +62,12 @@ Sections = dict[str, list[Row]]
 
 
 def report_sections(settings: Settings, on_problem: OnProblem) -> Sections:
-    """Return the tables of the report; durations are in seconds of wall time.
+    """Return the tables of the report: progress, restatements, failures, durations, restarts.
 
     Reads from the vendors which months they have. If those of an export cannot be listed,
-    `on_problem` gets a line, and only the stored months of the export are counted. Lists the ten
-    newest restatements. Raises BillError if the settings have no export.
+    `on_problem` gets a line, and only the stored months of the export are counted. The restatements
+    are the ten newest, with a row for each currency. Durations are in seconds of wall time. Raises
+    BillError if the settings have no export.
     """
     exports = [export.name for export in settings.exports]
     with open_history() as history:

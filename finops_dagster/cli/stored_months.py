@@ -49,9 +49,10 @@ FROM finops_state.manifests WHERE state = 'loaded'
 
 
 def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
-    """Return the stages of an export; those of the charges only if its format has a mapping.
+    """Return the stages of an export, those of the bill first.
 
-    Without a warehouse, the stages end at the Parquet files.
+    Those of the charges are left out if the export has none of its own, see `focus_exports`, and
+    `warehouse_table` and `warehouse_focus` without a warehouse.
     """
     return export_stages(
         has_warehouse=settings.database.has_warehouse, has_focus=focus_exports(export) is not None
@@ -121,14 +122,14 @@ class StoredMonths:
 
     @cached_property
     def warehouse(self) -> Warehouse | None:
-        """The warehouse; None if the pipeline ends at Parquet."""
+        """The warehouse; None if the settings have none. It is opened when it is first read."""
         database = self.settings.database
         return open_warehouse(database) if database.has_warehouse else None
 
     def months(self, selection: Selection) -> Iterator[StoredMonth]:
         """Yield the selected months, export by export, newest first; also months without data.
 
-        Raises BillError if the settings have no such export.
+        Raises BillError, as the caller iterates, if no export is selected.
         """
         for export in selection.exports(self.settings):
             for month in selection.months(export):
@@ -318,9 +319,9 @@ class StoredMonth:
     def versions(self) -> dict[str, str | None]:
         """The version of each stage; None if it has none, UNKNOWN if the warehouse does not answer.
 
-        The keys are those of `stages`. Once the staged files are cleaned up, their version is that
-        of the billing table, and that of a manifest that is gone is the vendor's id in that. The
-        charges have `focus_version`, which may end with a difference.
+        The keys are those of `stages`. If the record of the staged files is missing, they have the
+        version of the billing table; a missing manifest has the vendor's id of the staged files.
+        The charges have `focus_version`, which may end with a difference.
         """
         manifest, staged = self.staged_month.manifest(), self.staged_month.version_records()
         files = staged[0].manifest_id if staged else self.table_version
@@ -338,7 +339,10 @@ class StoredMonth:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages of the month's export; those of the charges only if the month has charges."""
+        """The stages of the month's export; without those of the charges if it cannot have any.
+
+        It cannot if `no_charges_reason` has a reason. Whether the month is stored does not matter.
+        """
         stages = stages_of(self.storage.settings, self.export)
         return stages if self.no_charges_reason is None else bill_stages(stages)
 
@@ -346,8 +350,9 @@ class StoredMonth:
     def no_charges_reason(self) -> str | None:
         """Why the settings leave the month without charges; None if they do not.
 
-        The export that completes its bill then does not have the month. None also for an export
-        that never has charges. Whether the month is loaded does not matter.
+        The only reason: the export, or the one that completes its bill, starts later or ends
+        earlier. None also for an export that never has charges. Whether the month is loaded does
+        not matter.
         """
         return no_charges_reason(self.export, self.month, self.storage.settings.exports)
 
@@ -367,7 +372,7 @@ class StoredMonth:
 
     @property
     def focus_record(self) -> FocusMonth | None:
-        """The record in the footer of the file of charges; None if it cannot be read."""
+        """The record in the footer of the file of charges; None if that is missing or damaged."""
         return self.storage.focus_record(self.export.name, self.month)
 
     @property

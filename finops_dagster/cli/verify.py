@@ -23,6 +23,7 @@ from finops_dagster.terminal import console
 
 DIFFERENCE_HEADINGS: Headings = key_headings("export month what_differs repair")
 OnRestored = Callable[[str, StageChange], None]
+"""A function that takes a line about a month whose ledger was restored, and the change."""
 
 
 def find_differences(

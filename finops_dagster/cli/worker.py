@@ -96,10 +96,11 @@ def run_rows(settings: Settings, selection: Selection, limit: int | None) -> lis
 def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     """Return a row for each run that has not ended, of one export or of all.
 
-    `estimated_completion` is computed from the median durations of the stages, and `seconds_left`
-    are those until then, 0 if it has passed; both are None if they cannot be estimated.
-    `process` is the id of the run's process, None if it is not known, as on another machine; `lost`
-    is true if the process was on this machine and is gone.
+    `estimated_completion` is a time in UTC, computed from the median durations of the stages, and
+    `seconds_left` are the seconds until then, 0 if it has passed; both are None if they cannot be
+    estimated, as for a run that has not started. `process` is the id of the run's process, None if
+    it is not known, as on another machine; `lost` is true if the process was on this machine and is
+    gone.
     """
     from finops_dagster.processes import is_lost_run, read_run_note
     from finops_dagster.settings import dagster_home
@@ -133,8 +134,9 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
 def stop_run(history: History, id_prefix: str) -> str:
     """Interrupt the run's process, or mark the run as failed if this machine has no such process.
 
-    `id_prefix` is the run's id or its first characters. Returns a line that says what was done.
-    Raises BillError unless exactly one run in progress has such an id.
+    Does not wait for the process to end. `id_prefix` is the run's id or its first characters.
+    Returns a line that says what was done. Raises BillError unless exactly one run in progress has
+    such an id.
     """
     matches = [row for row in runs_in_progress(history) if row["run"].startswith(id_prefix)]
     if len(matches) != 1:
@@ -162,9 +164,10 @@ def stop_run(history: History, id_prefix: str) -> str:
 
 
 def time_left_text(row: Row) -> str:
-    """Return the time left of a run in progress and its whole time: `0:02:00 of 0:05:00`.
+    """Return the time left of a run in progress and its total time: `0:02:00 of 0:05:00`.
 
-    `row` is one of `runs_in_progress`. Returns `unknown` if the time left is None.
+    Both are estimated. `row` is one of `runs_in_progress`. Returns `unknown` if its `seconds_left`
+    is None.
     """
     seconds_left = row["seconds_left"]
     if seconds_left is None:

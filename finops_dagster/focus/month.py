@@ -93,7 +93,10 @@ class FocusMonth:
 
     @property
     def load_version(self) -> str:
-        """The version id in a warehouse's ledger: those of all bills, then the mapping's."""
+        """The version id of the charges in a warehouse's ledger.
+
+        It has the version ids of all bills, then the mapping's version, separated by spaces.
+        """
         return " ".join([*self.bill_version_ids.values(), self.mapping])
 
     def footer_texts(self, export: str) -> dict[str, str]:

@@ -62,7 +62,7 @@ class IcebergCatalog:
     access: LakeSettings
 
     def register(self, lake: Lake, export: str, table: str) -> Registration:
-        """Add an export's files to a table, remove those that the lake lacks, and return both.
+        """Add an export's files to a table, remove those that the lake lacks; return what changed.
 
         That is one snapshot, or none if nothing differs. Columns that the table lacks are added. If
         the lake has no file of the export, nothing is created or removed; else a missing table is
@@ -82,7 +82,7 @@ class IcebergCatalog:
         raise AssertionError  # The last attempt has raised.
 
     def check(self) -> str:
-        """List the tables, and return what to show about the catalog. Raises CatalogError."""
+        """Count the tables, and return a line about the catalog for people. Raises CatalogError."""
         namespace = self.settings.namespace
         with _translated_errors(f"{namespace}.*"):
             exists = self._catalog.namespace_exists(namespace)
@@ -90,9 +90,10 @@ class IcebergCatalog:
         return f"{self.settings.type}, {count_text(len(tables), 'table')} in {namespace}"
 
     def registered_addresses(self, lake: Lake, export: str, table: str) -> set[str]:
-        """Return the addresses of an export's files that a table has; empty without the table.
+        """Return the URLs of an export's files that a table has; empty without the table.
 
-        They are those of `lake_url`; the lake may lack the files. Raises CatalogError.
+        They are as `lake_url` returns them. Files that the lake lacks may be among them. Raises
+        CatalogError.
         """
         name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):

@@ -66,8 +66,8 @@ def distinct_texts(path: Path) -> dict[str, set[str]]:
     """Return the distinct texts of columns that have at most two in each row group, by column.
 
     NULL is not among them. Only the footer of the Parquet file is read, whose statistics have the
-    least and the greatest value. All other columns are left out, also those without values and
-    those with a text of 100 or more characters.
+    least and the greatest value. All other columns are left out; so are those without values, and
+    those with a text that is unprintable or has 100 or more characters.
     """
     metadata = _metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]

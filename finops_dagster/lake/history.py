@@ -46,7 +46,8 @@ def loaded_at(file: LakeFile) -> datetime:
 def replaced_files(file: File, count: int | None = None) -> Iterator[File]:
     """Yield the kept versions that a month's file has replaced, the newest first.
 
-    At most `count` of them; all with None. The first that is not kept ends them.
+    At most `count` of them; all with None. It ends at the first version that is not kept, even if
+    older ones are.
     """
     for _ in range(count) if count is not None else repeat(None):
         older = file.predecessor()
@@ -116,8 +117,8 @@ class LakeAsOf(LakeReader):
     ) -> Iterator[VersionNotKept]:
         """Yield an error, without raising it, for each month whose version of then is not kept.
 
-        Also for each of `months` that the lake has now, but had not then. Raises BillError for a
-        damaged file.
+        A month that was first loaded after `end` has no error, unless it is one of `months`. Raises
+        BillError for a damaged file.
         """
         for month, file in self.lake.files(export).items():
             try:

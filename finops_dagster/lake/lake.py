@@ -53,9 +53,9 @@ class NewFile:
 class LakeFile(Protocol):
     """The file of one month, which need not exist.
 
-    Methods that read it need it to exist, unless they say what they return for a missing file. Else
-    a folder raises OSError or pyarrow's errors, and a store BillError. In a store, all methods that
-    send requests also raise StoreError and StoreUnavailable.
+    Methods that cannot read it raise, unless they say what they return for a missing or damaged
+    file: in a folder OSError or pyarrow's errors, in a store BillError. In a store, all methods
+    that send requests also raise StoreError and StoreUnavailable.
     """
 
     @property
@@ -152,10 +152,11 @@ class LakeFile(Protocol):
     def relation(
         self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
     ) -> tuple[Sql, str]:
-        """Return what follows FROM to read the file's rows in one query, and their place as text.
+        """Return what follows FROM to read the file's rows in one query, and where it reads them.
 
-        Use it in one query only, on this connection. A lake in a folder ignores `columns`, so the
-        query must name the columns that it needs. A file in a store is read row group by row group,
+        The second is a text for people: the address in a store, or "this machine". Use the first
+        in one query only, on this connection. A lake in a folder ignores `columns`, so the query
+        must name the columns that it needs. A file in a store is read row group by row group,
         without a download, unless there is a copy, or `store_uri` returns None.
         """
         ...
@@ -171,8 +172,8 @@ class LakeFile(Protocol):
     def record_version_at_start(self, run: str) -> None:
         """Record the version that the month has when a run begins; `replacing` replaces only that.
 
-        `run` is the run's id. Later calls for the same run change nothing. In a folder, it does
-        nothing.
+        It is recorded in memory: call `replacing` on a file of the same lake object. `run` is the
+        run's id. Later calls for the same run change nothing. In a folder, it does nothing.
         """
         ...
 
@@ -252,7 +253,7 @@ class Lake(LakeReader, Protocol):
         ...
 
     def check_access(self) -> str:
-        """Check that the lake can be read and written, and return what to show about it.
+        """Check that the lake can be read and written, and return its address for people.
 
         A file is written and deleted. Raises BillError or StoreError, in one line, or
         StoreUnavailable.
@@ -262,6 +263,7 @@ class Lake(LakeReader, Protocol):
     def publishing(self, name: str) -> AbstractContextManager[Path]:
         """Give the block a path to write another file to, such as a report of all months.
 
-        After the block it replaces the file with this name in the lake; after an error it does not.
+        After the block it becomes the lake's file `name`, a path below the lake's address, and
+        replaces an old one. After an error in the block it does not.
         """
         ...

@@ -25,8 +25,8 @@ from finops_dagster.tables.restatements import newest_restatement_number, restor
 def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
     """Return {header: column name} from the footers of files; unreadable files are skipped.
 
-    If two files have other names for a header, the first file's is returned. With these names, a
-    new database, or that of one month, gives columns the names that they have in the lake.
+    If files name a header's column differently, the name of the first file is returned. A new
+    database, and one for a single month, takes the names of its columns from here.
     """
     names: dict[str, str] = {}
     for file in files:
@@ -78,12 +78,12 @@ def matches_checksum(load: Load, file: LakeFile) -> bool | None:
 
 
 def verify_file(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
-    """Return whether the file has the rows of the load; record its checksum if only rows agree.
+    """Return whether the file has the rows of the load; may record its checksum in the ledger.
 
     The file must exist, and have a footer. Its checksum is compared with that of `load`. Loads of
     earlier releases have none, and in a store another machine may have written the same version:
-    then digests of the file's and the table's rows are compared. If they agree, the ledger gets the
-    file's checksum. False if DuckDB cannot read the rows of either.
+    then digests of the file's and the table's rows are compared, and if they agree, the ledger gets
+    the file's checksum. False if DuckDB cannot read the rows of either.
     """
     checksum = file.sha256()
     if checksum == load.lake_sha256:
@@ -129,9 +129,10 @@ def restore_load(
 ) -> bool:
     """Record a load that the ledger has lost, if the table has its rows; return whether it does.
 
-    All rows of the month in the table must have its version id, and together its totals. The
+    All rows of the month in the table must have the load's version id, and together its totals. The
     export's column names and the month's restatements are recorded too, from the footer of `file`.
-    If it returns False, nothing was recorded. This is no transaction of its own.
+    If it returns False, nothing was recorded. It writes in the caller's transaction, if there is
+    one.
     """
     if verified_totals(connection, load, bill_format) is None:
         return False

@@ -26,10 +26,10 @@ def restoring_month(
     """Load the month into the billing table from its file in the lake, and record the load.
 
     Both are one transaction. The block runs before the commit, and gets the recorded load, which
-    was loaded now, and the warnings about columns; after an error in it, nothing is committed.
-    `load` is that of `load_from_footer`. Raises BillError: FileInvalid if the file cannot be read,
-    ReconciliationError if its rows do not have its footer's totals, and as
-    `MonthLoader.column_mapping`.
+    was loaded now, and the warnings about columns and rows without a billing period. After an error
+    in the block, nothing is committed. `load` is that of `load_from_footer`. Raises BillError:
+    FileInvalid if the file cannot be read, ReconciliationError if its rows do not have its footer's
+    totals, and as `MonthLoader.column_mapping`.
     """
     prepare_casts(connection)
     path = file.local_path()

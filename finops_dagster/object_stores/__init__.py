@@ -35,8 +35,9 @@ class StoreUnavailable(Exception):
 class ObjectInfo:
     """The description of an object by its store; `location` is its full address, for messages.
 
-    `size` is in bytes, and `last_modified` has a zone. `etag` is without quotes, and differs after
-    each write; the same bytes have other ETags in other stores.
+    `size` is in bytes, and `last_modified` has a zone. `etag` is without quotes, and changes when
+    other bytes are written; in S3 it may stay when the same bytes are written again. The same bytes
+    have other ETags in other stores.
     """
 
     key: str
@@ -76,7 +77,7 @@ class ObjectStore(Protocol):
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
         """Return a small object's bytes and description; None if its ETag is still `known_etag`.
 
-        Raises ObjectMissing.
+        Raises ObjectMissing, and ObjectChanged if a local file changes while it is read.
         """
         ...
 
@@ -124,7 +125,7 @@ class WritableStore(ObjectStore, Protocol):
 
 
 class ObjectStores:
-    """Opens the stores of exports, and keeps one client for each store."""
+    """Opens the stores of exports, and keeps the client of each export."""
 
     def __init__(self) -> None:
         self._opened: dict[StoreSettings, tuple[ObjectStore, str]] = {}
@@ -132,7 +133,8 @@ class ObjectStores:
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
         """Return the store of an export and the prefix of its keys, without a slash at its end.
 
-        Equal settings get the same client. Else as `open_store`.
+        A second call with equal settings returns the same client; two exports in one bucket have
+        two. The prefix and the errors are those of `open_store`.
         """
         if settings not in self._opened:
             self._opened[settings] = open_store(settings)

@@ -31,9 +31,10 @@ _LOGIN_HOSTS = {
 def endpoint_and_credential(address: AzureAddress) -> tuple[str, Any]:
     """Return the account's endpoint, and the credential from the environment.
 
-    The credential is one for ContainerClient; None for anonymous access, if AZURE_STORAGE_ANON
-    allows it. Without any variable, it is that of Entra ID. No request is sent. Raises StoreError
-    if no account is named, or if a variable is not usable for this address.
+    The credential is one for ContainerClient, of the first variable that is set: the connection
+    string, the account key, the SAS token, AZURE_STORAGE_ANON (None, for anonymous access). Without
+    any, it is that of Entra ID. No request is sent. Raises StoreError if no account is named, or if
+    a variable is not usable for this address.
     """
     if text := _variable(_CONNECTION_STRING):
         return _connection_string(text, address)

@@ -39,7 +39,10 @@ _CLOCK_TICK_NS = 1000
 
 
 class LocalStore(WritableStore):
-    """A store of the files below `folder`; an ETag consists of size and time of change."""
+    """A store of the files below `folder`; an ETag consists of size and modification time.
+
+    Files and folders whose names begin with `.finops-` are not listed. Symbolic links are followed.
+    """
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
@@ -85,6 +88,10 @@ class LocalStore(WritableStore):
         return ObjectInfo(key, self.location(key), status.st_size, etag, written)
 
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
+        """Return a small file's bytes and description; None if its ETag is still `known_etag`.
+
+        Raises ObjectMissing, and ObjectChanged if the file changes while it is read.
+        """
         # The open file stays the same when another one is renamed to its name.
         path = self.location(key)
         with _translated_errors(path), Path(path).open("rb") as file:

@@ -94,7 +94,8 @@ def split_source(source: str) -> tuple[str, str]:
 def join_source(root: str, prefix: str) -> str:
     """Return the source that `split_source` splits into this root and prefix.
 
-    For a folder, give its path without the first slash, with which `split_source` returns it.
+    For a local folder, pass its path without the first slash, though `split_source` returns it with
+    the slash.
     """
     if is_azure(root):
         prefix = prefix.replace("%", "%25").replace("?", "%3F")

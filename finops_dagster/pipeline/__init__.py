@@ -31,9 +31,10 @@ STAGES_TAG: Final = "finops/stages"
 
 
 def export_stages(*, has_warehouse: bool, has_focus: bool) -> tuple[str, ...]:
-    """Return the stages of an export, first those of the bill.
+    """Return the stages of an export in order: those of the bill, then those of the charges.
 
-    Without a warehouse they have none of its stages, and without `has_focus` none of the charges.
+    Without a warehouse, `warehouse_table` and `warehouse_focus` are left out. Without `has_focus`,
+    all stages of the charges are.
     """
     bill = BILL_STAGES if has_warehouse else BILL_STAGES[:-1]
     charges = FOCUS_STAGES if has_warehouse else FOCUS_STAGES[:1]
@@ -41,12 +42,12 @@ def export_stages(*, has_warehouse: bool, has_focus: bool) -> tuple[str, ...]:
 
 
 def last_bill_stage(*, has_warehouse: bool) -> str:
-    """Return the stage of the bill after which a month is complete."""
+    """Return the last stage of the bill: `warehouse_table`, or without a warehouse `parquet`."""
     return export_stages(has_warehouse=has_warehouse, has_focus=False)[-1]
 
 
 def stages_up_to(stage: str) -> tuple[str, ...]:
-    """Return the stage and all stages before it on its way from the manifest, the nearest first."""
+    """Return the stage, the one that it reads from, and so on back to `manifest`."""
     if stage not in PREVIOUS_STAGE:
         return (stage,)
     return (stage, *stages_up_to(PREVIOUS_STAGE[stage]))

@@ -92,8 +92,8 @@ def table_result(
 ) -> dg.MaterializeResult[Load]:
     """Return the stage's result for a month in the table.
 
-    Reads the month's last materialization in Dagster. `database` only gives its path, and is not
-    opened.
+    What the month's last materialization in Dagster says of the load of the same version is
+    repeated. `database` only gives its path, and is not opened.
     """
     export, report = at.export, loaded.report
     previous = at.previous_metadata(report.load.manifest_id, *LOAD_KEYS)
@@ -140,7 +140,7 @@ def _month_checks(
 
 @dataclass(frozen=True)
 class MonthLoading:
-    """The load of a staged version into the billing table, which records it with `run_id`."""
+    """The load of a staged version into the billing table; the ledger records it with `run_id`."""
 
     export: Export
     month: BillingMonth
@@ -152,11 +152,12 @@ class MonthLoading:
 
     @contextmanager
     def replacing_month(self, *, force: bool) -> Iterator[LoadedMonth]:
-        """Replace the month in the table by this version, and give the block the month.
+        """Replace the month in the table by this version, and give the block what was loaded.
 
         Nothing is loaded if the table has this version, or if this machine never loaded the month
         and a lake in a store has this version; `force` loads it in any case. The rows come from the
-        staged files, or from the lake if those were deleted.
+        staged files, or from the lake if those were deleted. If another version is replaced, what
+        changed is recorded as a restatement.
 
         The block runs for an unchanged month too. After a load it runs before the commit: after any
         error, also in the block, the table has the previous version. Raises BillError for a version

@@ -59,7 +59,7 @@ class Resources:
 
 
 def build_resources(settings: Settings) -> Resources:
-    """Return the resources that the settings name, for scripts; no file or connection is opened.
+    """Return the objects that the settings name, without Dagster; opens no file or connection.
 
     Raises SettingsError if the client of the warehouse is not installed.
     """
@@ -76,9 +76,10 @@ def build_resources(settings: Settings) -> Resources:
 
 
 def build_definitions(settings: Settings, exports: Collection[str] | None = None) -> dg.Definitions:
-    """Return the Dagster definitions of the whole project; needs no network and no credentials.
+    """Return the Dagster definitions of exports, and what all share but the upkeep.
 
-    `exports` are the names of those whose assets, jobs and sensors are needed; None means all. They
+    Those of the upkeep are `upkeep_definitions`. It needs no network and no credentials. `exports`
+    are the names of those whose assets, jobs and sensors are needed; None means all. They
     are the same as among all others, as those of the exports that complete their charges are
     included. Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is
     missing.
@@ -103,7 +104,8 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
     """Return the assets, checks, job and sensor of one export.
 
     `name` must be the name of an export of the settings. The definitions need the resources of
-    `shared_definitions` with the same `prefix`, which begins only the keys of resources.
+    `shared_definitions` with the same `prefix`. Here it begins the keys of these resources alone,
+    and no names.
     """
     exports = [Export(export, prefix) for export in settings.exports]
     (export,) = (export for export in exports if export.name == name)

@@ -32,7 +32,7 @@ class Export:
 
     @property
     def name(self) -> str:
-        """The first part of the export's asset keys."""
+        """The name of the export in the settings, and the first part of its asset keys."""
         return self.settings.name
 
     @property
@@ -73,7 +73,10 @@ class Export:
 
     @functools.cached_property
     def partitions(self) -> dg.MonthlyPartitionsDefinition:
-        """Dagster's partitions: the months from the first to the last or the month in progress."""
+        """Dagster's partitions of the export's assets, one for each month.
+
+        The last is `end_month` or the month in progress, whichever is earlier.
+        """
         last = self.settings.end_month
         # Dagster cannot represent the month after 9999-12.
         is_open = last is None or last == "9999-12"
@@ -85,9 +88,10 @@ class Export:
         )
 
     def months(self) -> list[BillingMonth]:
-        """Return the months from the first to the last or the month in progress, the oldest first.
+        """Return the months of the export in order, from `start_month` on.
 
-        There is at least one: a first month in the future is returned alone.
+        The last is `end_month` or the month in progress, whichever is earlier. There is at least
+        one: a `start_month` in the future is returned alone.
         """
         return self.settings.months()
 

@@ -134,9 +134,9 @@ def focus_result(
 ) -> dg.MaterializeResult[LoadedVersion]:
     """Return the stage's result for charges that the lake has.
 
-    Their rules are checked, and they are compared with native exports of the vendor, by queries;
-    what the last run found in the same charges is repeated. `derived` is the record of the charges
-    and the outcome, `exports` are all of the settings, and `catalog_results` is what
+    Checks them by the rules of FOCUS and compares them with native exports of the vendor, by
+    queries; what the last run found in the same charges is repeated. `derived` is the record of the
+    charges and the outcome, `exports` are all of the settings, and `catalog_results` is what
     `register_files` returned.
     """
     record, outcome = derived

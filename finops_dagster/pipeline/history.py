@@ -130,7 +130,10 @@ class History:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The runs, the one requested last first; also runs of assets that are no stage."""
+        """The runs, the newest first by the time of their request.
+
+        Runs of assets that are no stage are among them.
+        """
         if self.instance is None:
             return []
         import dagster as dg
@@ -190,10 +193,11 @@ class History:
     ) -> tuple[str, str | None]:
         """Return the month's status by its runs, and the message of the failure or None.
 
-        It is the status of the newest run that missed a stage which no other run has completed: no
-        later run, and no earlier one that ended after it, as two pods may work at a month at the
-        same time. A run in progress has missed all of its stages. The status is "success" if there
-        is no such run, also if the month has no runs. `stages` are those that the export has.
+        It is the status of the newest run that lacks a stage, such as "failure", "canceled" or
+        "started". A run lacks a stage that it did not complete, unless another run completed it
+        that is later, or that is earlier but ended after it: two pods may work at a month at the
+        same time. A run in progress has completed none. Without such a run, as in a month without
+        runs, the status is "success". `stages` are those that the export has.
         """
         runs = self.month_runs.get((export, month), [])
         for number, run in enumerate(runs):

@@ -23,9 +23,9 @@ def open_instance() -> dg.DagsterInstance:
     """Open Dagster's instance in DAGSTER_HOME; use it in a `with` statement, which closes it.
 
     Sets the environment variable DAGSTER_HOME if it is not set. On first use, writes `dagster.yaml`
-    there: a copy of the file in the working directory, or else of the package's. Raises
-    SettingsError for a PostgreSQL driver that Dagster cannot use, and for a storage that it cannot
-    open.
+    there: a copy of the file in the working directory, or else of the package's. Takes the instance
+    lock, which the caller must not hold. Raises SettingsError for a PostgreSQL driver that Dagster
+    cannot use, and for a storage that it cannot open.
     """
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     # Two processes that create Dagster's SQLite files at the same time damage them for good.
@@ -62,7 +62,7 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark lost runs that Dagster still shows as in progress as failed, and return their ids.
 
     Deletes the lock files and notes of all lost runs of this machine. A lost run would otherwise
-    occupy a place in Dagster's queue.
+    occupy a place in Dagster's queue. Takes the instance lock, which the caller must not hold.
     """
     home, run_ids = Path(instance.root_directory), []
     with instance_lock(home):

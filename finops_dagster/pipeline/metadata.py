@@ -55,7 +55,8 @@ class LoadedMonth:
     """A month in the billing table: its report, and the outcome of the stage.
 
     `outcome` is `loaded` or `unchanged`. `warnings` has a line for each column that has another
-    type in the table than in this version. `restatement` is None unless the load changed a month.
+    type in the table than in this version, and one about rows without a billing period.
+    `restatement` is None unless the load replaced a version and changed a cost or number of rows.
     """
 
     report: MonthReport
@@ -143,7 +144,10 @@ def location_metadata(location: str) -> Metadata:
 
 
 def file_uri(path: Path) -> str:
-    """Return the address of a file on this machine, with the `=` of a month's folder as it is."""
+    """Return the `file://` URL of a path on this machine, which is made absolute.
+
+    The `=` of a month's folder is not percent-encoded; other special characters are.
+    """
     return f"file://{quote(str(path.resolve()), safe='/=')}"
 
 
@@ -220,8 +224,8 @@ def differences_table(
 ) -> dg.MetadataValue[Any]:
     """Return a Markdown table of the groups of charges whose cost differs in another export.
 
-    `groups` has them by the name of the other export, those with the largest differences first, and
-    at least one in all; the first 20 of each are shown. `export` is the name of the export of the
+    `groups` has them by the name of the other export, the largest differences first; the first 20
+    of each are shown. At least one export must have one. `export` is the name of the export of the
     month.
     """
     lines = [
@@ -332,7 +336,10 @@ def _restatement_metadata(restatement: Restatement) -> Metadata:
 
 
 def restatement_in(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement | None:
-    """Return the summary of a restatement that metadata of the billing table has; None if none."""
+    """Return the restatement in metadata of the billing table; None if it has none.
+
+    It has the largest changes, and all others added up.
+    """
     if RESTATED not in metadata:
         return None
     summary: Any = metadata[RESTATED].value

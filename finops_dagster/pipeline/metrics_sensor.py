@@ -15,8 +15,8 @@ from finops_dagster.settings import Settings
 def metrics_sensor(settings: Settings, file: Path, prefix: str = "") -> dg.SensorDefinition:
     """Return the sensor that writes the metrics to a file every minute.
 
-    `prefix` begins the sensor's name. A tick fails if the file cannot be written or the lake cannot
-    be read. Other metrics that cannot be read are left out; the tick's message names them.
+    `prefix` begins the sensor's name. A tick fails only if the file cannot be written. Metrics that
+    cannot be read are left out of the file; the tick's message names their source.
     """
     problems: list[str] = []
     # It remembers from tick to tick what takes long to read.

@@ -1,4 +1,4 @@
-"""Stage 4: the month's Parquet file in the lake, written beside the old one and renamed."""
+"""Stage 4: the month's Parquet file in the lake, which replaces the old one in one step."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,11 +96,12 @@ def writing_month(
     store is also up to date if this machine's table never had the month. `force` replaces it in any
     case.
 
-    The block gets the load, the outcome, and the file's size in bytes. The outcome is `unchanged`,
-    `exported`, or that a damaged file was exported again. The block runs, with the database open,
-    before the new file replaces the old one and the ledger gets its checksum: after any error, also
-    in the block, the old file stays. Raises StageMissing if the ledger has no load of the month or
-    the table other rows than the load, and ReconciliationError if the new file has other rows.
+    The block gets the load, the outcome, and the file's size in bytes. The outcome is `unchanged`
+    or `exported`; for a damaged file it is `exported again, as the file was damaged`. The block
+    runs, with the database open, before the new file replaces the old one and the ledger gets its
+    checksum: after any error, also in the block, the old file stays. Raises StageMissing if the
+    ledger has no load of the month or the table other rows than the load, and ReconciliationError
+    if the new file has other rows.
     """
     file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:

@@ -1,4 +1,4 @@
-"""The newest page of the bill, over the charges of all exports, kept beside the lake."""
+"""The newest page of the bill, over the charges of all exports, in the lake's folder `report`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

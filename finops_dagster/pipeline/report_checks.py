@@ -44,7 +44,7 @@ def check_report(report: Report) -> list[dg.AssetCheckResult]:
 
 
 def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
-    """Check that no budget is exceeded in the newest two months.
+    """Check that no budget is exceeded in the newest month or in the one before it.
 
     `months` has each budget in each month of the report.
     """

@@ -79,9 +79,10 @@ class Records:
         self._records[stage, month] = record
 
     def get(self, stage: dg.AssetKey, month: str) -> object:
-        """Return the record that the stage kept in this run, or else the one stored with its data.
+        """Return the record that the stage put in this run, or else the stored one.
 
-        None if none is stored, and for a billing table, whose ledger the next stage reads itself.
+        That one is in the staging folder or in the footer of the lake's file, from any earlier run.
+        None if there is none, and for a billing table, whose ledger the next stage reads itself.
         """
         if (stage, month) in self._records:
             return self._records[stage, month]

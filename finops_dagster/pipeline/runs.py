@@ -71,9 +71,9 @@ def run_month(
 ) -> MonthRun:
     """Run the stages of one month in this process.
 
-    The failure of a stage is returned as `error`, not raised. Raises Dagster's error for a month
-    that is no partition of the export, and KeyboardInterrupt if Ctrl-C stopped the run; Dagster
-    itself would only record that.
+    The failure of a stage is returned as `error`, not raised. The caller must not hold the instance
+    lock. Raises Dagster's error for a month that is no partition of the export, and
+    KeyboardInterrupt if Ctrl-C stopped the run; Dagster itself would only record that.
     """
     job = definitions.resolve_job_def(f"{export.settings.dagster_name}_month")
     run_id, stages = str(uuid4()), options.get("stages")

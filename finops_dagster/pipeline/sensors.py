@@ -62,7 +62,7 @@ class RequestedMonth:
         return cls(entry, times=1) if isinstance(entry, str) else cls(**entry)
 
     def may_request(self, now: float) -> bool:
-        """Return whether another run may be requested: after a pause, and six in all.
+        """Return whether another run may be requested now: at most six, each after a longer pause.
 
         `now` is in seconds since 1970.
         """

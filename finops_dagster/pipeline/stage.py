@@ -55,10 +55,12 @@ def stage(
     Each keyword argument in `upstream` is a parameter of the body, and the name of the stage whose
     record it receives; None where no record is stored. The body's other parameters, after the
     context, are resources; `lake` must be one. `deps` are other assets that the stage reads,
-    `options` are further arguments of `dagster.asset`. Errors of the body become failures with a
-    message of one line; only a transient error is retried, three times. A body with the option
-    `output_required=False` may return only the results of its checks: then the month has nothing in
-    this stage, and the next stage is skipped.
+    `options` are further arguments of `dagster.asset`.
+
+    Errors of the body become failures with a message of one line; only a transient error is
+    retried, three times. A ReconciliationError also becomes a failed result of the blocking check.
+    A body with the option `output_required=False` may return only the results of its checks: then
+    the month has nothing in this stage, and the next stage is skipped.
     """
     key = export.asset_key(name)
     with catch_warnings():
@@ -133,7 +135,7 @@ def _code_reference(body: Body) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StageMonth:
-    """A month of a stage, in a run of the stage or before one.
+    """One month of one stage, in a run or outside of any.
 
     With `force`, the stage does its work also where it has the version already.
     """

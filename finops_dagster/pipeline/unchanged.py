@@ -1,4 +1,4 @@
-"""Months that need no run, as every stage would record again what Dagster has of it already."""
+"""Months that need no run, as every stage would record only what Dagster has already."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _OF_A_RUN = {"outcome", "seconds", "bytes_fetched", "MB_per_second", "job_id"}
 
 
 class UnchangedMonths:
-    """Verifies months without a run, by the functions with which the stages verify them in one."""
+    """Verifies months without a run, by the functions that the stages use in a run."""
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
         resources = build_resources(settings)

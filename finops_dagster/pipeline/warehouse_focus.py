@@ -110,9 +110,9 @@ def focus_file(
 ) -> tuple[FocusMonth, MonthFile]:
     """Return the record of a month's charges, and their file as a warehouse loads it.
 
-    The version id in the file's footer is that of the bills with the mapping's, so that the
-    warehouse is loaded again if any of them changes. Raises StageMissing if the file is missing or
-    damaged.
+    The version id in the `footer` of the second is that of the bills with the mapping's, so that
+    the warehouse is loaded again if any of them changes. Raises StageMissing if the file is missing
+    or damaged.
     """
     file = focus_lake(lake).file(export.name, month)
     record = FocusMonth.from_file(file)

@@ -75,7 +75,7 @@ class WarehouseLoading:
 
         A stage with `force` loads it in any case. `after_load` runs only after a load, which is
         committed then: it returns warnings, and must not raise. Adds the load's metadata to
-        `context`.
+        `context`. Raises as `Warehouse.replace_month`.
         """
         if not self.at.force and (unchanged := self.unchanged_result()) is not None:
             return unchanged

@@ -72,8 +72,8 @@ def first_day_of_newest_month(connection: DuckDBPyConnection) -> date:
 def billed_accounts(connection: DuckDBPyConnection) -> list[BilledAccount]:
     """Return each account of the charges once for each of its currencies.
 
-    Those that are not listed come first; they are sorted by currency, and then by cost, the
-    largest first. Needs the relations `focus` and `focus_named`.
+    Accounts that are not listed come first. Both parts are sorted by currency, and then by cost,
+    the largest first. Needs the relations `focus` and `focus_named`.
     """
     return [BilledAccount(*row) for row in connection.execute(_ACCOUNTS).fetchall()]
 

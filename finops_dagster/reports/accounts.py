@@ -67,9 +67,9 @@ class AccountLine:
 
     @property
     def spellings(self) -> set[str]:
-        """The ids of accounts in charges that this line matches.
+        """The account ids that match this line: its id as written, and as charges may have it.
 
-        Charges have Azure's ids in lower case, with their path.
+        Charges have Azure's ids in lower case, with the path `/subscriptions/` before them.
         """
         return {self.account_id, self.key, f"{_AZURE_PATH}{self.key}"}
 

@@ -117,8 +117,8 @@ def read_anomalies(
 def find_anomalies(costs: DailyCosts | None) -> list[Anomaly]:
     """Return the anomalies in daily costs, the newest first; none if `costs` is None.
 
-    Anomalies that begin on the same day are sorted by their difference, the largest first. An
-    anomaly that may be an effect of another one of the same service is left out.
+    Anomalies that begin on the same day are sorted by the size of their difference, up or down, the
+    largest first. An anomaly that may be an effect of another one of the same service is left out.
     """
     if costs is None or not costs.series:
         return []

@@ -50,8 +50,9 @@ class Scope:
     """The months of a report, up to `last`, and the month and currency that it shows first.
 
     The month that it shows first is `last`. Without `last`, the months end with the newest one, and
-    the newest complete month is shown first. Without `currency`, it is that of the most charges.
-    `months` is the number of months at most; none is before the first month with charges.
+    the newest complete month is shown first. Without `currency`, the currency of the most charges
+    is shown first. `months` is the number of months at most; none is before the first month with
+    charges.
     """
 
     last: BillingMonth | None = None

@@ -106,11 +106,12 @@ Budgets = Annotated[tuple[BudgetSettings, ...], AfterValidator(_unique)]
 class BudgetMonth:
     """A budget in a month, with the exact amount that was `spent` of it.
 
-    `days_passed` is the number of days of the current month that the bill has, of the provider with
-    the fewest days; 0 if there is no usage yet, and None once the month is over. `forecast` is the
-    cost of the whole month if the remaining days cost as much as the days before the newest one,
-    which may be incomplete. It is `spent` at least, `spent` once the month is over, and None if no
-    day is complete yet. `is_open` is true from the end of the month until vendors close its bill.
+    `days_passed` is the number of days of the current month whose usage the bill has; the smallest
+    number if the exports or providers with charges of the budget differ. It is 0 if there is no
+    usage yet, and None once the month is over. `forecast` is the cost of the whole month if the
+    remaining days cost as much as the days before the newest one, which may be incomplete. It is
+    `spent` at least, `spent` once the month is over, and None if no day is complete yet. `is_open`
+    is true from the end of the month until vendors close its bill.
     """
 
     budget: BudgetSettings
@@ -233,7 +234,7 @@ def _budget_month(
     budget: BudgetSettings, month: BillingMonth, parts: Sequence[_Part], today: date
 ) -> BudgetMonth:
     """Return a budget in a month, from the parts of the month that have charges of the budget."""
-    # Without any charge, the month has come as far as the whole bill.
+    # If no charge matches the budget, the days that have passed are those of all charges.
     counted = [part for part in parts if part.spent is not None] or parts
     spent = exact_sum(part.spent or Decimal(0) for part in counted)
     if month < BillingMonth.of(today):
@@ -251,11 +252,11 @@ def _day_count(month: BillingMonth) -> int:
 def unmatched_filters(
     connection: DuckDBPyConnection, budgets: Sequence[BudgetSettings]
 ) -> list[str]:
-    """Return a line for each budget that no charge matches, or one of whose filters matches none.
+    """Return a line for each budget that no charge matches, or that names what no charge has.
 
-    A budget has at most one line: for its first such filter, or else for all of its filters and its
-    currency. The charges of all months count. Needs the relation `focus_named`, unless there are no
-    budgets.
+    Each name of a filter counts, also if charges match another name of the same filter. A budget
+    has at most one line: for its first such name, or else for all of its filters and its currency.
+    The charges of all months count. Needs the relation `focus_named`, unless there are no budgets.
     """
     if not budgets:
         return []

@@ -17,9 +17,10 @@ _SERVICE_POSITIONS = "SELECT provider, service, min(position) FROM service_lines
 
 
 def add_budgets(files: MonthFiles, budgets: Sequence[BudgetMonth], document: Document) -> None:
-    """Fill the document's `budgets` with those of its months and currencies, as decimals.
+    """Fill the document's `budgets` with those of its months and currencies; amounts are decimals.
 
-    Needs the document's `currencies`, with which those of budgets are compared with case.
+    Needs the document's `currencies`. A budget's currency, which is in capital letters, must be
+    equal to one of them: capital and small letters differ.
     """
     for of_month in budgets:
         budget = of_month.budget
@@ -44,8 +45,9 @@ def add_anomalies(
 ) -> None:
     """Fill the document's `anomalies` with the newest 200 of its months; amounts are decimals.
 
-    `anomalies` are in the order of `find_anomalies`, and those in a currency that the document does
-    not have are left out. Needs the tables of `add_lines`, and the document's `currencies`.
+    `anomalies` are in the order of `find_anomalies`. Those of the 200 in a currency that the
+    document does not have are left out. Needs the tables of `add_lines`, and the document's
+    `currencies`.
     """
     positions = [
         {(provider, name): position for provider, name, position in rows}

@@ -33,10 +33,11 @@ _DAYS_OF_A_CHANGE = 3  # it is measured over
 
 
 def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
-    """Yield a finding for the first week of each account without costs in the eight weeks before.
+    """Yield a finding for the first week of an account's costs after eight weeks without any.
 
-    Its `rows` are all series of the account. `least`, the smallest cost of such a week, is that of
-    `least_differences`. There must be a series at least.
+    Half of the eight weeks must be known; at the start of the data, four weeks are enough. The
+    finding's `rows` are all series of the account. `least`, the smallest cost of such a week, is
+    that of `least_differences`. There must be a series at least.
     """
     accounts = defaultdict(list)
     for row, series in enumerate(costs.series):
@@ -48,7 +49,10 @@ def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
 
 
 def new_services(history: CostHistory) -> Iterator[Finding]:
-    """Yield a finding for the first week of each service without costs for eight weeks before."""
+    """Yield a finding for the first week of a service's costs after eight weeks without any.
+
+    Half of the eight weeks must be known; at the start of the data, four weeks are enough.
+    """
     for row, first in _beginnings(history.costs.cost):
         yield from _first_week(history.costs, AnomalyKind.NEW_SERVICE, [row], first, history.least)
 
@@ -73,14 +77,20 @@ def _beginnings(cost: Array) -> Iterator[tuple[int, int]]:
 
 
 def vanished_services(history: CostHistory) -> Iterator[Finding]:
-    """Yield a finding for the first week without a service that had costs on nearly every day."""
+    """Yield a finding for the first week without a service that had costs on nearly every day.
+
+    The costs are those of the four weeks before; the first three days of the week must have none.
+    """
     cost = history.costs.cost
     for row, first in _ends(cost > 0, cost <= 0):
         yield from history.finding(AnomalyKind.VANISHED_SERVICE, row, history.week_from(first))
 
 
 def credits_ended(history: CostHistory) -> Iterator[Finding]:
-    """Yield a finding for the first week without credits that a service got on nearly every day."""
+    """Yield a finding for the first week without credits that a service got on nearly every day.
+
+    The credits are those of the four weeks before; the first three days of the week must have none.
+    """
     credited = history.costs.credits
     usual = rolling_mean(credited, MONTH)
     for row, first in _ends(credited > 0, (credited <= 0) & ~np.isnan(history.costs.cost)):
@@ -137,9 +147,10 @@ def has_commitment_ended(history: CostHistory, row: int, first: int) -> bool:
 
 
 def regions_moved(history: CostHistory) -> Iterator[Finding]:
-    """Yield a finding for each service with a region whose share has grown at the same total.
+    """Yield a finding for each region whose share of a service's cost has grown.
 
-    `cost` and `expected` are those of this region alone, and `detail` is its name.
+    The total cost of the service must be about as before. `cost` and `expected` are those of this
+    region alone, and `detail` is its name.
     """
     if not history.costs.regions:
         return

@@ -33,7 +33,7 @@ class DailyCosts:
     `repriced` is the cost of the same usage at the prices of the month before. `committed` is the
     part of the cost that commitments covered, and `credits` is what was credited, as a positive
     amount. `region_costs` has a row for each of `regions`, which are pairs of the number of a
-    series and the name of a region.
+    series and the name of a region; series with only one region have none.
     """
 
     first_day: date

@@ -129,7 +129,7 @@ FROM (
     QUALIFY count(*) OVER (PARTITION BY number) > 1
 )
 """)
-# What is charged for a longer time says nothing of how far a month has come.
+# A charge for more than a day does not show up to which day the vendor has delivered the usage.
 _LOADED_MONTHS = Sql("""
 SELECT export, month, max(first_day) FILTER (days = 1)
 FROM series_usage WHERE NOT is_credit GROUP BY export, month ORDER BY month
@@ -143,10 +143,11 @@ def read_daily_costs(
 ) -> DailyCosts | None:
     """Return the daily costs of thirteen months up to `last`; by default, up to the newest month.
 
-    None if there are no charges. A service that costs little is left out. Needs the relations
-    `focus` and `focus_named`. `service_usage` is for callers that have already computed the
-    effective cost of usage of these months: a query with the columns month, export, currency,
-    provider, account, service and usage. Temporary tables of the connection are replaced.
+    `last` counts as the newest month if it is later. None if there are no charges. A service that
+    costs little is left out. Needs the relations `focus` and `focus_named`. `service_usage` is for
+    callers that have already computed the effective cost of usage of these months: a query with the
+    columns month, export, currency, provider, account, service and usage. Temporary tables of the
+    connection are replaced.
     """
     newest = newest_month(connection)
     if newest is None:

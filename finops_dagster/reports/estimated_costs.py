@@ -35,8 +35,8 @@ class EstimatedCosts:
     """The estimated cost of each day, and how far the cost is from it.
 
     The estimate is `level` * `weekdays`: the usual cost of a day, and the factor of its weekday.
-    `deviation` is that of `deviations`, and `scale` its usual size: the standard deviation, from
-    the median, in the eight weeks before.
+    `deviation` is that of `deviations`, and `scale` its usual size in the eight weeks before: a
+    standard deviation, estimated by the median of the absolute deviations, and 0.045 at least.
     """
 
     level: Array
@@ -48,8 +48,8 @@ class EstimatedCosts:
 def estimated_costs(cost: Array) -> EstimatedCosts:
     """Return the estimate of each day from the days before it.
 
-    Its arrays are NaN where there are too few of them, or where most of them cost nothing; only
-    `weekdays` has no NaN.
+    Its arrays are NaN on days that have too few days before them, or after weeks most of which cost
+    nothing; only `weekdays` has no NaN.
     """
     weekdays = _weekday_factors(cost)
     # The median of four weeks of weekly means: neither a spike nor a weekend changes it.
@@ -95,10 +95,10 @@ def excess(expected: EstimatedCosts, deviation: Array, days: int) -> Array:
 
 
 def robust_scale(values: Array, days: int, least: float) -> Array:
-    """Return the standard deviation, from the median, of values that are around 0.
+    """Return for each day the standard deviation of earlier values, which are around 0.
 
-    For each day, it is that of the eight weeks that end `days` days before, and `least` at least;
-    NaN if fewer than 14 values of them are known.
+    It is estimated by the median of their absolute values, in the eight weeks that end `days` days
+    before the day. It is `least` at least, and NaN if fewer than 14 of the values are known.
     """
     usual = rolling_median(np.abs(values), 2 * MONTH, _LEAST_DAYS_OF_SCALE)
     return np.maximum(_NORMAL * shifted(usual, days), least)

@@ -84,9 +84,9 @@ class CostHistory:
         return slice(first, min(first + WEEK, self.costs.day_count))
 
     def expected_from(self, row: int, days: slice) -> Array:
-        """Return the estimate of each of the days, by the level before the first of them.
+        """Return the estimate of each of the days, as it was before the first of them.
 
-        It is 0 if there is no such level.
+        It is the level of the first day times the factor of each day's weekday; 0 without a level.
         """
         level = np.nan_to_num(self.expected.level[row, days.start])
         return np.asarray(level * self.expected.weekdays[row, days])
@@ -96,8 +96,8 @@ class CostHistory:
     ) -> Iterator[Finding]:
         """Yield a finding of a row and days, or none if their cost is close to its estimate.
 
-        They must differ by `least` of the first day; days whose cost is NaN do not count.
-        `expected` is the estimate of each day; by default, that of `expected_from`.
+        The sums of both must differ by `least` of the first day or more; days whose cost is NaN do
+        not count. `expected` is the estimate of each day; by default, that of `expected_from`.
         """
         cost = self.costs.cost[row, days]
         usual = self.expected_from(row, days) if expected is None else expected

@@ -69,10 +69,10 @@ Values = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class LineGroup:
-    """A group of `cost_sums`: the values of its keys, and those of its line.
+    """A group of `cost_sums`: the values of its columns, and those of its line in the report.
 
-    Groups with equal `line` have the same line. If the group is small, it may have a line together
-    with all small groups that have the same `shared` values.
+    `keys` are the values of the columns. Groups with equal `line` values are in one line of the
+    report. A small line may be joined with all small lines that have the same `shared` values.
     """
 
     keys: Values
@@ -121,9 +121,9 @@ class Lines:
 def add_lines(connection: DuckDBPyConnection, document: Document) -> None:
     """Fill the document's lists of accounts, services and regions, and those to which they refer.
 
-    These are `providers`, `owners` and `categories`. The numbers of lines for which others stand
-    are set in `left_out`. Creates the tables `account_lines`, `service_lines` and `region_lines`.
-    Needs those of `create_cost_and_usage_sums`, and `account_spellings`.
+    These are `providers`, `owners` and `categories`. `left_out` gets how many accounts, services
+    and regions have no line of their own. Creates the tables `account_lines`, `service_lines` and
+    `region_lines`. Needs those of `create_cost_and_usage_sums`, and `account_spellings`.
     """
     accounts, services, regions = _accounts(connection), _services(connection), _regions(connection)
     document["left_out"] |= {

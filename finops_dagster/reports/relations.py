@@ -56,8 +56,8 @@ def open_relations(
     """Open a DuckDB in memory for the block, with the relations of `create_relations`.
 
     The block gets the connection, whose time zone is UTC, and the names of the relations. Raises
-    BillError as `create_relations`, and also, as `query_error` returns it, in place of an error of
-    DuckDB before or in the block.
+    BillError if the accounts file cannot be used. Any error of DuckDB, also one in the block, is
+    raised as the BillError of `query_error`.
     """
     with database.open_in_memory() as connection:
         # DuckDB shows times in the zone of the machine; results should be the same everywhere.
@@ -69,9 +69,10 @@ def open_relations(
 
 
 def query_error(error: duckdb.Error) -> BillError:
-    """Return the error for an error of DuckDB in a query of this project, with advice.
+    """Return the BillError, with advice, for an error of DuckDB in a query of this project.
 
-    Such a query is right: if memory and disk are not the cause, a Parquet file is damaged.
+    If memory and disk are not the cause, its message says that a Parquet file is damaged. Not for
+    queries that people write, which may be wrong.
     """
     if isinstance(error, duckdb.OutOfMemoryException):
         return BillError(

@@ -21,12 +21,13 @@ _PROVIDERS = "SELECT export, max(provider) FROM usage_sums GROUP BY ALL"
 
 
 def add_restatements(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
-    """Fill the document's `restatements` with the newest 24, the newest first, by currency.
+    """Fill the document's `restatements` with the newest 24, the newest first.
 
-    They are those in the footers of the bills, in the document's currencies. Each has its 50
-    largest changes; all others are added up in one, without service and account. A service that no
-    charge of the report has is added to the document's services. Amounts are decimals. Needs the
-    tables of `add_lines` and `create_cost_and_usage_sums`.
+    They are read from the footers of the bills. Each has an entry for each of the document's
+    currencies that it has, with its 50 largest changes; all others are added up in one, without
+    service and account. A service that no charge of the report has is added to the document's
+    services. Amounts are decimals. Needs the tables of `add_lines` and
+    `create_cost_and_usage_sums`.
     """
     newest = sorted(
         ((charges, restated) for charges in files.charges for restated in charges.restatements),

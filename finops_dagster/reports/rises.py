@@ -148,9 +148,10 @@ def _is_weekend(history: CostHistory, row: int, first: int, last: int) -> bool:
 
 
 def slow_leaks(history: CostHistory) -> Iterator[Finding]:
-    """Yield a finding for each service whose cost grew in each of the last four fortnights.
+    """Yield a finding of the kind SLOW_LEAK for each service that grew in four fortnights in a row.
 
-    The growth over all of them must be large. Its kind is SLOW_LEAK.
+    What grew is the level, the usual cost of a day. The growth over all of them must be large, and
+    no fortnight may have half of it.
     """
     part = 2 * WEEK
     levels = [shifted(history.expected.level, part * parts) for parts in range(1, 5)]

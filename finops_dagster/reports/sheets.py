@@ -37,7 +37,7 @@ _MONEY = {*AMOUNTS, "before", "after", "amount", "spent", "cost", "expected"}
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table with a name. All cells of a column of amounts are exact decimals or None."""
+    """A table with a name. The cells of a column of amounts are exact decimals or None."""
 
     name: str
     columns: Sequence[str]
@@ -49,9 +49,10 @@ class Sheet:
 
 
 def sheets(document: Document) -> Iterator[Sheet]:
-    """Yield the sheets of a report's document: its months, and then each of its tables.
+    """Yield the sheets of a report's document: its months, each of its TABLES, and its other lists.
 
-    The amounts of the document must be whole numbers, as `scaled_document` returns them.
+    These are restatements, the services in them, budgets, anomalies and versions. The amounts of
+    the document must be whole numbers, as `scaled_document` returns them.
     """
     sheet = partial(_sheet, document)
     yield sheet("months", _MONTHS, _months(document))

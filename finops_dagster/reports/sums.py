@@ -74,11 +74,12 @@ def create_cost_and_usage_sums(
     """Create the tables `cost_sums` and `usage_sums`.
 
     `charges` and `charges_by_day` are what follows FROM to read charges. Both tables are by month,
-    export, currency and account. `cost_sums` has the billed and the effective cost four times: by
-    service and category, by region, by kind and, only for `charges_by_day`, by day; in each row,
-    the columns of the other three are NULL. `usage` is the effective cost of a service's usage;
-    NULL if it has none. `usage_sums` has the number and the costs of all charges by commitment, and
-    the part of the costs that is usage. Needs the table of `create_account_spellings`.
+    export, currency, provider, account, and the account's lines in the accounts file. `cost_sums`
+    has the billed and the effective cost four times: by service and category, by region, by kind
+    and, only for `charges_by_day`, by day; in each row, the columns of the other three are NULL.
+    Its column `usage` is the effective cost of a service's usage; NULL if it has none. `usage_sums`
+    has the number and the costs of all charges by commitment, and the part of the costs that is
+    usage. Needs the table of `create_account_spellings`.
     """
     usage = Sql(f"sum(EffectiveCost) FILTER ({_IS_USAGE}) AS usage")
     _group(connection, "by_service", charges, Sql(f"ServiceName, ServiceCategory, {usage}"))
@@ -130,7 +131,7 @@ def _create_usage_sums(connection: DuckDBPyConnection) -> None:
 
 
 def create_resource_sums(connection: DuckDBPyConnection, charges: Sql) -> None:
-    """Create the table `resource_sums`: the costs of each resource by month.
+    """Create the table `resource_sums`: the costs of each resource by month and currency.
 
     `charges` is what follows FROM to read charges; those without a resource are left out. Accounts
     and services are the positions of their lines in the report. `untagged` is the effective cost of

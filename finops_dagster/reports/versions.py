@@ -180,10 +180,10 @@ class MonthFiles:
 
     @property
     def newest_complete_month(self) -> BillingMonth:
-        """The newest month that is over and has the charges of all exports.
+        """The newest complete month; the newest month if none is complete. There must be a month.
 
-        Only exports that have charges of the month before must have charges of it. If there is no
-        such month, it is the newest one. There must be a month.
+        A month is complete if it is over, has charges, and has those of each export that has
+        charges of the month before.
         """
         months = defaultdict[str, set[BillingMonth]](set)
         for charges in self.charges:
@@ -241,7 +241,7 @@ def require_recorded_totals(connection: DuckDBPyConnection, files: MonthFiles) -
 def add_versions(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
     """Fill the document's `versions`, and the states of its months in `month_states`.
 
-    If a month has other states in other exports, it gets the first one of IN_PROGRESS, OPEN,
+    If the states of a month differ between exports, it has the first one of IN_PROGRESS, OPEN,
     RESTATED and FINAL. The state of a month without charges is None.
     """
     states = defaultdict[int, list[str]](list)

@@ -27,9 +27,10 @@ from finops_dagster.sources.settings import ExportSettings
 class Vendor:
     """What the pipeline and the commands need of a vendor.
 
-    `settings` is the class of an export's settings. `formats` returns the formats of such settings
-    by name, and `source` their source; it also gets a reader of the files that months share, or
-    None where no file may be read. `discover` finds exports for `finops config discover`.
+    `settings` is the class of an export's settings. `formats` returns the vendor's formats by name,
+    for the settings of an export. `source` returns the source of an export: it gets the settings,
+    the stores, and a reader of files that months share, or None where no file may be read.
+    `discover` finds exports in a store, for `finops config discover`.
     """
 
     settings: type[ExportSettings]

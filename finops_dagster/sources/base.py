@@ -75,7 +75,7 @@ class FixedFormat(Format, Protocol):
         return None
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Return the documented type of a column; None for any other."""
+        """Return the documented type of a column, else None; `declared` is ignored."""
         return self.known_types.get(self.column(header))
 
 
@@ -89,7 +89,7 @@ def is_money(bill_format: Format, column: str) -> bool:
 
 
 def every_cost_has_invoice(cost: str, invoice: str, columns: Collection[str]) -> Sql | None:
-    """Return an SQL aggregate that is true if every row with a cost has an invoice id.
+    """Return an SQL aggregate that is true if every row with a cost other than 0 has an invoice id.
 
     It is false if no row has an id. Vendors write the ids when they close the month. `cost` and
     `invoice` are names of columns; None if `columns`, those of the table, lack one of them.
@@ -126,9 +126,9 @@ class AvailableFiles:
 class SharedFiles:
     """The files of an export that months share, with the months of their rows.
 
-    A file's key is in `contents`, with its content, or in `problems`, with the error that says why
-    its months cannot be read. `loaded` has the files of each month's loaded version, also of those
-    that the store no longer has.
+    The key of each file is in `contents` or, if its months cannot be read, in `problems`. `loaded`
+    has, by month, the shared files of the version that is loaded and of the newest one that was
+    staged; also those that the store no longer has.
     """
 
     contents: Mapping[str, FileContent]
@@ -174,7 +174,8 @@ class Source(Protocol):
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Return keys, sizes and ETags of a version's files, without reading the files.
 
-        Raises ObjectMissing if the store lacks a file, and the store's other errors.
+        Raises ObjectMissing if the store lacks a file, FileInvalid if the source can see that a
+        file has changed since the manifest was read, and the store's other errors.
         """
         ...
 

@@ -16,8 +16,9 @@ from finops_dagster.sources.settings import ExportSettings
 class FoundExport:
     """An export that was found: its settings, and the months with a manifest, the oldest first.
 
-    `problem` says why the newest manifest cannot be read, and is empty if it can: with a problem,
-    `settings` have no format. `note` says what was guessed; empty if nothing was.
+    `problem` says why the format is not known, such as a newest manifest that cannot be read; it is
+    empty if the format is known. With a problem, `settings.format` is None or, for Azure, missing.
+    `note` says what was guessed; empty if nothing was.
     """
 
     settings: ExportSettings
@@ -52,9 +53,16 @@ class SearchedStore(ObjectStores):
         self.store: ObjectStore = _CachedListings(store)
 
     def source_setting(self, folder: str) -> str:
-        """Return the setting `source` of an export in this folder of the store: an address."""
+        """Return the setting `source` for an export in a folder of the store: `s3://bucket/a/b`.
+
+        `folder` is relative to the root of the store; for a local folder, its path without the
+        first slash.
+        """
         return join_source(self._root, folder)
 
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
-        """Return the searched store, and the prefix of the settings' source in it."""
+        """Return the searched store, and the prefix of the settings' source in it.
+
+        Unlike in the base class, a local folder has a prefix: its path without the first slash.
+        """
         return self.store, split_source(settings.source)[1].strip("/")

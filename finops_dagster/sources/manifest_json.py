@@ -37,7 +37,11 @@ def json_object(body: bytes, source: ManifestFile) -> dict[str, Any]:
 
 
 def validated_vendor_id(vendor_id: str, source: ManifestFile) -> str:
-    """Return the vendor's id if it is short, printable text, else raise ManifestInvalid."""
+    """Return the vendor's id unchanged; raise ManifestInvalid if it cannot be a version id.
+
+    An id has at most 256 characters, all of them printable, and is not blank. The empty text is not
+    refused here.
+    """
     if len(vendor_id) > _MAX_ID_LENGTH or not vendor_id.isprintable() or vendor_id.isspace():
         raise ManifestInvalid(
             f"{source.location}: {excerpt(vendor_id)} is not a usable version id; "

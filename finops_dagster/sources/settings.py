@@ -14,7 +14,7 @@ from finops_dagster.billing.errors import excerpt
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.settings_table import SettingsTable, matching
 
-# As Dagster wants them.
+# The owners that Dagster accepts.
 _NAME = "must have letters, digits, - and _ only, at most 63, and begin with a letter or a digit"
 _TABLE = "must have letters, digits and _ only, and begin with no digit"
 _OWNER = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b|team:.+")
@@ -34,7 +34,7 @@ class ExportSettings(SettingsTable):
     progress is the last. `decimals` decides about amounts of money with more than 18 decimals:
     "exact" refuses them, "round" rounds and counts them. `sensor` is whether the export's sensor
     is on at first. `owner` is shown in Dagster's UI: an e-mail address or `team:name`.
-    `silent_days` replaces that of the alerts for this export.
+    `silent_days` overrides the `silent_days` of the alerts for this export.
     """
 
     name: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", _NAME)]

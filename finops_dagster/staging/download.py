@@ -48,8 +48,8 @@ class ZipInvalid(Exception):
 class Download:
     """A file on disk after its download.
 
-    `size` and `crc32` are of the file on disk, `inflated` is its uncompressed size, 0 for a file
-    that is not compressed, and `sha256` is of the bytes that the store sent.
+    `size` and `crc32` are of the file on disk, and `sha256` is of the bytes that the store sent.
+    `inflated` is the uncompressed size of a gzip or ZIP file in bytes, 0 for any other file.
     """
 
     size: int
@@ -65,8 +65,9 @@ def download_verified(
 
     Gzip is verified by its checksum, a ZIP is unpacked, and Parquet must end with its footer. Gzip
     that DuckDB refuses and Parquet that it does not read exactly are rewritten. Raises FileInvalid
-    if the file is damaged or inflates too far, StoreUnavailable if bytes are missing, and the
-    store's other errors. After an error, a part of the file may be at `path`.
+    if the file is damaged or inflates too far, StoreUnavailable if the store sends another number
+    of bytes than `info.size`, and the store's other errors. After an error, a part of the file may
+    be at `path`.
     """
     suffix = Path(info.key).suffix
     try:
@@ -104,7 +105,7 @@ def crc32_of_file(path: Path) -> int:
 
 @contextmanager
 def path_in_errors(path: Path) -> Iterator[None]:
-    """Add the path to an OSError of the block that names no file, as that of a write."""
+    """Add the path to an OSError of the block if it names no file, as errors of writing do not."""
     try:
         yield
     except OSError as error:

@@ -97,18 +97,19 @@ class StagedMonth:
         return []
 
     def current_record(self) -> VersionRecord | None:
-        """Return the record of the manifest's version; None unless it is the newest record.
+        """Return the newest record if it has the vendor's id of the manifest, else None.
 
-        The files may have been deleted since; `StagedVersion.content` is then None.
+        The files may have been deleted since; `StagedVersion.content` then returns None.
         """
         manifest, records = self.manifest(), self.version_records()
         is_current = manifest and records and records[0].vendor_id == manifest.id
         return records[0] if is_current else None
 
     def write_record(self, record: VersionRecord) -> None:
-        """Make this the newest record of a version; an older record of it is replaced.
+        """Add a version's record as the newest; an older one of the same version id is replaced.
 
-        Takes the month's lock. Raises BillError if another run has read a newer manifest meanwhile.
+        Takes the month's lock. Raises BillError if the month's manifest is of another version, as
+        another run has written it meanwhile.
         """
         with folder_lock(self._folder):
             manifest, records = self.manifest(), self.version_records()
@@ -137,7 +138,10 @@ class StagedMonth:
         return [(path.name, path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
 
     def remove_other_versions(self, manifest: Manifest) -> None:
-        """Delete the files of other versions, except those that a run is staging or loading."""
+        """Delete the files of all versions but the manifest's; their records stay.
+
+        Versions that another run is staging or loading are left out. Takes the month's lock.
+        """
         with folder_lock(self._folder):
             for name, folder in self.version_folders():
                 if name != staging_folder_name(manifest.id):
@@ -196,8 +200,8 @@ class StagedVersion(StagedFiles):
         """Return names, sizes and checksums of the files; None unless all are staged and intact.
 
         Sizes and checksums are those in the store, before a file was converted. A file is read only
-        if its time of change differs. Also None if an earlier release recorded a file without its
-        SHA-256.
+        if its modification time has changed since its download. Also None if an earlier release
+        recorded a file without its SHA-256.
         """
         files = self.intact_files()
         staged = [files[name] for name in self._listed if name in files]

@@ -32,7 +32,7 @@ class InflationLimits:
     def file_problem(self, inflated: int, size: int) -> str | None:
         """Return why a file of `size` bytes that inflates to `inflated` is refused, else None.
 
-        The limit of a month counts too.
+        A single file that exceeds the limit of a month is refused too.
         """
         if inflated > max(self.ratio * size, _ALWAYS_ALLOWED_BYTES):
             return (

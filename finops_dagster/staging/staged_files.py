@@ -92,7 +92,7 @@ class StagedFiles:
     def intact_files(self) -> dict[str, StagedFile]:
         """Return the files that are unchanged since their download, by name.
 
-        A file is read only if its time of change differs.
+        A file is read only if its size is the same and its modification time is not.
         """
         logged = {file.name: file for file in self._logged_files()}
         return {
@@ -107,9 +107,9 @@ class StagedFiles:
         """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
         `files` are all files, by their names in the folder; the caller holds `lock`. A file that
-        another folder has is linked or copied instead, unless `force`. If the store has deleted a
-        file, its intact copy stays. Raises FileInvalid if a file is damaged or the files inflate
-        too far, and the store's errors.
+        one of the folders `copies` has is linked or copied instead, unless `force`. If the store
+        has deleted a file, its intact copy stays, without an error. Raises FileInvalid if a file is
+        damaged or the files inflate too far, and the store's errors.
         """
         staged, missing = self.intact_files(), dict(files)
         copies = {} if force else self._available_copies()

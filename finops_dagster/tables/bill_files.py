@@ -113,7 +113,7 @@ class BillFiles(ABC):
         """
 
     def column_sql(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
-        """Return the SQL that casts a column's cells to a type; the query fails at an inexact one.
+        """Return the SQL that casts a column's cells to a type; an inexact cast fails the query.
 
         It is for a query of `scan` or `scan_all`. Raises KeyError if the files lack the header.
 

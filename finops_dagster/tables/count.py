@@ -129,7 +129,7 @@ class FileCounter:
 
         Amounts as numbers have the type MONEY: raises pyarrow.ArrowInvalid for a cell that is no
         plain number. With `has_long_rows`, rows may be longer than 4 MiB and have line ends in
-        quotes. Rows with a comma too many at their end come last.
+        quotes. Rows with a comma too many at their end come last, with amounts as text.
         """
         path, rows_with_comma = file.paths[0], list[str]()
 

@@ -71,9 +71,9 @@ class CsvFiles(BillFiles):
 def csv_file(path: Path, null_words: tuple[str, ...] = ()) -> CsvFiles | None:
     """Read the header of a CSV file, and return the file; None if the file is empty.
 
-    A gzip file of no bytes is empty too: vendors empty the surplus files of an older version. The
-    first bytes decide whether it is gzipped. `null_words` are those of BillFiles. Raises
-    FileInvalid if the header cannot be read, or has a name twice.
+    A gzip file that inflates to no bytes is empty too: vendors empty the surplus files of an older
+    version. The first bytes decide whether it is gzipped. `null_words` are those of BillFiles.
+    Raises FileInvalid if the header cannot be read, or has a name twice.
     """
     with path.open("rb") as file:
         gzipped = file.read(2) == GZIP_MAGIC
@@ -163,9 +163,9 @@ def open_text(path: Path, gzipped: bool) -> IO[str]:
 
 
 def malformed_row_error(error: duckdb.Error) -> FileInvalid | None:
-    """Return the error to raise for an error of DuckDB's about a malformed row, with its line.
+    """Return the error to raise for an error of DuckDB's about a malformed row, else None.
 
-    None for any other error.
+    Its message names the file, and the line if DuckDB names one.
     """
     text = str(error)
     file = re.search(r"^\s*file = (.*)$", text, re.MULTILINE)

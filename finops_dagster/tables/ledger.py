@@ -294,11 +294,11 @@ def insert_rows(
 
 
 def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: float) -> None:
-    """Record a load that took `seconds`, and mark the month's load until now as superseded.
+    """Record a load that took `seconds`, and mark the load that it replaces as superseded.
 
-    Its state becomes `loaded`, its `loaded_at` now, and it gets the month's next number. An earlier
-    record of the same version is replaced. `lake_sha256` is not recorded: see `update_load`. The
-    load is also recorded in `runs`.
+    Whatever the fields of `load` say, its recorded state is `loaded`, its `loaded_at` is now, and
+    it gets the month's next number. An earlier record of the same version is replaced.
+    `lake_sha256` is not recorded: see `update_load`. The load is also recorded in `runs`.
     """
     loaded_at = datetime.now(UTC).replace(tzinfo=None)
     restore_loads(connection, [replace(load, state="loaded", loaded_at=loaded_at, number=None)])
@@ -309,9 +309,9 @@ def record_load(connection: duckdb.DuckDBPyConnection, load: Load, seconds: floa
 def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) -> None:
     """Write loads to the ledger with their state and time; each replaces its version's record.
 
-    A load in the state `loaded` first marks the month's load until now as superseded. A load
-    without a number gets the month's next. `lake_sha256` is not written: see `update_load`.
-    Nothing is recorded in `runs`.
+    A load in the state `loaded` first marks the month's other loads as superseded. A load without a
+    number gets the month's next. `lake_sha256` is not written, and one that is recorded for the
+    version is lost: see `update_load`. Nothing is recorded in `runs`.
     """
     for load in loads:
         key = _key(load)

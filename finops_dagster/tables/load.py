@@ -139,10 +139,10 @@ class MonthLoader:
     ) -> ColumnMapping:
         """Return the mapping of a header to a column, with the type that the table's column gets.
 
-        The table is not changed yet. A column of text or of numbers keeps its type. A column of
-        times or text maps becomes text if this version has another type, which loses nothing.
-        Raises BillError if numbers would become text, or if the table's type is not a SqlType.
-        `counted_as` is that of ColumnMapping.
+        The table is not changed yet. A column of text or of numbers keeps its type, whatever type
+        this version has. A column of times or text maps becomes text if this version has another
+        type, which loses nothing; if that type is a numeric one, BillError is raised. Also raises
+        BillError if the table's type is not a SqlType. `counted_as` is that of ColumnMapping.
         """
         load, stored_type = self.load, self._stored_types.get(name.lower(), version_type)
         try:

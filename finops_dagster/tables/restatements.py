@@ -158,10 +158,10 @@ def restore_restatements(
     month: BillingMonth,
     restored: Iterable[Restatement],
 ) -> int:
-    """Record the restatements that the ledger lacks, and return how many there were.
+    """Record the restatements that the ledger lacks, and return how many were recorded.
 
-    One in the ledger with the same number, but other changes, is replaced and counts, unlike in
-    `add_restatements`. The ledger keeps the newest 20 of the month.
+    One in the ledger with the same number that differs in any field is replaced, and counts, unlike
+    in `add_restatements`. The ledger keeps the newest 20 of the month.
     """
     recorded = restatements(connection, export, month)
     missing = [restatement for restatement in restored if restatement not in recorded]
@@ -175,7 +175,7 @@ def add_restatements(
     month: BillingMonth,
     added: Iterable[Restatement],
 ) -> int:
-    """Record the restatements whose numbers the ledger lacks, and return how many there were.
+    """Record the restatements whose numbers the ledger lacks, and return how many were recorded.
 
     One in the ledger with the same number stays as it is, unlike in `restore_restatements`. The
     ledger keeps the newest 20 of the month.

@@ -91,11 +91,13 @@ class Warehouse:
     def measured_version(self, file: MonthFile) -> Version | None:
         """Return the version id of the month's newest load, with totals measured in the table.
 
-        Only these two fields of the result are set. The file names table, month and the measured
-        columns; it may be of another version than the table. None if the table is not fit to be
-        compared by `Version.is_same_version`: the month has no load, the table lacks a measured
-        column, a row is misdated, or only the sum of a money column or of a currency differs from
-        the file's.
+        Compare the result by `Version.is_same_version`; its other fields are not set. `file` gives
+        the table, the month and the columns to measure, and may be of another version than the
+        table.
+
+        None if the month has no load, the table lacks a measured column, or a row is misdated.
+        Also None if id, rows and headline cost are those of the file, but the sum of another money
+        column or the cost of a currency is not.
         """
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))

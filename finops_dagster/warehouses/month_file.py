@@ -181,6 +181,6 @@ class MonthFile:
 
 
 def as_utc(value: Any) -> datetime:
-    """Return a time, or the text of a time, converted to UTC; without a zone, it is in UTC."""
+    """Return a time, or the text of a time, in UTC; one without a zone is taken as UTC."""
     timestamp = datetime.fromisoformat(str(value))
     return timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

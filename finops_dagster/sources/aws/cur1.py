@@ -65,8 +65,8 @@ class AwsCur1(AwsFormat):
     """CUR v1: every refresh rewrites `<report>/20240101-20240201/<report>-Manifest.json` last.
 
     A header in CSV is `lineItem/UnblendedCost`; in Parquet it is Athena's name of the same column,
-    `line_item_unblended_cost`. `column_names` decides about the table: "flat" makes
-    `lineitem_unblendedcost` of both, "athena" makes `line_item_unblended_cost` of both.
+    `line_item_unblended_cost`. Both give the same column of the table, whose name has the style
+    `column_names`: `lineitem_unblendedcost` for "flat", `line_item_unblended_cost` for "athena".
     """
 
     name, title = "cur1", "CUR v1"
@@ -94,7 +94,7 @@ class AwsCur1(AwsFormat):
         """Return the listed columns, with the headers that they have in the files.
 
         These are Athena's names if a file of `keys` is Parquet. The list is empty if the manifest
-        lists no columns.
+        lists no columns. Raises ManifestInvalid for a column without category and name.
         """
         columns = []
         is_parquet = any(key.endswith(".parquet") for key in keys)
@@ -109,7 +109,7 @@ class AwsCur1(AwsFormat):
         """Return the file of an entry, which is a key; its size is not declared.
 
         The file's key is below the manifest's folder or the report's, whatever prefix the entry
-        has.
+        has. Raises ManifestInvalid for an entry that is no key below the month's folder.
         """
         # CSV lies beside the manifest, Parquet in `<report>/<report>/year=2025/month=9/`.
         month, period = document.month, period_folder(document.month)

@@ -69,7 +69,7 @@ class DataExport(AwsFormat):
 
         Its key is below the folder `data` beside the manifest's `metadata`, whatever prefix the
         entry has. A name without a folder is in the data folder of the month, spelled as the
-        manifest's.
+        manifest's. Raises ManifestInvalid for any other entry.
         """
         size = None
         if isinstance(entry, dict):

@@ -129,9 +129,9 @@ class ManifestJson:
         return cls(json_object(body, source), source, month, title)
 
     def first_field(self, value_type: type[_T], description: str, names: Sequence[str]) -> _T:
-        """Return the first of the named fields that has this type and is not an empty text.
+        """Return the value of the first named field that has this type and is not an empty text.
 
-        `description` names the field in the message of ManifestInvalid.
+        Raises ManifestInvalid if there is none; `description` names the field in its message.
         """
         for value in map(self.fields.get, names):
             if isinstance(value, value_type) and value != "":

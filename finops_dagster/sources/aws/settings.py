@@ -11,8 +11,10 @@ from finops_dagster.sources.settings import ExportSettings, VendorsExportName
 class AwsExport(StoreSettings, ExportSettings):
     """The settings of a CUR v1, CUR 2.0 or FOCUS export.
 
-    Without a `format`, the layout and the columns of a manifest decide. `copied` is for a copy of
-    the vendor's bucket, where the times of objects are those of copying.
+    `export_name` is the export's name in AWS, which is a folder below `source`. Without a `format`,
+    the layout and the columns of each manifest show it. `column_names` is for CUR v1 alone: see
+    AwsCur1. `copied` is for a copy of the vendor's bucket, where the times of objects are those of
+    copying.
     """
 
     vendor: Literal["aws"]

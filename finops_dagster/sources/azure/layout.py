@@ -116,10 +116,11 @@ def date_folders(
 
 
 def runs_below(folder: str, files: Sequence[ObjectInfo]) -> Iterator[VendorRun]:
-    """Yield the vendor's runs below a folder whose name is days, such as `20260101-20260131`.
+    """Yield the vendor's runs below a folder of dates, such as `20260101-20260131`.
 
-    `files` are all files below the folder. Each manifest among them is that of a run. Old exports
-    write no manifest: if there is none directly in the folder, each data file there is a run.
+    Only `files`, which are below the folder, are searched. Each manifest among them is that of a
+    run. Old exports write no manifest: if none of `files` directly in the folder is one, each data
+    file there is a run.
     """
     above, _, name = folder.rpartition("/")
     days = DateRange.of_folder(name)

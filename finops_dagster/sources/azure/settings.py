@@ -18,8 +18,9 @@ class AzureExport(StoreSettings, ExportSettings):
     Several exports of Azure may deliver it, such as a daily and a monthly one. `export_names` are
     their names; without them, all exports of the dataset below `source` are used.
 
-    FOCUS has the costs of an actual and of an amortized export: `amortized_from` of the actual one
-    names the other, and the charges are those of the actual one.
+    The charges of actual costs are derived from two exports, as FOCUS also has the amortized cost:
+    `amortized_from` of the actual export names the amortized one. The charges are the actual
+    export's.
     """
 
     vendor: Literal["azure"]

@@ -48,7 +48,8 @@ def newest_files(store: ObjectStore, folder: str) -> list[ObjectInfo]:
 def is_data_file(path: str) -> bool:
     """Return whether a path below an export's folder is that of a file with charges.
 
-    Names that begin with `_` or `.` are no such files, nor are those of kinds such as `.json`.
+    False if the file, or a folder in the path, has a name that begins with `_` or `.`. Also False
+    for the endings `.json`, `.md`, `.txt`, `.md5` and `.sha256`; every other ending is accepted.
     """
     is_marker = any(name.startswith(_MARKERS) for name in path.split("/"))
     return not is_marker and not path.lower().endswith(_OTHER_SUFFIXES)
@@ -85,9 +86,10 @@ def manifest_source(
 
 
 def month_of_file(file: ObjectInfo) -> BillingMonth:
-    """Return the month of the last day in the file's key, else of the time it was written, in UTC.
+    """Return the month that a file's key names, else that in which it was written, in UTC.
 
-    Its rows may be of other months.
+    The key names it by a date with a day, such as `2026/01/31` or `20260131`; the last date in the
+    key counts. The rows may be of other months.
     """
     *_, day = [None, *_DAY.finditer(file.key)]
     if day is None:

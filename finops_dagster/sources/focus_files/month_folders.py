@@ -23,8 +23,8 @@ EXAMPLES = (
 def month_folders(store: ObjectStore, root: str) -> dict[BillingMonth, list[str]]:
     """Return the folders of each month below `root`, by one LIST and one more for each year.
 
-    `EXAMPLES` shows the names that are known. A month whose folder has two spellings has two
-    folders; one without a folder is left out.
+    `EXAMPLES` shows the names that are known. A month has several folders if it is spelled in
+    several ways, and is left out if it has none.
     """
     folders: dict[BillingMonth, list[str]] = defaultdict(list)
     for name in sorted(store.folder_names(root)):

@@ -25,9 +25,10 @@ def type_sql(field: SchemaField) -> str:
 def rebuild_statement(table: Table, cells_as_text: Mapping[str, Sql]) -> Sql:
     """Return the statement that rebuilds the table with some columns as text.
 
-    `cells_as_text` has the SQL of these columns' texts. BigQuery cannot change a time or a map to
-    text in place. The statement keeps modes, descriptions, labels, encryption key and expirations.
-    Raises BillError for policy tags, which no statement can write.
+    `cells_as_text` has the SQL of the new text by column. BigQuery cannot change a time or a map to
+    text in place. The statement keeps clustering, modes, descriptions, labels, encryption key and
+    expirations, and partitions by month. Raises BillError for policy tags, which no statement can
+    write.
     """
     for field in table.schema:
         if field.policy_tags and field.policy_tags.names:

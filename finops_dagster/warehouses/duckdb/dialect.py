@@ -94,9 +94,10 @@ class DuckDBDialect(Dialect):
         add_columns(self._connection, table, types)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests of the month's rows in all columns of the table, by DuckDB's own hash.
+        """Return the digests of the month's rows, by DuckDB's own hash.
 
-        A column of the file that the table lacks is left out; one that only the table has is not.
+        They are of all columns of the table, also of those that the file lacks. A column that only
+        the file has is left out.
         """
         rows = Sql(f"{self.table_sql(file.table)} WHERE {self.month_condition(file)}")
         return month_digest(self._connection, rows, file.data_types, self.digest_kind)

@@ -63,9 +63,10 @@ def check_destination(settings: SqlSettings) -> None:
 def database_url(settings: SqlSettings) -> sa.URL:
     """Return the URL of the database; the environment overrides the settings.
 
-    The URL may hold a password. For SQLite it is that of the dataset's file, `acme__finops.db`
-    beside `acme.db`. Raises BillError if there is no address, and sqlalchemy.exc.ArgumentError for
-    an invalid URL.
+    DESTINATION__<DESTINATION>__CREDENTIALS is a URL; with a suffix, such as `__PASSWORD`, it is one
+    part. The result may have a password. For SQLite it is the URL of the dataset's file,
+    `acme__finops.db` beside `acme.db`. Raises BillError if there is no address or the port is no
+    number, and sqlalchemy.exc.ArgumentError for an invalid URL.
     """
     prefix = f"DESTINATION__{settings.destination.upper()}__CREDENTIALS"
     credentials = os.environ.get(prefix, settings.credentials)

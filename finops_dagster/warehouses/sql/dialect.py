@@ -178,9 +178,10 @@ class SqlDialect(Dialect):
     # The steps of a load
 
     def lock_month(self, file: MonthFile) -> None:
-        """Wait for other loads of the month on this machine.
+        """Wait for other loads of the month on this machine, and keep them out.
 
-        The ledger's rows, which `transaction` locks, keep out loads on other machines.
+        The lock is released when the connection closes. The ledger's rows, which `transaction`
+        locks, keep out loads on other machines.
         """
         path = self._settings.working_dir / f"{file.table}-{file.month}.lock"
         purpose = f"loading {file.month} into {self.full_name(file.table)}"

@@ -1,4 +1,4 @@
-/* Is it exact: what was loaded, with all digits, to be held up to the vendor's files. */
+/* Is it exact: what was loaded, with all digits, to compare with the vendor's files. */
 
 function exactPanel() {
   const versions = [...bill.versions].sort((a, b) => b.month - a.month || compare(a.export, b.export));
@@ -92,7 +92,7 @@ const loadedText = (moment) =>
     ? `${dayText(moment).replace(/([A-Z][a-z]{2})[a-z]*/, "$1")} ${moment.slice(0, 4)}, ${moment.slice(11, 16)}`
     : DASH;
 
-/** Return the last line of the page, to be held up to the vendor's files. */
+/** Return the last line of the page, to compare with the vendor's files. */
 function exactLine(versions) {
   const some = versions.filter(({ month }) => month === choice.month);
   const currency = bill.currencies[choice.currency];
