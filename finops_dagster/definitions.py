@@ -3,13 +3,13 @@
 import dagster as dg
 
 from finops_dagster.pipeline.build import build_definitions
-from finops_dagster.processes import collect_garbage_seldom, keep_files_private
+from finops_dagster.processes import raise_gc_threshold, set_private_umask
 from finops_dagster.settings import load_settings
 from finops_dagster.settings_table import SettingsError
 from finops_dagster.upkeep import upkeep_definitions
 
-keep_files_private()
-collect_garbage_seldom()
+set_private_umask()
+raise_gc_threshold()
 try:
     settings = load_settings()
     defs = dg.Definitions.merge(build_definitions(settings), upkeep_definitions(settings))

@@ -21,7 +21,7 @@ INTERRUPT_ERRORS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 _own_locks: set[str] = set()
 
 
-def keep_files_private() -> None:
+def set_private_umask() -> None:
     """Set the umask so that other users cannot read the files that this process creates.
 
     Child processes inherit it. DuckDB, Dagster and SQLite create files themselves, with the umask
@@ -31,7 +31,7 @@ def keep_files_private() -> None:
     os.umask(0o077)
 
 
-def collect_garbage_seldom() -> None:
+def raise_gc_threshold() -> None:
     """Let the garbage collector of this process run less often, which saves time.
 
     Objects in reference cycles are freed later.

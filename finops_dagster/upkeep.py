@@ -23,7 +23,7 @@ from finops_dagster.pipeline.history import History
 from finops_dagster.settings import Settings
 
 if TYPE_CHECKING:
-    from finops_dagster.cli.changes import Changes
+    from finops_dagster.cli.changes import LoggedChanges
 
 # The name of a backup has the time at which it was written, which a copy of the file keeps.
 _NAME = "state-%Y%m%dT%H%M%SZ.json"
@@ -75,7 +75,7 @@ def upkeep_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(assets=[state_backup], jobs=[job], schedules=[schedule])
 
 
-def run_upkeep(settings: Settings, history: History) -> "tuple[ObjectInfo, Changes]":
+def run_upkeep(settings: Settings, history: History) -> "tuple[ObjectInfo, LoggedChanges]":
     """Write a backup, clean up, delete old backups; return the backup and what was deleted.
 
     Nothing is deleted before the backup is stored. Raises BillError, StoreError, StoreUnavailable

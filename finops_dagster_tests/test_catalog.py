@@ -341,7 +341,7 @@ def test_a_catalog_that_cannot_be_reached_keeps_no_month_from_the_lake(project: 
     database = project.folder / "catalog.db"
     database.mkdir()
     with pytest.raises(CatalogError, match="unable to open database file"):
-        project.settings().open_catalog().check()
+        project.settings().open_catalog().check_connection()
     project.deliver("1", "2")
     run = project.load()
     assert not run.checks()["parquet.in_catalog"]
@@ -355,7 +355,7 @@ def test_a_catalog_that_cannot_be_reached_keeps_no_month_from_the_lake(project: 
     assert (
         run.check_descriptions()["in_catalog"] == f"finops.{BILL}: 2 files added, 0 files removed."
     )
-    assert project.settings().open_catalog().check() == "sql, 1 table in finops"
+    assert project.settings().open_catalog().check_connection() == "sql, 1 table in finops"
 
 
 def test_a_lake_that_is_not_there_drops_nothing(project: Project) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import finops_dagster
 from finops_dagster.billing.money import reconcile
-from finops_dagster.pipeline.resources import Records
+from finops_dagster.pipeline.resources import StageRecords
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import STAGES, Project
 from finops_dagster_tests.warehouses.adapters import ADAPTERS, Adapter, install, running_adapter
@@ -43,7 +43,7 @@ def calls_from_reconcile_on(watch: Callable[[CodeType], None]) -> Iterator[None]
         goes_on = id(frame) in frames  # a generator, after its yield
         frames[id(frame)] = frame
         has_begun = has_begun or frame.f_code is reconcile.__code__
-        if has_begun and not goes_on and frame.f_code is not Records.put.__code__:
+        if has_begun and not goes_on and frame.f_code is not StageRecords.put.__code__:
             watch(frame.f_code)
 
     sys.setprofile(profile)

@@ -53,7 +53,7 @@ def sample_alert() -> Alert:
     return Alert.of("test", "Test of the alerts of finops", lines, "finops state list")
 
 
-def month_failed(
+def failed_month_alert(
     export: str, month: str, reason: str, failures: int, since: datetime, key: str
 ) -> Alert:
     """Return the alert of a month whose last run failed.
@@ -87,7 +87,7 @@ def exceeds_thresholds(restatement: Restatement, percent: float, amount: float) 
     )
 
 
-def month_restated(export: str, month: str, restatement: Restatement, key: str) -> Alert:
+def restatement_alert(export: str, month: str, restatement: Restatement, key: str) -> Alert:
     """Return the alert of a restatement that changed a cost.
 
     It has the costs of each currency that changed, and the three largest changes by service and
@@ -118,7 +118,7 @@ def month_restated(export: str, month: str, restatement: Restatement, key: str) 
     )
 
 
-def export_silent(
+def silent_export_alert(
     export: str, newest: datetime | None, days: int, silent_days: int, key: str
 ) -> Alert:
     """Return the alert of an export of which the vendor has written no version for `days` days.

@@ -24,7 +24,7 @@ _MOST_UNSENT = 100
 
 
 @dataclass
-class Unsent:
+class UnsentAlert:
     """An alert, and the names of the channels through which it was not sent yet.
 
     `tries` is the number of calls of `send_alerts` in which a channel failed to send it. Stored as
@@ -36,7 +36,7 @@ class Unsent:
     tries: int = 0
 
 
-def drop_old(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
+def drop_given_up(unsent: Sequence[UnsentAlert]) -> tuple[list[UnsentAlert], list[str]]:
     """Return the alerts that may be sent again, and a line for each alert that is given up.
 
     Only the last 100 of `unsent` may be sent again, and none that has 288 tries or more.
@@ -55,8 +55,8 @@ def drop_old(unsent: Sequence[Unsent]) -> tuple[list[Unsent], list[str]]:
 
 
 def send_alerts(
-    unsent: Sequence[Unsent], channels: Mapping[str, Channel], end: float
-) -> tuple[list[Unsent], list[str]]:
+    unsent: Sequence[UnsentAlert], channels: Mapping[str, Channel], end: float
+) -> tuple[list[UnsentAlert], list[str]]:
     """Send alerts; return those that are still unsent, and a line for each channel that failed.
 
     The unsent ones are new objects in the order of `unsent`, and the lines have no secrets. After a
@@ -67,7 +67,7 @@ def send_alerts(
     sent first, so that one that is always refused does not delay the others.
     """
     problems: dict[str, str] = {}
-    waiting: dict[int, Unsent] = {}
+    waiting: dict[int, UnsentAlert] = {}
     for number, item in sorted(enumerate(unsent), key=lambda pair: pair[1].tries):
         pending, tries = [], item.tries
         for name in (name for name in item.pending_channels if name in channels):
@@ -78,7 +78,7 @@ def send_alerts(
                 problems[name], tries = f"{name}: {problem}", item.tries + 1
             pending.append(name)
         if pending:
-            waiting[number] = Unsent(item.alert, pending, tries)
+            waiting[number] = UnsentAlert(item.alert, pending, tries)
     return [waiting[number] for number in sorted(waiting)], [*problems.values()]
 
 

@@ -195,6 +195,6 @@ def file_literal(path: Path) -> Sql:
     return literal(glob.escape(str(path)))
 
 
-def files_literal(folder: Path, pattern: str) -> Sql:
+def glob_literal(folder: Path, pattern: str) -> Sql:
     """Return a glob pattern for files below a folder as an SQL literal for DuckDB's readers."""
     return literal(f"{glob.escape(str(folder))}/{pattern}")

@@ -27,7 +27,7 @@ from finops_dagster.cli import (
 from finops_dagster.cli.options import CommandGroup, ExternalId, Json, Options, Profile, Role
 from finops_dagster.cli.output import print_rows
 from finops_dagster.cli.query_command import OutputFormat, QueryCommand, chosen_format
-from finops_dagster.processes import collect_garbage_seldom, keep_files_private
+from finops_dagster.processes import raise_gc_threshold, set_private_umask
 from finops_dagster.terminal import print_error, print_line
 
 
@@ -85,8 +85,8 @@ def main() -> None:
     An error is printed as one line, with exit code 1; wrong usage has exit code 2. Sets the umask
     and the frequency of garbage collection, and escapes output that a terminal cannot print.
     """
-    keep_files_private()
-    collect_garbage_seldom()
+    set_private_umask()
+    raise_gc_threshold()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # A terminal may not be able to print Unicode.
             stream.reconfigure(errors="backslashreplace")

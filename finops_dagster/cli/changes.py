@@ -24,7 +24,7 @@ _CHANGES_SHOWN = 3
 
 
 @dataclass
-class Changes:
+class LoggedChanges:
     """What a command changed: lines of text, and the changes of stages among them."""
 
     lines: list[str] = field(default_factory=list)
@@ -41,13 +41,13 @@ class Changes:
 
 
 @contextmanager
-def logging_changes(command: str) -> Iterator[Changes]:
+def logging_changes(command: str) -> Iterator[LoggedChanges]:
     """Give the block a `Changes`; log the command with what the block added to it.
 
     The log is written after the block, also if it raises, with the time of the block's beginning;
     without changes nothing is written. Changes of stages become observations in Dagster too.
     """
-    changes = Changes()
+    changes = LoggedChanges()
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     try:
         yield changes

@@ -67,7 +67,7 @@ def clean(
             "focus": (focus_lake(stored.lake), CHARGES_TABLE),
         }
         for stage, (lake, table) in tables.items():
-            registered = catalog.registered_addresses(lake, export.name, table) if catalog else ()
+            registered = catalog.registered_urls(lake, export.name, table) if catalog else ()
             for row in _delete_replaced(lake, export.name, registered, dry_run=dry_run):
                 yield row, _change(row, export.name, stage, None)
         for month, version in _delete_superseded(months, cutoff, dry_run=dry_run):

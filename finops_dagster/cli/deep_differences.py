@@ -29,7 +29,7 @@ from finops_dagster.warehouses.month_file import MonthFile
 _COLUMNS_SHOWN = 5
 
 
-def deep_differences(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> Differences:
+def cell_differences(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> Differences:
     """Yield each difference in bytes of staged files or cells of the other copies, with its repair.
 
     These are differences that `differences` does not find; call it too. `logged` are the versions

@@ -96,7 +96,7 @@ class Coverage:
             yield f"without data: {', '.join(exports)}"
 
 
-def differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
+def version_differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
     """Yield each difference in version, rows or cost, with its repair; cells are not compared.
 
     The event log, the ledger, the billing table, the Parquet file, the warehouse and the charges

@@ -19,7 +19,7 @@ from finops_dagster.cli.month_rows import restatement_fields, restatement_text
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import OnProblem, Row, print_json
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths, stages_of
-from finops_dagster.focus.exports import completing_exports, focus_exports
+from finops_dagster.focus.exports import bill_exports, completing_exports
 from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES, PREVIOUS_STAGE
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
@@ -117,7 +117,7 @@ def _stages(
     if until is None:
         return {export.name: stages_of(settings, export) for export in exports}
     stages = (until,) if until in _RUN_ALONE else BILL_STAGES[: BILL_STAGES.index(until) + 1]
-    by_export = {e.name: stages for e in exports if until not in FOCUS_STAGES or focus_exports(e)}
+    by_export = {e.name: stages for e in exports if until not in FOCUS_STAGES or bill_exports(e)}
     if not by_export:
         names = ", ".join(export.name for export in exports)
         raise BillError(f"{names}: no mapping to FOCUS exists for these exports")

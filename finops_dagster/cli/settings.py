@@ -235,7 +235,7 @@ def _fail_without_exports(settings: Settings) -> str:
 def _check_catalog(settings: Settings) -> str:
     assert settings.catalog is not None
     settings.catalog.require_client()
-    return settings.open_catalog().check()
+    return settings.open_catalog().check_connection()
 
 
 def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> str:

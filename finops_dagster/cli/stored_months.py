@@ -18,7 +18,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
-from finops_dagster.focus.exports import focus_derivation, focus_exports, no_charges_reason
+from finops_dagster.focus.exports import bill_exports, focus_derivation, no_charges_reason
 from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
 from finops_dagster.lake import LakeFile, load_from_footer, read_months, version_of_footer
 from finops_dagster.object_stores import ObjectStores
@@ -55,7 +55,7 @@ def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     `warehouse_table` and `warehouse_focus` without a warehouse.
     """
     return export_stages(
-        has_warehouse=settings.database.has_warehouse, has_focus=focus_exports(export) is not None
+        has_warehouse=settings.database.has_warehouse, has_focus=bill_exports(export) is not None
     )
 
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from itertools import groupby
 
 from finops_dagster.billing.errors import BillError, LedgerDamaged, count_text
-from finops_dagster.cli.deep_differences import deep_differences
-from finops_dagster.cli.differences import Coverage, LoggedVersions, Repair, differences
+from finops_dagster.cli.deep_differences import cell_differences
+from finops_dagster.cli.differences import Coverage, LoggedVersions, Repair, version_differences
 from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
@@ -44,11 +44,13 @@ def find_differences(
             status.update(f"reading {month}")
             coverage.has_charges |= "focus" in month.stages
             try:
-                found.extend((month, *difference) for difference in differences(month, logged))
+                found.extend(
+                    (month, *difference) for difference in version_differences(month, logged)
+                )
                 if deep:
                     found.extend(
                         (month, *difference)
-                        for difference in deep_differences(month, logged, coverage)
+                        for difference in cell_differences(month, logged, coverage)
                     )
             except LedgerDamaged as error:
                 found.append((month, str(error), Repair.LEDGER))

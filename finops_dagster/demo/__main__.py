@@ -20,7 +20,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from finops_dagster.billing.columns import file_literal, files_literal
+from finops_dagster.billing.columns import file_literal, glob_literal
 from finops_dagster.billing.errors import BillError, shortened
 from finops_dagster.billing.money import Totals, decimal_text
 from finops_dagster.billing.months import BillingMonth
@@ -42,7 +42,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.instance import open_instance
 from finops_dagster.pipeline.report import record_newest_report, write_newest_report
 from finops_dagster.pipeline.runs import MetadataValues, run_month
-from finops_dagster.processes import keep_files_private
+from finops_dagster.processes import set_private_umask
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.terminal import console as plain_console
@@ -217,7 +217,7 @@ def _print_costs(console: Console, connection: DuckDBPyConnection, lake: Lake) -
         title="\nBoth bills in FOCUS: the cost of three months",
         title_justify="left",
     )
-    files = files_literal(Path(focus_lake(lake).location), "*/*/*.parquet")
+    files = glob_literal(Path(focus_lake(lake).location), "*/*/*.parquet")
     rows = connection.execute(_COST_BY_CATEGORY.format(files=files)).fetchall()
     for provider, currency, category, *costs in rows:
         cells = (provider, shortened(category or "total"), *(f"{cost:,.2f}" for cost in costs))
@@ -281,5 +281,5 @@ def _print_next(console: Console) -> None:
 
 
 if __name__ == "__main__":
-    keep_files_private()
+    set_private_umask()
     sys.exit(main())

@@ -14,7 +14,7 @@ from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 
 
-def focus_exports(export: ExportSettings) -> Mapping[str, str] | None:
+def bill_exports(export: ExportSettings) -> Mapping[str, str] | None:
     """Return the names of the exports from whose bills an export's charges are derived, by dataset.
 
     If it is only the export itself, the dataset is "". None if the export has no charges of its
@@ -31,7 +31,7 @@ def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:
     return {
         name
         for export in exports
-        for name in (focus_exports(export) or {}).values()
+        for name in (bill_exports(export) or {}).values()
         if name != export.name
     }
 
@@ -45,11 +45,13 @@ def no_charges_reason(
     it. None also for an export that has no charges of any month. `exports` are all exports of the
     settings.
     """
-    names = (focus_exports(export) or {}).values()
+    names = (bill_exports(export) or {}).values()
     for source in exports:
         if source.name in names and month not in source.months():
             bound = "starts" if str(month) < source.start_month else "ends"
             limit = source.start_month if bound == "starts" else source.end_month
+            if limit is None:
+                continue  # The month has not begun, which is not for the settings to say.
             return (
                 f"{export.name} {month} has no charges, as {source.name}, which completes its "
                 f"bill, {bound} with {limit}; to have them, change its {bound[:-1]}_month"
@@ -66,7 +68,7 @@ def focus_derivation(
     lake does not have this bill, and BillError if its format has no mapping. Whether the lake has a
     second bill is not checked.
     """
-    exports, file = focus_exports(export), lake.file(export.name, month)
+    exports, file = bill_exports(export), lake.file(export.name, month)
     bill = file.version()
     if bill is None:
         advice = reprocess_advice(export.name, month)

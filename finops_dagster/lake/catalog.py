@@ -81,7 +81,7 @@ class IcebergCatalog:
                     return self._register(lake, export, name)
         raise AssertionError  # The last attempt has raised.
 
-    def check(self) -> str:
+    def check_connection(self) -> str:
         """Count the tables, and return a line about the catalog for people. Raises CatalogError."""
         namespace = self.settings.namespace
         with _translated_errors(f"{namespace}.*"):
@@ -89,7 +89,7 @@ class IcebergCatalog:
             tables = self._catalog.list_tables(namespace) if exists else []
         return f"{self.settings.type}, {count_text(len(tables), 'table')} in {namespace}"
 
-    def registered_addresses(self, lake: Lake, export: str, table: str) -> set[str]:
+    def registered_urls(self, lake: Lake, export: str, table: str) -> set[str]:
         """Return the URLs of an export's files that a table has; empty without the table.
 
         They are as `lake_url` returns them. Files that the lake lacks may be among them. Raises

@@ -203,7 +203,7 @@ class FolderLake(Lake):
         return check_writable(self.root)
 
     @contextmanager
-    def publishing(self, name: str) -> Iterator[Path]:
+    def writing_file(self, name: str) -> Iterator[Path]:
         with FolderFile(self.root / name).replacing() as new:
             yield new.path
 

@@ -117,7 +117,7 @@ def footer_of(version: LoadedVersion) -> dict[str, str]:
     }
 
 
-def footer_of_loaded_at(load: Load) -> dict[str, str]:
+def loaded_at_footer(load: Load) -> dict[str, str]:
     """Return the footer text with the time at which a load was recorded; empty if it has none."""
     # The time of the file is not enough: a copy or a restored backup has another one.
     return {} if load.loaded_at is None else {LOADED_AT: load.loaded_at.isoformat()}

@@ -260,7 +260,7 @@ class Lake(LakeReader, Protocol):
         """
         ...
 
-    def publishing(self, name: str) -> AbstractContextManager[Path]:
+    def writing_file(self, name: str) -> AbstractContextManager[Path]:
         """Give the block a path to write another file to, such as a report of all months.
 
         After the block it becomes the lake's file `name`, a path below the lake's address, and

@@ -244,7 +244,7 @@ class StoreLake(Lake):
         return self.client.abandoned_copies(f"{export}-")
 
     @contextmanager
-    def publishing(self, name: str) -> Iterator[Path]:
+    def writing_file(self, name: str) -> Iterator[Path]:
         with self.client.temporary_file(name) as part:
             yield part
             self.client.store.upload(part, self._key(name))

@@ -37,7 +37,7 @@ from finops_dagster.object_stores.uploads import (
     compare_checksums,
     file_chunks,
     md5,
-    settle_replace,
+    resolve_refused_write,
 )
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class AzureBlobStore(WritableStore):
             try:
                 response = blob.upload_blob(content, validate_content="md5", **condition)
             except (ResourceExistsError, ResourceModifiedError):
-                return settle_replace(self, key, content, etag)
+                return resolve_refused_write(self, key, content, etag)
             return str(response["etag"]).strip('"')
 
     def delete(self, key: str) -> None:

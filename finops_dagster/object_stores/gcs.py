@@ -25,7 +25,11 @@ from requests import RequestException
 
 from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreUnavailable, WritableStore
 from finops_dagster.object_stores.gcs_errors import gcs_error
-from finops_dagster.object_stores.uploads import compare_checksums, file_chunks, settle_replace
+from finops_dagster.object_stores.uploads import (
+    compare_checksums,
+    file_chunks,
+    resolve_refused_write,
+)
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -157,7 +161,7 @@ class GcsStore(WritableStore):
                     retry=self._retry,
                 )
             except PreconditionFailed:
-                return settle_replace(self, key, content, etag)
+                return resolve_refused_write(self, key, content, etag)
             return str(blob.generation)
 
     def delete(self, key: str) -> None:

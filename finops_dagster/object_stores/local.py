@@ -24,7 +24,7 @@ from finops_dagster.object_stores.uploads import (
     compare_checksums,
     crc32,
     file_chunks,
-    settle_replace,
+    resolve_refused_write,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class LocalStore(WritableStore):
         with _new_file(path) as part, lock:
             status = path.stat() if path.exists() else None
             if (status and self._info(key, status).etag) != etag:
-                return settle_replace(self, key, content, etag)
+                return resolve_refused_write(self, key, content, etag)
             part.write_bytes(content)
             if status:
                 # Two writes at the same tick of the clock would have the same ETag.

@@ -20,7 +20,7 @@ from finops_dagster.object_stores.uploads import (
     compare_checksums,
     crc32,
     file_chunks,
-    settle_replace,
+    resolve_refused_write,
 )
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class S3Store(WritableStore):
             except ClientError as error:
                 if not is_refused_condition(error):
                     raise
-                return settle_replace(self, key, content, etag)
+                return resolve_refused_write(self, key, content, etag)
             return response["ETag"].strip('"')
 
     def delete(self, key: str) -> None:

@@ -55,7 +55,7 @@ def compare_checksums(location: str, kind: str, file: str, stored: str) -> None:
         )
 
 
-def settle_replace(store: ObjectStore, key: str, content: bytes, etag: str | None) -> str:
+def resolve_refused_write(store: ObjectStore, key: str, content: bytes, etag: str | None) -> str:
     """Find the outcome of a conditional write that the store refused; return the object's ETag.
 
     If the object has this content, it was written before: clients send a request again if its

@@ -14,19 +14,19 @@ import dagster as dg
 from finops_dagster.alerts.alert import (
     Alert,
     exceeds_thresholds,
-    export_silent,
-    month_failed,
-    month_restated,
+    failed_month_alert,
+    restatement_alert,
+    silent_export_alert,
 )
 from finops_dagster.alerts.channels import channels_of
 from finops_dagster.alerts.settings import AlertSettings
-from finops_dagster.alerts.unsent import TICK_SECONDS, Unsent, drop_old, send_alerts
+from finops_dagster.alerts.unsent import TICK_SECONDS, UnsentAlert, drop_given_up, send_alerts
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline import export_stages
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.history import History, Run
-from finops_dagster.pipeline.metadata import restatement_in
+from finops_dagster.pipeline.metadata import restatement_from_metadata
 from finops_dagster.pipeline.report_alerts import report_alerts
 from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES
 
@@ -56,13 +56,15 @@ class Cursor:
     known: list[str] = field(default_factory=list)
     restatements: dict[str, int] = field(default_factory=dict)
     first_ticks: dict[str, float] = field(default_factory=dict)
-    unsent: list[Unsent] = field(default_factory=list)
+    unsent: list[UnsentAlert] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, text: str | None) -> Self:
         """Return the cursor that the last tick stored as JSON; an empty one if `text` is None."""
         document = json.loads(text or "{}")
-        unsent = [Unsent(**u | {"alert": Alert(**u["alert"])}) for u in document.pop("unsent", [])]
+        unsent = [
+            UnsentAlert(**u | {"alert": Alert(**u["alert"])}) for u in document.pop("unsent", [])
+        ]
         return cls(**document, unsent=unsent)
 
 
@@ -95,8 +97,8 @@ def alerts_sensor(
         alerts += [a for key, a in states.items() if a is not None and key not in cursor.known]
         known_keys = [key for key, a in states.items() if a is not None or key in cursor.known]
         channels = channels_of(settings)
-        new = [Unsent(alert, [*channels]) for alert in alerts]
-        unsent, dropped = drop_old([*cursor.unsent, *new])
+        new = [UnsentAlert(alert, [*channels]) for alert in alerts]
+        unsent, dropped = drop_given_up([*cursor.unsent, *new])
         waiting, problems = send_alerts(unsent, channels, end)
         for problem in [*dropped, *problems]:
             context.log.error(problem)
@@ -141,7 +143,7 @@ def _failed_months(
         reason = reason or "the run has no message; see its log in the UI"
         yield (
             key,
-            month_failed(export, month, reason, len(failed), first, key) if is_due else None,
+            failed_month_alert(export, month, reason, len(failed), first, key) if is_due else None,
         )
 
 
@@ -183,7 +185,10 @@ def _silent_exports(
         days, silent_days = (now - newest).days, export.settings.silent_days or settings.silent_days
         if now - newest > timedelta(days=silent_days):
             key = f"silent {export.name} {newest:%Y-%m-%dT%H:%M:%S}"
-            yield key, export_silent(export.name, newest if times else None, days, silent_days, key)
+            yield (
+                key,
+                silent_export_alert(export.name, newest if times else None, days, silent_days, key),
+            )
 
 
 def _restatements(
@@ -221,7 +226,7 @@ def _restatement(
     event, month = record.asset_materialization, record.partition_key
     assert event is not None
     assert month is not None
-    restatement, version = restatement_in(event.metadata), _plain(event, "manifest_id")
+    restatement, version = restatement_from_metadata(event.metadata), _plain(event, "manifest_id")
     if restatement is None or _plain(event, "outcome") != "loaded":
         return None
     previous = dg.AssetRecordsFilter(
@@ -241,7 +246,7 @@ def _restatement(
     ):
         return None
     key = f"restated {export.name} {month} {version}"
-    return month_restated(export.name, month, restatement, key)
+    return restatement_alert(export.name, month, restatement, key)
 
 
 def _is_settled(
@@ -266,7 +271,7 @@ def _is_settled(
             written.setdefault(_plain(version, "manifest_id"), at)
     end = datetime.combine(BillingMonth.parse(month).next.first_day, datetime.min.time(), UTC)
     settled = end + timedelta(days=settings.settled_days)
-    restatement = restatement_in(event.metadata)
+    restatement = restatement_from_metadata(event.metadata)
     replaced = written.get(restatement.replaced_id) if restatement else None
     if replaced is not None and replaced < end.timestamp():
         return False

@@ -58,7 +58,7 @@ from finops_dagster.tables.month_report import (
     cost_by_currency,
     month_report,
 )
-from finops_dagster.tables.restatements import keep_replaced_costs, record_restatement
+from finops_dagster.tables.restatements import copy_replaced_costs, record_restatement
 
 
 def billing_table_asset(export: Export) -> dg.AssetsDefinition:
@@ -122,7 +122,7 @@ def _month_checks(
 ) -> dict[checks.Check, Callable[[MonthReport], dg.AssetCheckResult]]:
     """Return the checks of a month, each with the function that evaluates it."""
     evaluations: dict[checks.Check, Callable[[MonthReport], dg.AssetCheckResult]] = {
-        checks.RECONCILES: lambda report: checks.reconciles(report.load),
+        checks.RECONCILES: lambda report: checks.passed_reconciles(report.load),
         checks.NOT_FEWER_ROWS: lambda report: checks.not_fewer_rows(
             report.load, report.superseded_load
         ),
@@ -241,7 +241,7 @@ class MonthLoading:
         """
         if existing is not None:
             rows, bill_format = month_relation(existing), self._format(existing)
-            keep_replaced_costs(connection, rows, bill_format)
+            copy_replaced_costs(connection, rows, bill_format)
             return existing.manifest_id
         export, file = self.export, self.lake.file(self.export.name, self.month)
         in_lake = load_from_footer(file, export.name, self.month, export.table)
@@ -250,7 +250,7 @@ class MonthLoading:
         if not has_totals_of(connection, in_lake, file, export.formats):
             return None
         rows = parquet_relation(file.local_path())
-        keep_replaced_costs(connection, rows, self._format(in_lake))
+        copy_replaced_costs(connection, rows, self._format(in_lake))
         return in_lake.manifest_id
 
     def _record_restatement(

@@ -88,7 +88,7 @@ COSTS_NOT_ROUNDED = Check(
 )
 
 
-def reconciles(version: Version) -> dg.AssetCheckResult:
+def passed_reconciles(version: Version) -> dg.AssetCheckResult:
     """Return the passed result of the check `reconciles`, with the version's rows and cost.
 
     It compares nothing: a version that does not reconcile has failed its stage before.

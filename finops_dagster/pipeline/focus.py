@@ -16,7 +16,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.comparison import comparable_exports, differing_groups
 from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.entries import COST, CURRENCY, EFFECTIVE_COST
-from finops_dagster.focus.exports import focus_derivation, focus_exports, no_charges_reason
+from finops_dagster.focus.exports import bill_exports, focus_derivation, no_charges_reason
 from finops_dagster.focus.month import (
     FOCUS_VERSION,
     FocusDerivation,
@@ -151,13 +151,13 @@ def focus_result(
         "dagster/column_schema": charges_schema(schema, vendor),
         "dagster/column_lineage": charges_lineage(derivation),
     }
-    results = [adds_up(record), focus_conforms(conformance, at), *catalog_results]
+    results = [passed_adds_up(record), focus_conforms(conformance, at), *catalog_results]
     return stage_result(record.version, outcome, metadata, results)
 
 
 def _other_bills(export: Export) -> Iterator[dg.AssetDep]:
     """Yield the Parquet files of other exports that complete the bill, such as amortized costs."""
-    for name in (focus_exports(export.settings) or {}).values():
+    for name in (bill_exports(export.settings) or {}).values():
         if name != export.name:
             with catch_warnings():
                 # A beta feature of Dagster, whose version is pinned. The other export may begin
@@ -247,7 +247,7 @@ def focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult
     return CONFORMS.result(passed=not broken, description=description)
 
 
-def adds_up(record: FocusMonth) -> dg.AssetCheckResult:
+def passed_adds_up(record: FocusMonth) -> dg.AssetCheckResult:
     """Return the passed result of the check `adds_up`, with the month's entries.
 
     It compares nothing: charges that do not add up have failed their stage before.

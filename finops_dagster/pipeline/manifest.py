@@ -15,7 +15,11 @@ from finops_dagster.pipeline.checks import (
     manifest_is_fresh,
 )
 from finops_dagster.pipeline.export import Export
-from finops_dagster.pipeline.metadata import manifest_metadata, object_metadata, warnings_metadata
+from finops_dagster.pipeline.metadata import (
+    manifest_metadata,
+    manifest_object_metadata,
+    warnings_metadata,
+)
 from finops_dagster.pipeline.resources import RunOptions
 from finops_dagster.pipeline.stage import StageMonth, stage, stage_result
 from finops_dagster.sources.base import Source
@@ -73,7 +77,7 @@ def manifest_result(
     if previous is not None and (previous.id, previous.files) == (accepted.id, accepted.files):
         outcome = "unchanged"
         metadata |= at.previous_metadata(accepted.id, "columns_added", "columns_removed")
-    metadata |= object_metadata(newest.source) | warnings_metadata(warnings)
+    metadata |= manifest_object_metadata(newest.source) | warnings_metadata(warnings)
     results = [manifest_is_fresh(newest, month, source.stale_after)]
     if export.settings.shares_files:
         results.append(files_still_available(accepted))

@@ -121,7 +121,7 @@ def _delivery(delivery: Delivery | None) -> Metadata:
     return metadata
 
 
-def object_metadata(source: ManifestFile) -> Metadata:
+def manifest_object_metadata(source: ManifestFile) -> Metadata:
     """Return address, size and time of the object that a manifest was read from.
 
     The sensor compares them, to see whether a run has read the vendor's newest manifest.
@@ -335,7 +335,7 @@ def _restatement_metadata(restatement: Restatement) -> Metadata:
     }
 
 
-def restatement_in(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement | None:
+def restatement_from_metadata(metadata: Mapping[str, dg.MetadataValue[Any]]) -> Restatement | None:
     """Return the restatement in metadata of the billing table; None if it has none.
 
     It has the largest changes, and all others added up.

@@ -18,7 +18,7 @@ from finops_dagster.lake import (
     verify_file,
     version_of_footer,
 )
-from finops_dagster.pipeline.checks import RECONCILES, reconciles
+from finops_dagster.pipeline.checks import RECONCILES, passed_reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import location_metadata, version_metadata
 from finops_dagster.pipeline.registration import OpenCatalog, catalog_checks, register_files
@@ -82,7 +82,7 @@ def parquet_result(
     `catalog_results` is what `register_files` returned.
     """
     metadata = {**version_metadata(load), **location_metadata(location), "bytes": size}
-    return stage_result(load, outcome, metadata, [reconciles(load), *catalog_results])
+    return stage_result(load, outcome, metadata, [passed_reconciles(load), *catalog_results])
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def write_newest_report(
             f"{lake.location} has no charges of any month; run finops aws run-pipeline, or that of "
             "another vendor"
         )
-    with lake.publishing(_PAGE) as path:
+    with lake.writing_file(_PAGE) as path:
         write_report(document, path, "html")
         size = path.stat().st_size
     location = f"{lake.location}/{_PAGE}"

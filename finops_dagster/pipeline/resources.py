@@ -64,7 +64,7 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield self
 
 
-class Records:
+class StageRecords:
     """The records of versions that the stages of one run hand over to the next; in memory.
 
     It is no IO manager, because Dagster would write three events for each record into its database.
@@ -104,7 +104,7 @@ def records_resource(prefix: str) -> dg.ResourceDefinition:
     staging, lake, run_lock = (f"{prefix}{name}" for name in ("staging", "lake", "run_lock"))
 
     @dg.resource(required_resource_keys={staging, lake, run_lock})
-    def new_records(context: dg.InitResourceContext) -> Records:
-        return Records(getattr(context.resources, staging), getattr(context.resources, lake))
+    def new_records(context: dg.InitResourceContext) -> StageRecords:
+        return StageRecords(getattr(context.resources, staging), getattr(context.resources, lake))
 
     return new_records

@@ -26,7 +26,7 @@ from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata
-from finops_dagster.pipeline.resources import Records, RunOptions
+from finops_dagster.pipeline.resources import RunOptions, StageRecords
 from finops_dagster.processes import write_run_note
 from finops_dagster.staging.folder import newer_version_message
 from finops_dagster.traces import record_unexpected_error
@@ -207,7 +207,7 @@ def _with_records(
     """
 
     def run(context: dg.AssetExecutionContext, **resources: object) -> Sequence[Event]:
-        records: Records = getattr(context.resources, records_key)
+        records: StageRecords = getattr(context.resources, records_key)
         key, month = context.asset_key, context.partition_key
         inputs = {name: records.get(stage, month) for name, stage in upstream.items()}
         result, events = body(context, **resources, **inputs), list[Event]()

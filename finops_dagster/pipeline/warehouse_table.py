@@ -9,7 +9,7 @@ from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.lake import Lake, names_from_footers
-from finops_dagster.pipeline.checks import RECONCILES, reconciles
+from finops_dagster.pipeline.checks import RECONCILES, passed_reconciles
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import version_metadata, warnings_metadata
 from finops_dagster.pipeline.resources import RunOptions
@@ -97,7 +97,7 @@ class WarehouseLoading:
             **self.at.previous_metadata(version.manifest_id, "warnings"),
             "job_id": "none",
         }
-        return stage_result(version, outcome, metadata, [reconciles(version)])
+        return stage_result(version, outcome, metadata, [passed_reconciles(version)])
 
 
 def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) -> MonthFile:

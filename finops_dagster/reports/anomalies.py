@@ -16,7 +16,7 @@ from finops_dagster.reports import changes, rises
 from finops_dagster.reports.daily_costs import DailyCosts, Series
 from finops_dagster.reports.daily_usage import read_daily_costs
 from finops_dagster.reports.estimated_costs import MONTH, WEEK
-from finops_dagster.reports.findings import AnomalyKind, CostHistory, Finding, least_differences
+from finops_dagster.reports.findings import AnomalyKind, CostHistory, Finding, anomaly_thresholds
 from finops_dagster.reports.rolling import rolling_mean
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 _CHUNK = 256
 # The more telling kinds first: what is found of a series hides what follows from it.
 _FINDERS = (
-    changes.new_services,
-    changes.vanished_services,
-    changes.credits_ended,
-    changes.price_changes,
+    changes.find_new_services,
+    changes.find_vanished_services,
+    changes.find_ended_credits,
+    changes.find_price_changes,
     rises.find_rises,
-    changes.regions_moved,
-    rises.slow_leaks,
+    changes.find_moved_regions,
+    rises.find_slow_leaks,
 )
 
 
@@ -131,8 +131,8 @@ def find_anomalies(costs: DailyCosts | None) -> list[Anomaly]:
 
 def _findings(costs: DailyCosts) -> Iterator[tuple[tuple[Series, ...], Finding]]:
     """Yield each finding with its series."""
-    least = least_differences(costs)
-    for finding in changes.new_accounts(costs, least):
+    least = anomaly_thresholds(costs)
+    for finding in changes.find_new_accounts(costs, least):
         yield tuple(costs.series[row] for row in finding.rows), finding
     large_weeks = rolling_mean(costs.cost, WEEK) * WEEK >= least
     rows = np.flatnonzero(large_weeks.any(axis=1))

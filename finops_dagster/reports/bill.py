@@ -33,7 +33,7 @@ from finops_dagster.reports.sums import (
     create_resource_sums,
     create_tag_key_sums,
 )
-from finops_dagster.reports.versions import MonthFiles, add_versions, require_recorded_totals
+from finops_dagster.reports.versions import ReportMonths, add_versions, require_recorded_totals
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 
@@ -97,7 +97,7 @@ class Bill:
         be read or does not have the totals of its footer, if memory or disk is too small, and if
         the accounts file cannot be used.
         """
-        files = MonthFiles.of(self.lake, self.exports, scope.last, scope.months)
+        files = ReportMonths.of(self.lake, self.exports, scope.last, scope.months)
         document = empty_document()
         document["project"] = self.project
         document["made_at"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -126,7 +126,7 @@ class Bill:
         return Report(scaled_document(document), budgets, anomalies)
 
 
-def _daily_costs(connection: DuckDBPyConnection, files: MonthFiles) -> DailyCosts | None:
+def _daily_costs(connection: DuckDBPyConnection, files: ReportMonths) -> DailyCosts | None:
     """Return the daily costs, which need not read again what the sums of all their months have."""
     last = files.months[-1]
     has_all_months = len(files.months) >= DAILY_MONTHS
@@ -134,7 +134,7 @@ def _daily_costs(connection: DuckDBPyConnection, files: MonthFiles) -> DailyCost
 
 
 def _fill(
-    connection: DuckDBPyConnection, files: MonthFiles, document: Document, currency: str | None
+    connection: DuckDBPyConnection, files: ReportMonths, document: Document, currency: str | None
 ) -> None:
     """Fill a document, whose months are set, from the files of charges and their sums."""
     document["currencies"] = _currencies(connection, currency)

@@ -9,14 +9,14 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth
 from finops_dagster.reports.document import Document
-from finops_dagster.reports.versions import MonthFiles
+from finops_dagster.reports.versions import ReportMonths
 
 MOST_ANOMALIES = 200
 _ACCOUNT_POSITIONS = "SELECT provider, account, min(position) FROM account_lines GROUP BY ALL"
 _SERVICE_POSITIONS = "SELECT provider, service, min(position) FROM service_lines GROUP BY ALL"
 
 
-def add_budgets(files: MonthFiles, budgets: Sequence[BudgetMonth], document: Document) -> None:
+def add_budgets(files: ReportMonths, budgets: Sequence[BudgetMonth], document: Document) -> None:
     """Fill the document's `budgets` with those of its months and currencies; amounts are decimals.
 
     Needs the document's `currencies`. A budget's currency, which is in capital letters, must be
@@ -39,7 +39,7 @@ def add_budgets(files: MonthFiles, budgets: Sequence[BudgetMonth], document: Doc
 
 def add_anomalies(
     connection: DuckDBPyConnection,
-    files: MonthFiles,
+    files: ReportMonths,
     anomalies: Sequence[Anomaly],
     document: Document,
 ) -> None:

@@ -32,7 +32,7 @@ _LEAST_SCALE = 0.02  # of a price or a share
 _DAYS_OF_A_CHANGE = 3  # it is measured over
 
 
-def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
+def find_new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
     """Yield a finding for the first week of an account's costs after eight weeks without any.
 
     Half of the eight weeks must be known; at the start of the data, four weeks are enough. The
@@ -48,7 +48,7 @@ def new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
         yield from _first_week(costs, AnomalyKind.NEW_ACCOUNT, rows[number], first, least)
 
 
-def new_services(history: CostHistory) -> Iterator[Finding]:
+def find_new_services(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week of a service's costs after eight weeks without any.
 
     Half of the eight weeks must be known; at the start of the data, four weeks are enough.
@@ -76,7 +76,7 @@ def _beginnings(cost: Array) -> Iterator[tuple[int, int]]:
         yield int(row), int(day) + 1
 
 
-def vanished_services(history: CostHistory) -> Iterator[Finding]:
+def find_vanished_services(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week without a service that had costs on nearly every day.
 
     The costs are those of the four weeks before; the first three days of the week must have none.
@@ -86,7 +86,7 @@ def vanished_services(history: CostHistory) -> Iterator[Finding]:
         yield from history.finding(AnomalyKind.VANISHED_SERVICE, row, history.week_from(first))
 
 
-def credits_ended(history: CostHistory) -> Iterator[Finding]:
+def find_ended_credits(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week without credits that a service got on nearly every day.
 
     The credits are those of the four weeks before; the first three days of the week must have none.
@@ -109,7 +109,7 @@ def _ends(positive: Flags, absent: Flags) -> Iterator[tuple[int, int]]:
         yield int(row), int(day) + MONTH
 
 
-def price_changes(history: CostHistory) -> Iterator[Finding]:
+def find_price_changes(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for each service whose cost rose because its prices did.
 
     That is: its cost rose more than the cost of the same usage at the prices of the month before.
@@ -146,7 +146,7 @@ def has_commitment_ended(history: CostHistory, row: int, first: int) -> bool:
     return bool(before > 0.1 * usual and after < 0.5 * before)
 
 
-def regions_moved(history: CostHistory) -> Iterator[Finding]:
+def find_moved_regions(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for each region whose share of a service's cost has grown.
 
     The total cost of the service must be about as before. `cost` and `expected` are those of this

@@ -80,7 +80,7 @@ def _weekday_factors(cost: Array) -> Array:
     return np.nan_to_num(median(np.stack(earlier, axis=-1)), nan=1.0)
 
 
-def excess(expected: EstimatedCosts, deviation: Array, days: int) -> Array:
+def relative_deviation(expected: EstimatedCosts, deviation: Array, days: int) -> Array:
     """Return the mean deviation of each day and those before it, as a multiple of its usual size.
 
     The mean is of `days` days. Days that follow each other often deviate alike, so for more than

@@ -107,7 +107,7 @@ class CostHistory:
             yield Finding(kind, (row,), days.start, days.stop - 1, total, usual_total)
 
 
-def least_differences(costs: DailyCosts) -> Array:
+def anomaly_thresholds(costs: DailyCosts) -> Array:
     """Return, for each series and day, the smallest difference of an anomaly, in its currency.
 
     It is 5, or 0.5 % of what a day of all series in the currency usually costs, if that is more.

@@ -13,14 +13,16 @@ from finops_dagster.billing.restatement import CostChange, Restatement, summed_c
 from finops_dagster.focus.mappings import mapping_of
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.sums import NONE
-from finops_dagster.reports.versions import MonthFiles, MonthOfCharges
+from finops_dagster.reports.versions import MonthOfCharges, ReportMonths
 
 MOST_RESTATEMENTS, MOST_CHANGES = 24, 50
 _ACCOUNT_POSITIONS = "SELECT lower(account), min(position) FROM account_lines GROUP BY ALL"
 _PROVIDERS = "SELECT export, max(provider) FROM usage_sums GROUP BY ALL"
 
 
-def add_restatements(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
+def add_restatements(
+    connection: DuckDBPyConnection, files: ReportMonths, document: Document
+) -> None:
     """Fill the document's `restatements` with the newest 24, the newest first.
 
     They are read from the footers of the bills. Each has an entry for each of the document's

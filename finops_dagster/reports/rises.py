@@ -14,7 +14,7 @@ from finops_dagster.reports.estimated_costs import (
     MONTH,
     WEEK,
     deviations,
-    excess,
+    relative_deviation,
     without_recurring,
 )
 from finops_dagster.reports.findings import (
@@ -52,7 +52,7 @@ def _high_days(history: CostHistory) -> Flags:
     deviation = deviations(cost, level, expected.weekdays)
     flags = np.zeros(cost.shape, bool)
     for days in (1, 2, WEEK):
-        high = excess(expected, deviation, days) > _ANOMALOUS
+        high = relative_deviation(expected, deviation, days) > _ANOMALOUS
         high &= rolling_mean(deviation, days) > _LEAST_RISE
         for back in range(days):
             flags[:, : costs.day_count - back] |= high[:, back:]
@@ -147,7 +147,7 @@ def _is_weekend(history: CostHistory, row: int, first: int, last: int) -> bool:
     return min(weekdays) >= 5 and history.expected.weekdays[row, first] < 0.9
 
 
-def slow_leaks(history: CostHistory) -> Iterator[Finding]:
+def find_slow_leaks(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding of the kind SLOW_LEAK for each service that grew in four fortnights in a row.
 
     What grew is the level, the usual cost of a day. The growth over all of them must be large, and

@@ -43,7 +43,7 @@ class Sheet:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
-    def is_amounts(self, column: str) -> bool:
+    def has_amounts(self, column: str) -> bool:
         """Return whether the column has amounts."""
         return column in _MONEY or column == "total"
 
@@ -114,7 +114,7 @@ def write_xlsx(document: Document, path: Path) -> None:
             worksheet.freeze_panes(1, 0)
             position = 0
             for column in sheet.columns:
-                is_amounts = sheet.is_amounts(column)
+                is_amounts = sheet.has_amounts(column)
                 worksheet.set_column(position, position, 16, money if is_amounts else None)
                 position += 1 + is_amounts
             for number, cells in enumerate(_xlsx_rows(sheet)):
@@ -123,7 +123,7 @@ def write_xlsx(document: Document, path: Path) -> None:
 
 def _xlsx_rows(sheet: Sheet) -> Iterator[list[Any]]:
     """Yield the cells of a sheet with its headings; each amount as a number, and then as text."""
-    amounts = [sheet.is_amounts(column) for column in sheet.columns]
+    amounts = [sheet.has_amounts(column) for column in sheet.columns]
     for row in [[*sheet.columns], *sheet.rows]:
         cells: list[Any] = []
         for cell, is_amount in zip(row, amounts, strict=True):

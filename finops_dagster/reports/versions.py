@@ -134,7 +134,7 @@ class MonthOfCharges:
 
 
 @dataclass(frozen=True)
-class MonthFiles:
+class ReportMonths:
     """The charges of a report: `months` are consecutive, `charges` those of each export in them."""
 
     lake: Lake
@@ -144,7 +144,7 @@ class MonthFiles:
     @classmethod
     def of(
         cls, lake: Lake, exports: Iterable[ExportSettings], last: BillingMonth | None, count: int
-    ) -> MonthFiles:
+    ) -> ReportMonths:
         """Return the files of at most `count` months up to `last`, or up to the newest month.
 
         No month is before the first one with charges; without charges, there are no months. Raises
@@ -215,7 +215,7 @@ def _month_of_charges(
     return MonthOfCharges(export, month, file, record, lake)
 
 
-def require_recorded_totals(connection: DuckDBPyConnection, files: MonthFiles) -> None:
+def require_recorded_totals(connection: DuckDBPyConnection, files: ReportMonths) -> None:
     """Raise BillError unless the sums of the charges equal those of their files' footers.
 
     The sums by service, by region and by kind must be the same, too. A load may have replaced a
@@ -238,7 +238,7 @@ def require_recorded_totals(connection: DuckDBPyConnection, files: MonthFiles) -
             )
 
 
-def add_versions(connection: DuckDBPyConnection, files: MonthFiles, document: Document) -> None:
+def add_versions(connection: DuckDBPyConnection, files: ReportMonths, document: Document) -> None:
     """Fill the document's `versions`, and the states of its months in `month_states`.
 
     If the states of a month differ between exports, it has the first one of IN_PROGRESS, OPEN,

@@ -52,7 +52,7 @@ FROM numbered GROUP BY 1, 2, 3, is_listed
 """
 
 
-def keep_replaced_costs(
+def copy_replaced_costs(
     connection: duckdb.DuckDBPyConnection, rows: Sql, bill_format: Format
 ) -> None:
     """Copy the costs of rows by currency, service and account, before a load replaces the rows.

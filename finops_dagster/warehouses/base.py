@@ -182,7 +182,7 @@ class Warehouse:
         if not dialect.transactional_ddl:
             dialect.apply_schema_change(file, change)
         with dialect.transaction(file):
-            warnings = dialect.exchange_month(file, incoming, change)
+            warnings = dialect.replace_month_rows(file, incoming, change)
             if not dialect.measures_incoming:
                 self._verify(dialect, file, file.table)
             dialect.record_load(file, dialect.job_id, "loaded")

@@ -27,7 +27,7 @@ class Dialect(BaseDialect):
     """The SQL before the column's definition in ALTER TABLE."""
 
     transactional_ddl: ClassVar[bool] = True
-    """Whether `exchange_month` applies the schema change; else it is applied before `transaction`.
+    """Whether `replace_month_rows` changes the schema; else that is done before `transaction`.
 
     False if the warehouse commits the open transaction at a change of columns.
     """
@@ -62,11 +62,11 @@ class Dialect(BaseDialect):
 
     @abstractmethod
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Prepare the file's rows for `exchange_month`, in the target types.
+        """Prepare the file's rows for `replace_month_rows`, in the target types.
 
         Returns a FROM item with the rows, or the name of their table if `measures_incoming`. The
-        table's readers see them only after `exchange_month`, except in BigQuery. Raises BillError
-        if values cannot be stored exactly.
+        table's readers see them only after `replace_month_rows`, except in BigQuery. Raises
+        BillError if values cannot be stored exactly.
         """
 
     @contextmanager
@@ -80,7 +80,7 @@ class Dialect(BaseDialect):
             raise
         self.query("COMMIT")
 
-    def exchange_month(
+    def replace_month_rows(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
         """Replace the month's rows by the incoming ones, and return the warnings about columns.

@@ -24,7 +24,7 @@ from finops_dagster.alerts.command import Command
 from finops_dagster.alerts.send import SendFailed
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.alerts.smtp import MailServer
-from finops_dagster.alerts.unsent import Unsent, drop_old, send_alerts
+from finops_dagster.alerts.unsent import UnsentAlert, drop_given_up, send_alerts
 from finops_dagster.alerts.webhook import Webhook
 from finops_dagster_tests.servers.webhook import WebhookServer
 
@@ -266,7 +266,7 @@ def test_one_channel_that_fails_neither_loses_nor_doubles_an_alert(
     alerts = [Alert.of(str(number), f"alert {number}", [], "finops -h") for number in range(3)]
     webhook.statuses = [200, 500]
     waiting, problems = send_alerts(
-        [Unsent(alert, [*channels]) for alert in alerts], channels, soon()
+        [UnsentAlert(alert, [*channels]) for alert in alerts], channels, soon()
     )
     assert [(item.alert.title, item.pending_channels) for item in waiting] == [
         ("alert 1", ["webhook"]),
@@ -297,8 +297,8 @@ def soon() -> float:
     return time.monotonic() + 60
 
 
-def unsent(*titles: str) -> list[Unsent]:
-    return [Unsent(Alert.of(title, title, [], "finops -h"), ["any"]) for title in titles]
+def unsent(*titles: str) -> list[UnsentAlert]:
+    return [UnsentAlert(Alert.of(title, title, [], "finops -h"), ["any"]) for title in titles]
 
 
 @pytest.mark.parametrize("error", [SendFailed("refused"), RuntimeError("hunter2")])
@@ -313,7 +313,7 @@ def test_an_alert_that_is_always_refused_holds_up_no_other_and_is_dropped(
     for _ in range(2):
         waiting, _ = send_alerts(waiting, {"any": channel}, soon())
     assert channel.titles == ["good"]
-    assert drop_old(waiting) == (
+    assert drop_given_up(waiting) == (
         [],
         ["not sent in 3 tries, and dropped: bad; run finops alerts test"],
     )

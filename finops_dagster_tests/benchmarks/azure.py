@@ -16,7 +16,7 @@ from time import monotonic, process_time
 
 import dagster as dg
 
-from finops_dagster.billing.columns import SqlType, files_literal, literal
+from finops_dagster.billing.columns import SqlType, glob_literal, literal
 from finops_dagster.demo.azure.export import AzureRun, write_run
 from finops_dagster.sources.azure.format import AzureFocus
 from finops_dagster_tests.azure import Run as ExportRun
@@ -79,7 +79,7 @@ def _read_csv(bill: Path) -> str:
     )
     replaced = ", ".join(f"{name}::JSON::{SqlType.TEXT_MAP} AS {name}" for name in maps)
     return (
-        f"SELECT * REPLACE ({replaced}) FROM read_csv({files_literal(bill, '**/*.csv.gz')}, "
+        f"SELECT * REPLACE ({replaced}) FROM read_csv({glob_literal(bill, '**/*.csv.gz')}, "
         "header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"', "
         f"columns = {{{columns}}})"
     )

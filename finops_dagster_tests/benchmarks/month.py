@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from finops_dagster.billing.columns import files_literal, literal
+from finops_dagster.billing.columns import glob_literal, literal
 from finops_dagster_tests.benchmarks.project import (
     AWS_KEYS,
     BenchmarkProject,
@@ -101,7 +101,7 @@ def _read_csv(bill: Path) -> str:
         for c in json.loads(manifest.read_text())["columns"]
     )
     return (
-        f"FROM read_csv({files_literal(bill, '**/*.csv.gz')}, header = true, auto_detect = false, "
+        f"FROM read_csv({glob_literal(bill, '**/*.csv.gz')}, header = true, auto_detect = false, "
         f"delim = ',', quote = '\"', escape = '\"', columns = {{{columns}}})"
     )
 

@@ -24,7 +24,7 @@ from finops_dagster.reports.bill import Scope
 from finops_dagster.reports.document import empty_document
 from finops_dagster.reports.relations import create_account_spellings
 from finops_dagster.reports.sums import create_cost_and_usage_sums
-from finops_dagster.reports.versions import MonthFiles, require_recorded_totals
+from finops_dagster.reports.versions import ReportMonths, require_recorded_totals
 from finops_dagster_tests.reports.months import Charge, Months, charge, rows, total
 
 JANUARY, FEBRUARY, MARCH = "2025-01", "2025-02", "2025-03"
@@ -238,7 +238,7 @@ def test_small_accounts_share_a_line_of_their_provider(
 
 def test_a_file_that_was_replaced_meanwhile_is_not_reported(months: Months) -> None:
     path = months.write(JANUARY, [charge("1")])
-    files = MonthFiles.of(months.lake, months.bill().exports, None, 13)
+    files = ReportMonths.of(months.lake, months.bill().exports, None, 13)
     months.write(JANUARY, [charge("2")])
     with (
         pytest.raises(BillError, match=f"^{re.escape(str(path))} does not have the totals"),

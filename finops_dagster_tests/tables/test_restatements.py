@@ -18,7 +18,7 @@ from finops_dagster.billing.version import Load
 from finops_dagster.sources.aws.data_exports import AwsCur2
 from finops_dagster.tables import ledger
 from finops_dagster.tables.restatements import (
-    keep_replaced_costs,
+    copy_replaced_costs,
     record_restatement,
     restatements,
     restore_restatements,
@@ -43,7 +43,7 @@ class Month:
         """Replace the month's rows by a version with these costs, and record what changed."""
         replaced, self.version = self.version, version
         if replaced != "v0":
-            keep_replaced_costs(self.connection, Sql("bill"), AwsCur2())
+            copy_replaced_costs(self.connection, Sql("bill"), AwsCur2())
         self.connection.execute(
             "CREATE OR REPLACE TABLE bill (line_item_currency_code VARCHAR, "
             "line_item_product_code VARCHAR, line_item_usage_account_id VARCHAR, "
@@ -169,7 +169,7 @@ def test_a_ledger_gets_the_restatements_that_it_lacks() -> None:
 def test_a_thousand_changes_of_a_large_bill_are_listed() -> None:
     month = Month()
     month.load("v1", ("EC2", "1", "5"))
-    keep_replaced_costs(month.connection, Sql("bill"), AwsCur2())
+    copy_replaced_costs(month.connection, Sql("bill"), AwsCur2())
     month.connection.execute(
         "INSERT INTO bill SELECT 'USD', range // 50, range % 50, range FROM range(3000)"
     )

@@ -297,7 +297,7 @@ class BigQueryDialect(Dialect):
         """Run the block; nothing is rolled back, since the load job has replaced the month."""
         yield
 
-    def exchange_month(
+    def replace_month_rows(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
         """Return the warnings about columns; the load job has replaced the month."""

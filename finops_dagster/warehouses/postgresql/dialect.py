@@ -224,7 +224,7 @@ class PostgreSQLDialect(Dialect):
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
         """Create schema, ledger and table if they are missing, and commit.
 
-        A new table has two columns; `exchange_month` adds the others. Raises BillError for an
+        A new table has two columns; `replace_month_rows` adds the others. Raises BillError for an
         existing table that is not partitioned.
         """
         schema, table = self._settings.schema_name, self.table_sql(file.table)
@@ -340,7 +340,7 @@ class PostgreSQLDialect(Dialect):
         yield
         self._connection.commit()
 
-    def exchange_month(
+    def replace_month_rows(
         self, file: MonthFile, incoming: Sql, change: SchemaChange
     ) -> tuple[str, ...]:
         """Replace the month's partition by the incoming table, and return the warnings.
