@@ -235,8 +235,8 @@ def query(
 ) -> None:
     """Query the Parquet files of all exports.
 
-    A query can run while months are being loaded. A table has at most 200 rows; every other format
-    has all of them.
+    A query can run while months are being loaded. The format table shows at most 200 rows; every
+    other format has all of them.
 
     $ finops query "SELECT count(*) FROM aws_billing_data"
     $ finops query --named top-services

@@ -120,7 +120,10 @@ def _stages(
     by_export = {e.name: stages for e in exports if until not in FOCUS_STAGES or bill_exports(e)}
     if not by_export:
         names = ", ".join(export.name for export in exports)
-        raise BillError(f"{names}: no mapping to FOCUS exists for these exports")
+        raise BillError(
+            f"{names}: no charges are derived from this; name another --export (docs/focus.md lists "
+            "the formats that have charges)"
+        )
     return by_export
 
 

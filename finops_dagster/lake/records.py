@@ -61,7 +61,8 @@ def load_in_shared_lake(
 
     With it, a machine without the billing table knows which version is loaded. None if the ledger
     has any load of the month, also a superseded one; if the lake is in a folder; and if the file is
-    missing or damaged, for which its bytes may be read (see `LakeFile.sha256`).
+    missing or damaged. To tell whether it is damaged, its bytes are read if the object's ETag is
+    not the recorded one. Nothing is recorded in the ledger.
     """
     if not file.is_shared or ledger.loads(connection, export, month):
         return None
@@ -150,10 +151,10 @@ def restore_load(
 def restore_restatements_of_footer(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile
 ) -> int:
-    """Record the restatements in a file's footer that the ledger lacks; return their number.
+    """Record the restatements in a file's footer that the ledger lacks; return how many it wrote.
 
-    They are of the load's month. One in the ledger with the same number, but other changes, is
-    replaced. A missing or damaged file has none.
+    They are of the load's month. One that the ledger has under the same number, but with other
+    changes, is replaced, and counts. A missing or damaged file has none.
     """
     in_footer = restatements_of_footer(file.footer_texts() or {})
     return restore_restatements(connection, load.export, load.month, in_footer)

@@ -47,8 +47,9 @@ def record_load(
 
     `state` is `loading`, `loaded` or `failed`. A row in the state `loaded` or `failed` is not
     changed. The time is now, or just after the newest time of the month's rows if that is later, so
-    that this load is the newest. Raises WarehouseUnavailable if `state` is `loaded`, but another
-    run has recorded this load as `failed`.
+    that this load is the newest. The ledger must exist: `prepare_tables` of the dialect creates it.
+    Raises WarehouseUnavailable if `state` is `loaded`, but another run has recorded this load as
+    `failed`.
     """
     ledger, at = dialect.table_sql(ledger_name(file.table)), dialect.placeholder
     ((recorded_state, newest),) = dialect.query(
