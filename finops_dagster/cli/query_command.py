@@ -40,10 +40,10 @@ class QueryCommand(typer.core.TyperCommand):
 def chosen_format(
     output_format: OutputFormat | None, out: Path | None, *, as_json: bool
 ) -> OutputFormat:
-    """Return the format that `--format`, `--json` or the suffix of `--out` chooses, else a table.
+    """Return the format of `--format` or `--json`, else of the suffix of `--out`, else a table.
 
-    Raises BadParameter if they exclude each other, for parquet without `out`, and for `out` without
-    a format that can be written to a file.
+    With either option, the suffix may be any. Raises BadParameter for `--json` with another
+    `--format`, for parquet without `out`, and for `out` without a format that a file can have.
     """
     if as_json:
         if output_format not in (None, "json"):

@@ -59,7 +59,8 @@ def gcs_error(error: Exception, location: str) -> Exception:
     if isinstance(error, RefreshError) and not error.retryable:
         return StoreError(
             f"{location}: Google refuses the credentials ({_short(str(error.args[0]))}); run "
-            "gcloud auth application-default login, or set others"
+            "gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS to the "
+            "path of another key file"
         )
     if isinstance(error, DataCorruption):
         return StoreError(

@@ -236,7 +236,7 @@ def _comparison(
 def focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult:
     """Check that the charges break no undisputed rule of FOCUS; a failure only warns.
 
-    `conformance` must have the number of these rules as `rules_broken`.
+    `rules_broken` of `conformance` must be the number of undisputed rules that are broken.
     """
     count = conformance[_RULES_BROKEN]
     broken = count.value if isinstance(count, dg.IntMetadataValue) else count

@@ -144,7 +144,10 @@ class History:
 
     @cached_property
     def month_runs(self) -> dict[tuple[str, str], list[Run]]:
-        """The runs by export and month, such as `("acme", "2026-01")`, the newest first."""
+        """The runs by export and month, such as `("acme", "2026-01")`, the newest first.
+
+        The month is empty for runs without a partition.
+        """
         runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
         for run in self.runs:
             for export in run.stages:
@@ -194,10 +197,11 @@ class History:
         """Return the month's status by its runs, and the message of the failure or None.
 
         It is the status of the newest run that lacks a stage, such as "failure", "canceled" or
-        "started". A run lacks a stage that it did not complete, unless another run completed it
-        that is later, or that is earlier but ended after it: two pods may work at a month at the
-        same time. A run in progress has completed none. Without such a run, as in a month without
-        runs, the status is "success". `stages` are those that the export has.
+        "started". A run lacks a stage that it did not complete, unless a run that succeeded had
+        the stage and is later, or is earlier but ended after it: two pods may work at a month at
+        the same time. A later run that failed does not count, whatever it completed. A run in
+        progress has completed none. Without such a run, as in a month without runs, the status is
+        "success". `stages` are those that the export has.
         """
         runs = self.month_runs.get((export, month), [])
         for number, run in enumerate(runs):

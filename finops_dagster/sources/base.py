@@ -174,8 +174,9 @@ class Source(Protocol):
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Return keys, sizes and ETags of a version's files, without reading the files.
 
-        Raises ObjectMissing if the store lacks a file, FileInvalid if the source can see that a
-        file has changed since the manifest was read, and the store's other errors.
+        A file that months share and that the store has deleted is returned as it was when it was
+        read, with a warning. Raises ObjectMissing if any other file is missing, FileInvalid if the
+        source can see that one has changed since the manifest was read, and the store's errors.
         """
         ...
 
