@@ -9,6 +9,8 @@ from isal import isal_zlib
 
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 _STEP_BYTES = 256 * 1024
+# After each step, zlib copies the rest of what it was given, so it is given little at once.
+_INPUT_BYTES = 16 * 1024
 # Small files may have any ratio: a CSV of equal lines compresses to nearly nothing.
 _ALWAYS_ALLOWED_BYTES = 64 * 1024 * 1024
 _FLAGS_OFFSET = 3  # of the flags in a member's header
@@ -71,6 +73,10 @@ class GzipCheck:
     def feed(self, chunk: bytes) -> None:
         """Inflate the file's next bytes. Raises GzipInvalid."""
         self._size += len(chunk)
+        for start in range(0, len(chunk), _INPUT_BYTES):
+            self._inflate(chunk[start : start + _INPUT_BYTES])
+
+    def _inflate(self, chunk: bytes) -> None:
         while chunk:
             if self._member is None or self._member.eof:
                 unpadded = chunk if self._member is None else chunk.lstrip(b"\0")

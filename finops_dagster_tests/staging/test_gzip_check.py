@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from random import Random
 
 import pytest
 
@@ -23,6 +24,16 @@ def feed(body: bytes, step: int) -> None:
 @pytest.mark.parametrize("body", [BODY, BODY + BODY, BODY + b"\0" * 20, b""])
 def test_complete_gzip_passes(body: bytes, step: int) -> None:
     feed(body, step)
+
+
+def test_members_larger_than_what_is_inflated_at_once_pass() -> None:
+    content = Random(1).randbytes(100_000) + b"some,cells\n" * 100_000
+    member = gzip.compress(content, mtime=0)
+    check = GzipCheck(LIMITS)
+    check.feed(member + member + b"\0" * 50_000)
+    check.close()
+    assert check.inflated == 2 * len(content)
+    assert not check.is_readable_by_duckdb
 
 
 @pytest.mark.parametrize("step", [1, 7, 1_000_000])
