@@ -60,10 +60,7 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
     `last_run`: "success" also if none ran. `reason` says why the run failed, or why the month has
     no charges. A missing value is None.
     """
-    stored = StoredMonths(settings)
-    months = list(stored.months(selection))
-    stored.read_footers(months)
-    for month in months:
+    for month in StoredMonths(settings).months_with_footers(selection):
         export, name = month.key
         # The status is "success" also if no run ever was; such a month is listed only if stored.
         last_run, reason = history.month_status(export, name, month.stages)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -88,37 +89,17 @@ class StoredMonths:
         self.settings = settings
         storage, duckdb = settings.storage, settings.database.duckdb
         self.lake = storage.open_lake()
-        self.charges = focus_lake(self.lake)
         limits = InflationLimits(storage.max_inflation, storage.max_inflated_bytes)
         self.staging = StagingFolder(storage.staging_dir, limits)
         self.database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))
         self._exports = {export.name: export for export in settings.exports}
         self._ledger_rows = cache(self._read_ledger)
-        self.footer_texts = cache(self._read_footer)
-        self.focus_record = cache(self._read_focus_record)
+        # Of `months_with_footers`, by the month's key.
+        self.footers: dict[tuple[str, str], tuple[dict[str, str], FocusMonth | None]] = {}
         # A report reads the same ledger several times: the same line is printed once.
         self._print_error = cache(print_error)
         self.table_versions = cache(self._table_versions)
         self.warehouse_versions = cache(self._warehouse_versions)
-
-    def read_footers(self, months: Iterable[StoredMonth]) -> None:
-        """Read the footers of the months' bills and charges; of a lake in a store, several at once.
-
-        `lake_record`, `restatements` and `focus_record` of the months then read nothing.
-        """
-
-        def read(month: StoredMonth) -> None:
-            self.footer_texts(month.export.name, month.month)
-            if "focus" in month.stages:
-                self.focus_record(month.export.name, month.month)
-
-        read_months(self.lake, read, months)
-
-    def _read_footer(self, export_name: str, month: BillingMonth) -> dict[str, str]:
-        return self.lake.file(export_name, month).footer_texts() or {}
-
-    def _read_focus_record(self, export_name: str, month: BillingMonth) -> FocusMonth | None:
-        return FocusMonth.from_file(self.charges.file(export_name, month))
 
     @cached_property
     def warehouse(self) -> Warehouse | None:
@@ -134,6 +115,23 @@ class StoredMonths:
         for export in selection.exports(self.settings):
             for month in selection.months(export):
                 yield StoredMonth(export, month, self)
+
+    def months_with_footers(self, selection: Selection) -> Iterator[StoredMonth]:
+        """Yield the months as `months`, and read the footers of each export's bills and charges.
+
+        `lake_record`, `restatements` and `focus_record` of a month then read nothing. Of a lake in
+        a store, several footers are read at a time. In memory are those of one export.
+        """
+
+        def read(month: StoredMonth) -> tuple[dict[str, str], FocusMonth | None]:
+            texts, has_focus = month.lake_file.footer_texts() or {}, "focus" in month.stages
+            return texts, FocusMonth.from_file(month.focus_lake_file) if has_focus else None
+
+        for _, of_export in groupby(self.months(selection), lambda month: month.export.name):
+            months = list(of_export)
+            footers = read_months(self.lake, read, months)
+            self.footers = {m.key: footer for m, footer in zip(months, footers, strict=True)}
+            yield from months
 
     def source(self, export: ExportSettings, stores: ObjectStores) -> Source:
         """Return the source of an export; it opens the export's store through `stores`."""
@@ -244,9 +242,10 @@ class StoredMonth:
         """The month's Parquet file, which need not exist."""
         return self.storage.lake.file(self.export.name, self.month)
 
-    @property
+    @cached_property
     def _footer_texts(self) -> dict[str, str]:
-        return self.storage.footer_texts(self.export.name, self.month)
+        footers = self.storage.footers.get(self.key)
+        return footers[0] if footers else self.lake_file.footer_texts() or {}
 
     @cached_property
     def lake_record(self) -> LoadedVersion | None:
@@ -359,7 +358,7 @@ class StoredMonth:
     @property
     def focus_lake_file(self) -> LakeFile:
         """The month's file of charges, which need not exist."""
-        return self.storage.charges.file(self.export.name, self.month)
+        return focus_lake(self.storage.lake).file(self.export.name, self.month)
 
     @property
     def focus_derivation(self) -> FocusDerivation:
@@ -370,10 +369,11 @@ class StoredMonth:
         storage = self.storage
         return focus_derivation(self.export, self.month, storage.lake, storage.database.duckdb)
 
-    @property
+    @cached_property
     def focus_record(self) -> FocusMonth | None:
         """The record in the footer of the file of charges; None if that is missing or damaged."""
-        return self.storage.focus_record(self.export.name, self.month)
+        footers = self.storage.footers.get(self.key)
+        return footers[1] if footers else FocusMonth.from_file(self.focus_lake_file)
 
     @property
     def _focus_versions(self) -> dict[str, str | None]:
