@@ -28,6 +28,7 @@ from finops_dagster_tests.benchmarks.many import (
     sensor,
 )
 from finops_dagster_tests.benchmarks.month import memory, month
+from finops_dagster_tests.benchmarks.pods import pods
 from finops_dagster_tests.benchmarks.project import Figure
 from finops_dagster_tests.benchmarks.report import report
 from finops_dagster_tests.benchmarks.scale import definitions, lake_in_store, scratch
@@ -38,7 +39,7 @@ from finops_dagster_tests.benchmarks.warehouse import warehouse
 MEASURES: list[Callable[[int, int], Iterable[Figure]]] = [
     month, memory, backfill, imports, sensor, file_size, query, growth, state, state_moved,
     warehouse, azure_month, azure_sensor, focus, focus_rules, report,
-    lake_in_store, scratch, definitions,
+    lake_in_store, scratch, definitions, pods,
 ]  # fmt: skip
 
 

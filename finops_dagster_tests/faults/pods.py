@@ -95,15 +95,10 @@ def pods(folder: Path, random: Random) -> Iterator[str]:
     """Load 36 months of three exports by two pods at a time, then by four, under every fault.
 
     Each month ends in the lake as it was delivered, and is written again only if its pod was killed
-    or doubled. Then twelve months are loaded without faults by one pod at a time, and by two, to
-    compare the seconds. Unlike other faults, this one ends by itself.
+    or doubled. Unlike other faults, this one ends by itself.
     """
     for number in (2, 4):
         yield from loaded_by_pods(folder / f"faults-{number}", random, (3, 36), number)
-    for number in (1, 2):
-        with _deployed(folder / f"months-{number}", random, (1, 12), number) as scenario:
-            scenario.wait_for_all()
-            yield f"12 months without faults, {number} at a time: {scenario.seconds():.0f} s"
 
 
 def loaded_by_pods(

@@ -25,6 +25,8 @@ import kmock
 
 JOBS, PODS, EVENTS = (kmock.resource(name) for name in ("jobs.v1.batch", "pods.v1", "events.v1"))
 PID = "finops.test/pid"
+CPU = "finops.test/cpu-seconds"
+"""The annotation of a pod that has ended with its seconds of CPU."""
 _ROOT = Path(__file__).parents[2]
 # Only root may mount, or who is root in a namespace of its own.
 UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
@@ -120,8 +122,8 @@ class _Kubelet:
                     self._terminate(name)
                 elif name not in self._running:
                     self._start(namespace, name, job.raw)
-                elif (code := self._running[name].poll()) is not None:
-                    self._end(namespace, name, code)
+                else:
+                    self._end_if_done(namespace, name)
             await asyncio.sleep(0.1)
 
     def _start(self, namespace: str | None, name: str, job: dict[str, Any]) -> None:
@@ -175,21 +177,32 @@ class _Kubelet:
             environment[variable["name"]] = value
         return environment
 
-    def _end(self, namespace: str | None, name: str, code: int) -> None:
+    def _end_if_done(self, namespace: str | None, name: str) -> None:
+        """Write the status of a job and its pod whose process has ended since the last call."""
         job = self.api.objects[JOBS, namespace, name]
-        pod = self.api.objects[PODS, namespace, f"{name}-0"]
-        if not job.raw["status"].get("active"):
+        before = _cpu_of_children()
+        code = self._running[name].poll()
+        if code is None or not job.raw["status"].get("active"):
             return
+        cpu = f"{_cpu_of_children() - before:.2f}"
         result = "succeeded" if code == 0 else "failed"
         condition = {"type": "Complete" if code == 0 else "Failed", "status": "True"}
         job.patch({"status": {"active": None, result: 1, "conditions": [condition]}})
         ended = _container(terminated={"exitCode": code if code >= 0 else 128 - code})
-        pod.patch({"status": {"phase": result.capitalize(), "containerStatuses": [ended]}})
+        status = {"phase": result.capitalize(), "containerStatuses": [ended]}
+        pod = self.api.objects[PODS, namespace, f"{name}-0"]
+        pod.patch({"metadata": {"annotations": {CPU: cpu}}, "status": status})
 
     def _terminate(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         process = self._running.get(name)
         if process is not None and process.poll() is None:
             os.killpg(process.pid, number)
+
+
+def _cpu_of_children() -> float:
+    """Return the seconds of CPU of the processes that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _container(**state: Any) -> dict[str, Any]:
