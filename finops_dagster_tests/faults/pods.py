@@ -124,6 +124,7 @@ def _deployed(
         raise FaultUnavailable("a pod needs unshare, as root or with namespaces")
     folder.mkdir(parents=True)
     with closing(S3Server()) as s3:
+        s3.reset()
         bills = deliver(folder, random, size, s3)
         settings = _SETTINGS.format(folder=folder, lake=_LAKE, url=s3.url)
         for name, project in bills.items():

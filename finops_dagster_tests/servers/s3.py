@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from threading import Thread
 from typing import Any
+from urllib.request import Request, urlopen
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -34,6 +35,10 @@ class S3Server:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def reset(self) -> None:
+        """Delete all buckets, which moto keeps for all servers of this process."""
+        urlopen(Request(f"{self.url}/moto-api/reset", method="POST")).close()
 
     def client(self) -> Any:
         """Return a client with some credentials; moto checks none."""
