@@ -16,6 +16,9 @@ from dagster_shared.error import SerializableErrorInfo
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline import BILL_STAGES, STAGES_TAG
 from finops_dagster.pipeline.export import Export
+
+# Other projects' code may import it from here, where it was in earlier releases.
+from finops_dagster.pipeline.instance import open_instance as open_instance
 from finops_dagster.processes import run_lock
 
 MetadataValues = dict[str, Any]
