@@ -39,8 +39,8 @@ started = time.monotonic()
 with derivation.replacing_month("benchmark"):
     pass
 derived = time.monotonic()
-with duckdb.scratch() as connection:
-    find_broken_rules(connection, parquet_relation(derivation.file.local()))
+with duckdb.open_in_memory() as connection:
+    find_broken_rules(connection, parquet_relation(derivation.charges_file.local_path()))
 print(derived - started, time.monotonic() - derived)
 """
 

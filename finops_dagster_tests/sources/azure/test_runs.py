@@ -183,7 +183,7 @@ class Counted(LocalStore):
 
     def folder_names(self, folder: str) -> set[str]:
         self.listed.append(folder)
-        return super().folders(folder)
+        return super().folder_names(folder)
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
         self.below.append(folder)
