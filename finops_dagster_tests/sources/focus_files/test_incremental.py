@@ -256,7 +256,7 @@ def test_a_version_that_lacks_a_loaded_file_is_refused_where_its_record_was_lost
     load(project, "2026-01", stages=stages)
     project.execute("UPDATE finops_state.manifests SET state = 'loaded'")
     error = project.materialize("2026-01", export="oracle", stages=["billing_table"]).error
-    assert "has no FOCUS Reports/2026/01/31/" in error
+    assert "lacks FOCUS Reports/2026/01/31/" in error
     assert costs(project, "2026-01") == [1, 2, 4]
 
 
