@@ -42,7 +42,7 @@ class LoggedChanges:
 
 @contextmanager
 def logging_changes(command: str) -> Iterator[LoggedChanges]:
-    """Give the block a `Changes`; log the command with what the block added to it.
+    """Give the block `LoggedChanges`; log the command with what the block added to it.
 
     The log is written after the block, also if it raises, with the time of the block's beginning;
     without changes nothing is written. Changes of stages become observations in Dagster too.

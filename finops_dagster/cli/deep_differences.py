@@ -32,10 +32,10 @@ _COLUMNS_SHOWN = 5
 def cell_differences(month: StoredMonth, logged: LoggedVersions, coverage: Coverage) -> Differences:
     """Yield each difference in bytes of staged files or cells of the other copies, with its repair.
 
-    These are differences that `differences` does not find; call it too. `logged` are the versions
-    in the event log. The cells of the bill are compared only if table and Parquet file have the
-    same version; what is not compared is counted in `coverage.skipped`. The charges are derived
-    again and compared with their file. Raises the errors of `differences`.
+    These are differences that `version_differences` does not find; call it too. `logged` are the
+    versions in the event log. The cells of the bill are compared only if table and Parquet file
+    have the same version; what is not compared is counted in `coverage.skipped`. The charges are
+    derived again and compared with their file. Raises the errors of `version_differences`.
     """
     yield from _bill_differences(month, logged, coverage)
     yield from _charges_differences(month)
@@ -93,7 +93,7 @@ def _lake_differences(month: StoredMonth) -> Differences:
 def _charges_differences(month: StoredMonth) -> Differences:
     """Derive the charges again, and compare every column of their file with them.
 
-    A file that `differences` reports is not read.
+    A file that `version_differences` reports is not read.
     """
     if month.focus_record is None or month.focus_derivation.up_to_date_record() is None:
         return

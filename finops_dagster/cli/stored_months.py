@@ -52,7 +52,7 @@ FROM finops_state.manifests WHERE state = 'loaded'
 def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     """Return the stages of an export, those of the bill first.
 
-    Those of the charges are left out if the export has none of its own, see `focus_exports`, and
+    Those of the charges are left out if the export has none of its own, see `bill_exports`, and
     `warehouse_table` and `warehouse_focus` without a warehouse.
     """
     return export_stages(
@@ -94,7 +94,8 @@ class StoredMonths:
         self.database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))
         self._exports = {export.name: export for export in settings.exports}
         self._ledger_rows = cache(self._read_ledger)
-        # Of `months_with_footers`, by the month's key.
+        # Of `months_with_footers`, by the month's key. They are no cached properties of the months:
+        # of these, Python 3.11 lets only one thread read at a time.
         self.footers: dict[tuple[str, str], tuple[dict[str, str], FocusMonth | None]] = {}
         # A report reads the same ledger several times: the same line is printed once.
         self._print_error = cache(print_error)

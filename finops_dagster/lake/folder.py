@@ -30,7 +30,7 @@ from finops_dagster.lake.lake import (
     Lake,
     LakeFile,
     NewFile,
-    new_name,
+    unique_file_name,
 )
 from finops_dagster.lake.relations import parquet_relation
 from finops_dagster.object_stores import ObjectInfo
@@ -101,7 +101,7 @@ class FolderFile(LakeFile):
         for path in self._versions.glob("*.parquet"):
             if _is_same(path, self.path):
                 return path
-        path = self._versions / new_name(self.path.stem)
+        path = self._versions / unique_file_name(self.path.stem)
         path.parent.mkdir(exist_ok=True)
         try:
             path.hardlink_to(self.path)

@@ -33,7 +33,7 @@ THIS_MACHINE = "this machine"
 """Where the rows of a file on this machine are, for people."""
 
 
-def new_name(stem: str) -> str:
+def unique_file_name(stem: str) -> str:
     """Return a unique name for a new file: `<stem>-<12 random hex digits>.parquet`."""
     return f"{stem}-{uuid4().hex[:12]}.parquet"
 

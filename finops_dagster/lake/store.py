@@ -33,7 +33,7 @@ from finops_dagster.lake.lake import (
     Lake,
     LakeFile,
     NewFile,
-    new_name,
+    unique_file_name,
 )
 from finops_dagster.lake.many_months import read_months
 from finops_dagster.lake.pointer import Pointer
@@ -154,7 +154,7 @@ class StoreFile(LakeFile):
         run, etag = self.client.etags_at_start.get(
             self._pointer_key, ("", self.client.read_pointer(self._pointer_key)[1])
         )
-        name = new_name(self.stem.rpartition("/")[2])
+        name = unique_file_name(self.stem.rpartition("/")[2])
         key = self._key(name)
         with self.client.temporary_file(key) as part:
             new = NewFile(part)

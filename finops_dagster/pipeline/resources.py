@@ -96,7 +96,7 @@ class StageRecords:
 
 
 def records_resource(prefix: str) -> dg.ResourceDefinition:
-    """Return the definition of the resource `records`: new `Records` for each run.
+    """Return the definition of the resource `records`: new `StageRecords` for each run.
 
     It needs the resources `staging`, `lake` and `run_lock`, whose keys begin with `prefix`. So each
     run, all of whose stages need the records, holds its lock from its first stage on.

@@ -201,9 +201,10 @@ def _with_records(
 ) -> Callable[..., Sequence[Event]]:
     """Wrap a body so that its parameters in `upstream` receive the records of these stages.
 
-    The function returns what Dagster records: the result without its record, which `Records` keeps,
-    and the results of the checks. For a value that Dagster itself hands over it would write three
-    events, and for a check without its asset it would look up the materialization twice.
+    The function returns what Dagster records: the result without its record, which
+    `StageRecords` keeps, and the results of the checks. For a value that Dagster itself hands
+    over it would write three events, and for a check without its asset it would look up the
+    materialization twice.
     """
 
     def run(context: dg.AssetExecutionContext, **resources: object) -> Sequence[Event]:

@@ -37,7 +37,7 @@ def find_new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
 
     Half of the eight weeks must be known; at the start of the data, four weeks are enough. The
     finding's `rows` are all series of the account. `least`, the smallest cost of such a week, is
-    that of `least_differences`. There must be a series at least.
+    that of `anomaly_thresholds`. There must be a series at least.
     """
     accounts = defaultdict(list)
     for row, series in enumerate(costs.series):

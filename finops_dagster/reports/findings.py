@@ -63,7 +63,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class CostHistory:
-    """Daily costs with their estimates; `least` is that of `least_differences`."""
+    """Daily costs with their estimates; `least` is that of `anomaly_thresholds`."""
 
     costs: DailyCosts
     expected: EstimatedCosts

@@ -74,7 +74,7 @@ def record_restatement(
 ) -> Restatement | None:
     """Record what a load changed, and return it. Call it in the load's transaction.
 
-    `keep_replaced_costs` must have been called on this connection; `replaced_id` is the version id
+    `copy_replaced_costs` must have been called on this connection; `replaced_id` is the version id
     of its rows. `rows` is what follows FROM to read the load's rows. None, and nothing is recorded,
     if the same version was loaded again without any change of a cost or a number of rows.
     """
