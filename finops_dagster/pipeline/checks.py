@@ -108,12 +108,12 @@ def passed_reconciles(version: Version) -> dg.AssetCheckResult:
 def manifest_is_fresh(
     manifest: Manifest, month: BillingMonth, stale_after: timedelta
 ) -> dg.AssetCheckResult:
-    """Check that the manifest of the month in progress is at most `stale_after` old.
+    """Check that the newest manifest is at most `stale_after` old if the month is in progress.
 
     A month that is over always passes.
     """
     age = datetime.now(UTC) - manifest.source.last_modified
-    age_text = f"The manifest is {count_text(age.days, 'day')} old"
+    age_text = f"The newest manifest is {count_text(age.days, 'day')} old"
     description, passed = f"{age_text}. The month is over.", True
     if month == BillingMonth.current():
         passed = age <= stale_after

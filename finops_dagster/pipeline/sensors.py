@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +22,7 @@ from finops_dagster.focus.month import FocusMonth
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, RUN_TAGS
+from finops_dagster.pipeline.checks import manifest_is_fresh
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.instance import end_lost_runs
 from finops_dagster.pipeline.report_alerts import REPORT
@@ -46,8 +48,8 @@ class RequestedMonth:
 
     `version` is the manifest's ETag; of charges, the bill's version and the mapping's. `times` is
     the number of runs that were requested for it, `last` the time of the last request in seconds
-    since 1970, and `is_loaded` whether a run has loaded it. The cursor is stored as JSON, so these
-    names stay.
+    since 1970, and `is_loaded` whether a run has loaded it. The entry of a month that is no longer
+    delivered has the ETag alone. The cursor is stored as JSON, so these names stay.
     """
 
     version: str
@@ -84,6 +86,9 @@ def manifest_sensor(
     If only the charges are missing, or the bill or the mapping has changed since they were derived,
     runs of their stages alone are requested, in the same way. Each run has the tags of its month's
     size among `run_sizes`.
+
+    The tick itself evaluates the check `manifest_is_fresh` once the newest manifest is too old, as
+    no run does while the vendor delivers nothing.
     """
     # A source remembers the manifests that it read: an unchanged one costs one conditional GET.
     sources: dict[ObjectStores, Source] = {}
@@ -105,7 +110,8 @@ def manifest_sensor(
         cursor = _read_cursor(context.cursor)
         if stores not in sources:
             sources[stores] = export.source(stores, staging, lake, database)
-        manifests = sources[stores].newest_manifests(export.months())
+        source = sources[stores]
+        manifests = source.newest_manifests(export.months())
         newest = manifests[max(manifests)]
         if isinstance(newest, ManifestMissing) and len(set(map(type, manifests.values()))) == 1:
             raise newest
@@ -116,11 +122,11 @@ def manifest_sensor(
         tags = _tags_of_sizes(run_sizes, export, lake)
         requests = list(_requests(history, manifests, cursor, tags))
         requests += _focus_requests(history, lake, cursor, requests, tags)
+        stale = _stale_evaluations(export, manifests, cursor, source.stale_after)
         document = {month: asdict(requested) for month, requested in cursor.items()}
         reason = None if requests else _skip_reason(manifests, cursor)
-        return dg.SensorResult(
-            requests, skip_reason=reason, cursor=json.dumps(document, sort_keys=True)
-        )
+        cursor_text = json.dumps(document, sort_keys=True)
+        return dg.SensorResult(requests, skip_reason=reason, cursor=cursor_text, asset_events=stale)
 
     return sensor
 
@@ -212,6 +218,39 @@ def _focus_requests(
             requested = replace(requested, times=requested.times + 1, last=now)
         cursor[key] = requested
     return focus_requests
+
+
+def _stale_evaluations(
+    export: Export,
+    manifests: Mapping[BillingMonth, ManifestOrError],
+    cursor: dict[str, RequestedMonth],
+    stale_after: timedelta,
+) -> list[dg.AssetCheckEvaluation]:
+    """Return the failed `manifest_is_fresh` of the month in progress if the newest manifest is old.
+
+    `cursor` is updated: the check is evaluated once for each manifest, not at each tick. It passes
+    again with the run of the next manifest.
+    """
+    current = BillingMonth.current()
+    found = {month: item for month, item in manifests.items() if isinstance(item, Manifest)}
+    if current not in manifests or not found:
+        return []
+    newest, key = found[max(found)], f"{current} stale"
+    result = manifest_is_fresh(newest, current, stale_after)
+    evaluated = RequestedMonth(newest.source.etag)
+    if result.passed or cursor.get(key) == evaluated:
+        return []
+    cursor[key] = evaluated
+    return [
+        dg.AssetCheckEvaluation(
+            asset_key=export.asset_key("manifest"),
+            check_name=str(result.check_name),
+            passed=False,
+            severity=result.severity,
+            description=result.description,
+            partition=str(current),
+        )
+    ]
 
 
 def _due_charges(export: Export, lake: Lake) -> dict[str, str]:

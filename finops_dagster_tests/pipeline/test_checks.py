@@ -1,15 +1,19 @@
-"""Checks that compare a month with the previous one."""
+"""Checks that compare a month with the previous one, or its manifest with the time of day."""
 
 from __future__ import annotations
 
+import os
+import time
 from decimal import Decimal
 
+import dagster as dg
 import pytest
 
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.pipeline.checks import usual_cost
+from finops_dagster_tests.project import Project
 
 
 def load(month: int, costs: dict[str, str] | None) -> Load:
@@ -38,3 +42,29 @@ def test_usual_cost_compares_each_currency_with_itself(
     result = usual_cost(load(2, current), load(1, previous))
     assert result.passed is passes
     assert text in str(result.description)
+
+
+def test_a_tick_evaluates_the_check_of_a_month_that_is_no_longer_delivered(
+    project: Project,
+) -> None:
+    """No run evaluates it while the vendor delivers nothing."""
+    month = BillingMonth.current()
+    project.export["start_month"] = str(month.previous)
+    project.deliver("1", month=str(month.previous))
+    first = project.tick()
+    assert first.asset_events == [], "the newest manifest is recent"
+    ten_days_ago = time.time() - 10 * 86_400
+    for manifest in project.source.rglob("*Manifest.json"):
+        os.utime(manifest, (ten_days_ago, ten_days_ago))
+    second = project.tick(first.cursor)
+    (event,) = second.asset_events
+    assert isinstance(event, dg.AssetCheckEvaluation)
+    assert (event.check_name, event.passed) == ("manifest_is_fresh", False)
+    assert (event.asset_key.path[0], event.partition) == ("acme", str(month))
+    assert "The newest manifest is 10 days old" in str(event.description)
+    project.instance.report_runless_asset_event(event)
+    third = project.tick(second.cursor)
+    assert third.asset_events == [], "once for each manifest"
+    project.deliver("1", month=str(month))
+    assert project.tick(third.cursor).asset_events == []
+    assert project.materialize(str(month)).checks()["manifest.manifest_is_fresh"]
