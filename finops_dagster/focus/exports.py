@@ -27,7 +27,10 @@ def bill_exports(export: ExportSettings) -> Mapping[str, str] | None:
 
 
 def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:
-    """Return the names of the other exports from whose bills charges of these are derived."""
+    """Return the names of the exports whose bills complete those of `exports`, for their charges.
+
+    A name may be that of an export in `exports` too, such as the amortized costs of Azure.
+    """
     return {
         name
         for export in exports

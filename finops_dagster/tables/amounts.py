@@ -29,7 +29,7 @@ class NotExact(Exception):
 
 
 def exact_total(amounts: pa.Array) -> Decimal:
-    """Return the exact sum of amounts of the type MONEY; NULLs add nothing, and none give 0.
+    """Return the exact sum of amounts of the type MONEY, without NULLs; 0 if there are none.
 
     Raises NotExact if the absolute value of an amount is LIMIT or more.
     """

@@ -148,8 +148,9 @@ class BillFiles(ABC):
     def file_type(self, header: str) -> SqlType | None:
         """Return the column's type in the files; None if it has none, as in CSV.
 
-        Numbers of all types are MONEY, and types that no SqlType has are TEXT. Raises KeyError if
-        the files lack the header.
+        Numbers of all types are MONEY. A map is MONEY_MAP if its values are doubles or decimals,
+        and else TEXT_MAP, also with integers. Types that no SqlType has are TEXT. Raises KeyError
+        if the files lack the header.
         """
         arrow = self._type(header)
         if pa.types.is_floating(arrow) or pa.types.is_decimal(arrow) or pa.types.is_integer(arrow):

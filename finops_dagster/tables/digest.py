@@ -68,7 +68,7 @@ class MonthDigest:
     columns: Mapping[str, ColumnDigest]
 
     def differing_columns(self, other: MonthDigest) -> list[str]:
-        """Return the columns with different digests; a missing one is that of no values.
+        """Return the columns with different digests; a missing column counts as one of no values.
 
         Both must be of the same kind.
         """

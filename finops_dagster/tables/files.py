@@ -112,8 +112,9 @@ def translated_error(
 ) -> Exception:
     """Return the error to raise for DuckDB's error of a scan, with file, line, column and value.
 
-    It is FileInvalid or CellInvalid, or `error` itself if the files do not explain it. Scans the
-    files again, for which the failed transaction must be over, and may leave the connection's
+    It is FileInvalid or CellInvalid, or `error` itself if the files do not explain it. An
+    IOException always becomes FileInvalid, also if no file explains it. Scans the files again, for
+    which the failed transaction must be over, and may leave the connection's
     `preserve_insertion_order` on.
     """
     malformed = malformed_row_error(error)

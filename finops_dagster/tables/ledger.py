@@ -279,9 +279,10 @@ def _key(load: Load) -> dict[str, Any]:
 def insert_rows(
     connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Insert one or more rows into a table of the ledger, which all have the same columns.
+    """Insert one or more rows into a table of the ledger.
 
-    Columns that the rows lack become NULL. `table` is without its schema.
+    The rows have the same columns; the table's other columns become NULL. `table` is without its
+    schema.
     """
     # As JSON: DuckDB binds a mapping as a STRUCT, whose names must not differ in case alone.
     columns = _definitions({name: _LAYOUT[table][name] for name in rows[0]})

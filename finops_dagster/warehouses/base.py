@@ -95,9 +95,10 @@ class Warehouse:
         the table, the month and the columns to measure, and may be of another version than the
         table.
 
-        None if the month has no load, the table lacks a measured column, or a row is misdated.
-        Also None if id, rows and headline cost are those of the file, but the sum of another money
-        column or the cost of a currency is not.
+        None if the month has no load, if the table lacks a money column or the billing period, or
+        if a row is misdated: its billing period is another month. Also None if id, rows and
+        headline cost are those of the file, but the sum of another money column or the cost of a
+        currency is not. Raises BillError if the table lacks the column of the currency.
         """
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
@@ -138,8 +139,9 @@ class Warehouse:
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests of the month's rows in the table, of the warehouse's digest kind.
 
-        Reads every cell of those columns of the file that this kind compares. If the table lacks
-        such a column, BillError is raised, or in DuckDB the column is left out.
+        They are of those columns of the file that this kind compares, and all of their cells are
+        read. Raises BillError if the table lacks one of them. In DuckDB they are of all columns of
+        the table instead, and no error is raised.
         """
         with self._connected_dialect() as dialect:
             return dialect.digest(file)
@@ -149,8 +151,8 @@ class Warehouse:
 
         Creates missing tables and columns, and casts columns to text as `schema_change` says. If it
         fails after the tables are created, the load is recorded as `failed`, unless it may still be
-        running. Raises ReconciliationError if the totals differ; BigQuery has replaced the month
-        then.
+        running. Raises ReconciliationError if the totals differ, or if another run has written
+        another version to the lake meanwhile; BigQuery has replaced the month then.
         """
         dialect, has_begun = self._open_dialect(), False
         dialect.job_id = f"finops_{file.export}_{file.month}_{uuid4().hex[:12]}"

@@ -163,8 +163,9 @@ class MonthFile:
     def converted_copy(self, target_types: Mapping[str, str]) -> Iterator[MonthFile]:
         """Give the block a copy of the file with its columns cast to `target_types`, by name.
 
-        The copy is deleted after the block. The block gets `self` if no column needs a cast. Raises
-        BillError if the file cannot be read.
+        Lists become JSON texts. The copy is deleted after the block. The block gets `self` if the
+        file has no lists and no column needs a cast. Raises BillError if the file cannot be read,
+        and the errors of `LakeFile.local_path`.
         """
         if not self.list_columns and all(
             target_types.get(name, file_type) == file_type

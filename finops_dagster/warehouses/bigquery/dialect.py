@@ -242,7 +242,7 @@ class BigQueryDialect(Dialect):
         return job.error_result is None and measure(self, file, file.table) == expected
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Replace the month's partition by one load job; return the table's name.
+        """Replace the month's partition by one load job; return the table as a FROM item.
 
         A job of a killed run that `begin_load` found is waited for instead. Readers see the old
         rows until the job is done. BigQuery reads a file in Google's storage itself, unless columns

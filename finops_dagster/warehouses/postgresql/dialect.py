@@ -162,8 +162,9 @@ class PostgreSQLDialect(Dialect):
     def target_columns(self, file: MonthFile) -> dict[str, str]:
         """Return {name: data type} of the columns that the month fills.
 
-        If the table has no room for some tags, it has the overflow column instead of them, whose
-        keys they become. The first call decides which; `load_incoming` may add more.
+        Tags for which the table has no room are not in the result; they become keys of the overflow
+        column, which is. In a table that has this column already, all new tags do. The first call
+        decides which tags these are; `load_incoming` may add more.
         """
         if self._overflow_tags is None:
             self._overflow_tags = self._tags_for_overflow(file)

@@ -181,9 +181,10 @@ class SnowflakeDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Copy the file into a temporary table; return a SELECT of it in the target types.
 
-        Snowflake reads the file from the external stage of the settings. It is uploaded if they
-        have none, or if it is in a store and `store_uri` is None. Raises BillError if the external
-        stage has another version of the month than the lake.
+        Snowflake reads the file from the external stage of the settings. The file is uploaded if
+        they have none. It is also uploaded if the lake is in a store whose object is no longer as
+        it was written, or is in a copied bucket: see `LakeFile.store_uri`. Raises BillError if the
+        external stage has another version of the month than the lake.
         """
         # The last 12 characters of `job_id` are random: see Warehouse.replace_month.
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())

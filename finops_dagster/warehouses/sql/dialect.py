@@ -180,8 +180,8 @@ class SqlDialect(Dialect):
     def lock_month(self, file: MonthFile) -> None:
         """Wait for other loads of the month on this machine, and keep them out.
 
-        The lock is released when the connection closes. The ledger's rows, which `transaction`
-        locks, keep out loads on other machines.
+        The lock is released when the connection closes. A load on another machine does not wait for
+        it: its `begin_load` ends this load, except within `transaction`, which it waits for.
         """
         path = self._settings.working_dir / f"{file.table}-{file.month}.lock"
         purpose = f"loading {file.month} into {self.full_name(file.table)}"
@@ -206,9 +206,11 @@ class SqlDialect(Dialect):
             self._commit_outside_transaction()
 
     def begin_load(self, file: MonthFile) -> None:
-        """Record this load as `loading`; killed loads of the month become `failed`.
+        """Record this load as `loading`; other loads of the month in this state become `failed`.
 
-        Raises BillError if the database does not roll back, as with MyISAM or AUTOCOMMIT.
+        They were killed, or are still running on another machine, where they then fail, as their
+        incoming tables are dropped. Raises BillError if the database does not roll back, as with
+        MyISAM or AUTOCOMMIT.
         """
         ledger = self.table_sql(ledger_name(file.table))
         killed = self.query(
@@ -232,7 +234,7 @@ class SqlDialect(Dialect):
         self.record_load(file, self.job_id, "loading")
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
-        """Insert the month into the incoming table of this load, and return its name.
+        """Insert the month into the incoming table of this load; return it as a FROM item.
 
         Raises BillError if a column of that table differs from the file in the number of its
         values, or, for `ordered_types`, in the smallest or the largest value.
