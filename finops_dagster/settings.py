@@ -363,7 +363,7 @@ def settings_with_exports(
     location: str = "the settings",
     **tables: Mapping[str, Any] | None,
 ) -> Settings:
-    """Return settings with these exports, instead of those of the file. Raises SettingsError.
+    """Return settings with these exports, not those of file or environment. Raises SettingsError.
 
     `tables`, such as `storage`, override those of the environment and of the file at `path`, key by
     key; None overrides nothing. Without a path no file is read, but the environment is, and

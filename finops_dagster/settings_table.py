@@ -82,7 +82,7 @@ def is_secret(name: str, value: object) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is a loopback address or `localhost`; no other name is looked up."""
+    """Return whether a host is `localhost` or a loopback address; names are not resolved."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

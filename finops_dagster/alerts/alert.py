@@ -30,7 +30,7 @@ class Alert:
 
     @classmethod
     def of(cls, key: str, title: str, lines: Sequence[str], command: str) -> Self:
-        """Return an alert whose title and lines are escaped, and cut to about 1,000 characters.
+        """Return an alert whose title and lines are escaped, each cut to about 1,000 characters.
 
         `key` and `command` stay as they are.
         """

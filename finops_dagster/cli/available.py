@@ -56,8 +56,9 @@ def available_manifests(
 ) -> dict[BillingMonth, ManifestOrError]:
     """Return the newest manifest of each month that has one; its error if it cannot be read.
 
-    Months without a manifest are left out. `months` must not be empty. Raises StoreError or
-    StoreUnavailable if the store fails for any of them, and ManifestMissing if none has a manifest.
+    Months without a manifest are left out. `months` must not be empty. Raises StoreError if the
+    store fails for some of the months, also if that is transient; StoreError or StoreUnavailable if
+    it fails for all; and ManifestMissing if none has a manifest.
     """
     manifests = source.newest_manifests(months)
     problems = [
@@ -94,6 +95,9 @@ def discovery_rows(
     settings: Settings, selection: Selection, on_problem: OnProblem
 ) -> Iterator[Row]:
     """Yield a row for each month: the vendor's newest version, and whether DuckDB has it.
+
+    Its keys are `export`, `month`, `version`, `format`, `files`, `bytes`, `last_modified` and
+    `loaded`, and the fields of `Delivery` if the vendor's manifests have one.
 
     `loaded` is "yes", "no", or names another version that DuckDB has: "older: v1"; "newer: v3" if
     the vendor's run of that version is newer, but was deleted. A month whose manifest or files

@@ -32,7 +32,8 @@ _CHANGES_SHOWN = 3
 def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each month that the warehouse's ledger records as loaded.
 
-    By export, newest month first. Without a warehouse, the ledger in DuckDB and the records of a
+    By export, newest month first. The keys are `export`, `month`, `version`, `rows`, `loaded_at` in
+    UTC, and `table`, its full name. Without a warehouse, the ledger in DuckDB and the records of a
     lake in a store are read instead. Raises BillError and WarehouseUnavailable.
     """
     stored, rows = StoredMonths(settings), list[Row]()
@@ -79,10 +80,11 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
 def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each stage of one month: its last result, and the error since then.
 
-    The selection must be one month of one export. What a stage has not recorded is None. `error`
-    may also say why the month has no charges. If the event log does not have the month, version and
-    totals come from a lake in a store, if there is one. Raises BillError if the export is unknown
-    or does not have the month.
+    The selection must be one month of one export. The keys are `stage`, `version`, `outcome`,
+    `rows`, `cost` as exact text, those of `restatement_fields`, `when`, `run`, `checks` and
+    `error`. What a stage has not recorded is None. `error` may also say why the month has no
+    charges. If the event log does not have the month, version and totals come from a lake in a
+    store, if there is one. Raises BillError if the export is unknown or does not have the month.
     """
     export, month = selection.exports(settings)[0], str(selection.start)
     if not selection.months(export):
@@ -177,7 +179,7 @@ def _largest_changes_text(row: Row) -> str | None:
 def change_text(change: CostChange) -> str:
     """Return service, account and the added cost as text: `Tax in 123456789012 +1.50 USD`.
 
-    Long names are shortened.
+    The names are escaped and shortened as by `shortened`; the cost has two decimals.
     """
     service, account = (shortened(name or "(none)") for name in (change.service, change.account))
     return f"{service} in {account} {change.added_cost:+,.2f} {change.currency or ''}".rstrip()

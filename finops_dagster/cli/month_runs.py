@@ -51,9 +51,9 @@ def run_months(
     """Run the months one by one, print a line as each ends, and return whether all succeeded.
 
     Export by export, newest month first; first the exports that complete the charges of others. An
-    export that has none of the months is a failure too. `until` is the last stage to run; None runs
-    every stage. `manifest` and `staged_files` run with the stages before them; any later stage runs
-    alone, from what the stage before it stored. `force` runs unchanged months again. `as_json`
+    export that has none of the months is a failure too. `until` is None for every stage, or the
+    only stage to run, from what the stage before it stored; but `staged_files` runs `manifest`
+    first. `force` runs unchanged months again. `as_json`
     prints each month as one line of JSON. Without it, all failures are printed again at the end, on
     standard error, unless the last month failed or none ran. Lost runs are marked as failed first.
     Raises BillError if no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.

@@ -295,7 +295,8 @@ def cleanup(
     - ended runs with their logs, except the last run of each stage of each month
     - load records of superseded versions
 
-    Files of a lake in a store that were replaced are deleted after a day.
+    Files of the lake that no month, kept version or catalog uses are deleted whatever their age is;
+    of a lake in a store, only those that are a day old.
 
     With --stale, only marks runs whose process is gone as failed, and deletes their unfinished
     files.

@@ -61,8 +61,10 @@ def stop(
 def run_rows(settings: Settings, selection: Selection, limit: int | None) -> list[Row]:
     """Return a row for each run and export of the selected months, newest first.
 
-    Runs in progress are among them; their `seconds` are those until now. Times are in UTC. `limit`
-    is the largest number of rows; None returns all. Raises BillError if no export is selected.
+    The keys are `export`, `month`, `run`, `start` in UTC, `seconds`, `status`, and two that may be
+    None: `last_stage`, the last that the run reached, and `reason`, why it failed. Runs in progress
+    are among them; their `seconds` are those until now. `limit` is the largest number of rows; None
+    returns all. Raises BillError if no export is selected.
     """
     from finops_dagster.pipeline.history import open_history
 

@@ -63,7 +63,11 @@ class DemoColumn:
 
     @property
     def is_per_slot(self) -> bool:
-        """Whether all charges of a slot have the same value; a bill repeats 1,000 slots."""
+        """Whether the value is the same in all charges of a slot.
+
+        A bill repeats 1,000 slots (see charges.sql). The charges of a slot differ in date, quantity
+        and workload.
+        """
         return "charge." not in self.value
 
     @property

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Series that are looked at together: windows over all of a large bill would fill the memory.
 _CHUNK = 256
-# The more telling kinds first: what is found of a series hides what follows from it.
+# The most specific kinds first: a finding hides later ones of its series that may be its effects.
 _FINDERS = (
     changes.find_new_services,
     changes.find_vanished_services,

@@ -19,8 +19,8 @@ _SERVICE_POSITIONS = "SELECT provider, service, min(position) FROM service_lines
 def add_budgets(files: ReportMonths, budgets: Sequence[BudgetMonth], document: Document) -> None:
     """Fill the document's `budgets` with those of its months and currencies; amounts are decimals.
 
-    Needs the document's `currencies`. A budget's currency, which is in capital letters, must be
-    equal to one of them: capital and small letters differ.
+    Needs the document's `currencies`. A budget is left out also if its currency, which is in
+    capital letters, differs from one of them by case alone.
     """
     for of_month in budgets:
         budget = of_month.budget

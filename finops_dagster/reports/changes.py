@@ -29,7 +29,7 @@ _LEAST_PRICE_RISE, _LEAST_MOVED_SHARE = np.log(1.15), 0.15
 _EQUAL = 1.35  # times as much at most
 _UNUSUAL = 6  # times the usual change
 _LEAST_SCALE = 0.02  # of a price or a share
-_DAYS_OF_A_CHANGE = 3  # it is measured over
+_DAYS_OF_A_CHANGE = 3  # over which a change is measured
 
 
 def find_new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:

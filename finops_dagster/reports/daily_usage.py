@@ -146,8 +146,8 @@ def read_daily_costs(
     `last` counts as the newest month if it is later. None if there are no charges. A service that
     costs little is left out. Needs the relations `focus` and `focus_named`. `service_usage` is for
     callers that have already computed the effective cost of usage of these months: a query with the
-    columns month, export, currency, provider, account, service and usage. Temporary tables of the
-    connection are replaced.
+    columns month, export, currency, provider, account, service and usage. Replaces the temporary
+    tables `series`, `series_usage`, `prices`, `usage_days` and `regions` of the connection.
     """
     newest = newest_month(connection)
     if newest is None:

@@ -81,10 +81,11 @@ def _weekday_factors(cost: Array) -> Array:
 
 
 def relative_deviation(expected: EstimatedCosts, deviation: Array, days: int) -> Array:
-    """Return the mean deviation of each day and those before it, as a multiple of its usual size.
+    """Return, for each day, the mean deviation of `days` days up to it, divided by its usual size.
 
-    The mean is of `days` days. Days that follow each other often deviate alike, so for more than
-    two days the usual size is at least that of earlier means of as many days.
+    `deviation` has a value for each day, as `deviations` returns it; it need not be that of
+    `expected`. Days that follow each other often deviate alike, so for more than two days the usual
+    size is at least that of earlier means of as many days.
     """
     mean = rolling_mean(deviation, days)
     scale = expected.scale / np.sqrt(days)

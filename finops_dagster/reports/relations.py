@@ -183,7 +183,7 @@ def _create_focus_named(connection: DuckDBPyConnection, accounts: AccountsFile) 
         for column in named
         if column != "AccountName"
     )
-    # The billing account answers for an account that has no line, but has a name of its own.
+    # A sub account without a line has the owner of its billing account's line, but not its name.
     connection.execute(
         Sql(f"""
         CREATE VIEW focus_named AS

@@ -72,7 +72,7 @@ class _Positions:
         self._provider_of = dict(connection.execute(_PROVIDERS).fetchall())
 
     def table(self, charges: MonthOfCharges, changes: Sequence[CostChange]) -> dict[str, list[Any]]:
-        """Return changes as a table of the document."""
+        """Return changes as a table of the document, and add services that its list lacks."""
         return {
             "service": [None if c.is_other else self._service(charges, c.service) for c in changes],
             "account": [None if c.is_other else self._account(c.account) for c in changes],

@@ -74,12 +74,16 @@ def create_cost_and_usage_sums(
     """Create the tables `cost_sums` and `usage_sums`.
 
     `charges` and `charges_by_day` are what follows FROM to read charges. Both tables are by month,
-    export, currency, provider, account, and the account's lines in the accounts file. `cost_sums`
-    has the billed and the effective cost four times: by service and category, by region, by kind
-    and, only for `charges_by_day`, by day; in each row, the columns of the other three are NULL.
-    Its column `usage` is the effective cost of a service's usage; NULL if it has none. `usage_sums`
-    has the number and the costs of all charges by commitment, and the part of the costs that is
-    usage. Needs the table of `create_account_spellings`.
+    export, currency, provider, account, and the account's lines in the accounts file:
+
+    - `cost_sums` has the costs `billed` and `effective` of all charges three times: by `service`
+      and `category`, by `region`, and by `kind`. Those of `charges_by_day` are also in it by `day`.
+      In each row, the columns of the other groupings are NULL, so choose one of them before you
+      add up. `usage` is the effective cost of a service's usage; NULL if it has none.
+    - `usage_sums` has the number and the costs of all charges by `commitment`, which is NULL for
+      charges that are not usage of one, and the part of the costs that is usage.
+
+    Needs the table of `create_account_spellings`.
     """
     usage = Sql(f"sum(EffectiveCost) FILTER ({_IS_USAGE}) AS usage")
     _group(connection, "by_service", charges, Sql(f"ServiceName, ServiceCategory, {usage}"))
