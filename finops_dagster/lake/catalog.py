@@ -66,8 +66,9 @@ class IcebergCatalog:
 
         That is one snapshot, or none if nothing differs. Columns that the table lacks are added. If
         the lake has no file of the export, nothing is created or removed; else a missing table is
-        created. Files of other exports stay. If another writer commits first, it tries again, up to
-        twelve times. Raises CatalogError, also if the table has rows that are not of this lake.
+        created. Files of other exports stay. If another writer commits first, it tries again; it
+        tries twelve times in all. Raises CatalogError, also if the table has files that are not of
+        this lake.
         """
         name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):

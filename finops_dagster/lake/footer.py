@@ -63,11 +63,11 @@ def _is_empty(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def distinct_texts(path: Path) -> dict[str, set[str]]:
-    """Return the distinct texts of columns that have at most two in each row group, by column.
+    """Return the distinct values of text columns with few of them, by column, from the footer.
 
-    NULL is not among them. Only the footer of the Parquet file is read, whose statistics have the
-    least and the greatest value. All other columns are left out; so are those without values, and
-    those with a text that is unprintable or has 100 or more characters.
+    Only columns of which every row group has at most two values: the minimum and the maximum in its
+    statistics are all of them. NULL does not count. Columns that are all NULL are left out, and so
+    are those with a text that is unprintable or has 100 or more characters. No rows are read.
     """
     metadata = _metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]

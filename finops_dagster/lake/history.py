@@ -115,10 +115,11 @@ class LakeAsOf(LakeReader):
     def missing_version_errors(
         self, export: str, months: Collection[BillingMonth] = ()
     ) -> Iterator[VersionNotKept]:
-        """Yield an error, without raising it, for each month whose version of then is not kept.
+        """Yield an error, without raising it, for each month whose version at `end` is not kept.
 
-        A month that was first loaded after `end` has no error, unless it is one of `months`. Raises
-        BillError for a damaged file.
+        A month that was first loaded after `end` had no version, and is left out. `months` are
+        those that must have had one: for them, it is an error too. Raises BillError for a damaged
+        file.
         """
         for month, file in self.lake.files(export).items():
             try:

@@ -152,12 +152,13 @@ class LakeFile(Protocol):
     def relation(
         self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
     ) -> tuple[Sql, str]:
-        """Return what follows FROM to read the file's rows in one query, and where it reads them.
+        """Return what follows FROM to read the file in one query, and a text of where it is read.
 
-        The second is a text for people: the address in a store, or "this machine". Use the first
-        in one query only, on this connection. A lake in a folder ignores `columns`, so the query
-        must name the columns that it needs. A file in a store is read row group by row group,
-        without a download, unless there is a copy, or `store_uri` returns None.
+        The text is for people: "this machine", or the address in a store. Use the relation in one
+        query only, on this connection. `columns` are those that a file in a store is read for; a
+        file on this machine ignores them, so the query must name its columns too. A file in a store
+        is read row group by row group, without a download, unless there is a copy, or `store_uri`
+        returns None.
         """
         ...
 
@@ -235,7 +236,7 @@ class Lake(LakeReader, Protocol):
         """Return an export's unfinished files on this machine, as a killed process leaves them.
 
         In a folder, also those that a running load is writing: delete none while one runs. For a
-        store, only those that are older than a day.
+        store, only those that are older than a day, and also those of exports with a similar name.
         """
         ...
 
@@ -253,10 +254,11 @@ class Lake(LakeReader, Protocol):
         ...
 
     def check_access(self) -> str:
-        """Check that the lake can be read and written, and return its address for people.
+        """Check that the lake can be written, and return a line with its address for people.
 
-        A file is written and deleted. Raises BillError or StoreError, in one line, or
-        StoreUnavailable.
+        A file is written and deleted; in a store, it is also read. A folder that does not exist is
+        not created: its nearest existing parent is checked, and the line says so. Raises BillError
+        or StoreError, in one line, or StoreUnavailable.
         """
         ...
 

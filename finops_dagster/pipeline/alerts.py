@@ -83,7 +83,8 @@ def alerts_sensor(
         name=f"{prefix}alerts",
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sends people what they should know, once each: docs/alerts.md says what.",
+        description="Sends each alert once: of failed months, silent exports, restatements, "
+        "budgets and anomalies.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         end = time.monotonic() + TICK_SECONDS

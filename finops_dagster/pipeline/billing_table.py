@@ -92,8 +92,8 @@ def table_result(
 ) -> dg.MaterializeResult[Load]:
     """Return the stage's result for a month in the table.
 
-    What the month's last materialization in Dagster says of the load of the same version is
-    repeated. `database` only gives its path, and is not opened.
+    If the month's last materialization in Dagster has the same version, its metadata of LOAD_KEYS
+    is copied. `database` only gives its path, and is not opened.
     """
     export, report = at.export, loaded.report
     previous = at.previous_metadata(report.load.manifest_id, *LOAD_KEYS)

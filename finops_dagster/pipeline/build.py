@@ -50,7 +50,7 @@ _FACTORIES: Sequence[AssetFactory] = (
 
 @dataclass(frozen=True)
 class Resources:
-    """Where months are stored: one object each; `warehouse` is None if months end at the lake."""
+    """The objects that store months, one of each kind; `warehouse` is None if there is none."""
 
     staging: StagingFolder
     database: BillingDatabase
@@ -76,13 +76,12 @@ def build_resources(settings: Settings) -> Resources:
 
 
 def build_definitions(settings: Settings, exports: Collection[str] | None = None) -> dg.Definitions:
-    """Return the Dagster definitions of exports, and what all share but the upkeep.
+    """Return the Dagster definitions of exports, and of what all exports share.
 
-    Those of the upkeep are `upkeep_definitions`. It needs no network and no credentials. `exports`
-    are the names of those whose assets, jobs and sensors are needed; None means all. They
-    are the same as among all others, as those of the exports that complete their charges are
-    included. Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is
-    missing.
+    `exports` are names; None means all. The exports that complete the charges of these are
+    included. Those of the upkeep are not: `upkeep_definitions` returns them. Needs no network and
+    no credentials. Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg
+    is not installed.
     """
     project_wide = dg.Definitions(
         # A run writes JSON lines if its config names that logger: docs/operations.md.
@@ -104,8 +103,8 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
     """Return the assets, checks, job and sensor of one export.
 
     `name` must be the name of an export of the settings. The definitions need the resources of
-    `shared_definitions` with the same `prefix`. Here it begins the keys of these resources alone,
-    and no names.
+    `shared_definitions` with the same `prefix`, which does not change the names of the assets, the
+    job and the sensor.
     """
     exports = [Export(export, prefix) for export in settings.exports]
     (export,) = (export for export in exports if export.name == name)

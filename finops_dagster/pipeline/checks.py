@@ -124,9 +124,10 @@ def manifest_is_fresh(
 
 
 def files_still_available(manifest: Manifest) -> dg.AssetCheckResult:
-    """Check that the store still has every file of the month; the rows of deleted files stay.
+    """Check that the store still has every file of the manifest.
 
-    The manifest says which files are deleted: no request is sent.
+    The manifest itself says which files are deleted: no request is sent. The month keeps the rows
+    of deleted files.
     """
     deleted = manifest.deleted_files
     description = f"The store has all {count_text(len(manifest.files), 'file')}."

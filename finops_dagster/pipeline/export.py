@@ -65,8 +65,8 @@ class Export:
         """Return a new source, which finds and downloads the export's versions through `stores`.
 
         It reads the records of shared files in the staging folder, in the lake and in the ledger,
-        which is in `database`. Nothing is connected to yet. Raises StoreError if the client package
-        of the store or its credentials are missing.
+        which is in `database`. No request is sent yet. Raises StoreError as `open_store`, such as
+        for credentials in the environment that are not usable.
         """
         reader = MonthsReader(self.settings, staging, lake, database)
         return VENDORS[self.settings.vendor].source(self.settings, stores, reader)

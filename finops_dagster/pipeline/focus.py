@@ -134,10 +134,10 @@ def focus_result(
 ) -> dg.MaterializeResult[LoadedVersion]:
     """Return the stage's result for charges that the lake has.
 
-    Checks them by the rules of FOCUS and compares them with native exports of the vendor, by
-    queries; what the last run found in the same charges is repeated. `derived` is the record of the
-    charges and the outcome, `exports` are all of the settings, and `catalog_results` is what
-    `register_files` returned.
+    Checks the charges by the rules of FOCUS, and compares them with native exports of the vendor,
+    by queries. If the month's last materialization is of the same charges, what it found is copied
+    instead. `derived` is the record of the charges and the outcome, `exports` are all of the
+    settings, and `catalog_results` is what `register_files` returned.
     """
     record, outcome = derived
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}

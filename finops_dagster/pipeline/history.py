@@ -194,14 +194,14 @@ class History:
     def month_status(
         self, export: str, month: str, stages: Collection[str] = STAGES
     ) -> tuple[str, str | None]:
-        """Return the month's status by its runs, and the message of the failure or None.
+        """Return the month's status by its runs, and the message of its failure or None.
 
-        It is the status of the newest run that lacks a stage, such as "failure", "canceled" or
-        "started". A run lacks a stage that it did not complete, unless a run that succeeded had
-        the stage and is later, or is earlier but ended after it: two pods may work at a month at
-        the same time. A later run that failed does not count, whatever it completed. A run in
-        progress has completed none. Without such a run, as in a month without runs, the status is
-        "success". `stages` are those that the export has.
+        The status is "success" if no run left a stage undone, as in a month without runs. Else it
+        is that of the newest run that did, such as "failure", "canceled" or "started". A run that
+        failed leaves undone what it did not complete, and a run in progress all of its stages. A
+        stage is not undone if another run with it succeeded: a later one, or an earlier one that
+        ended later, as two pods may work at a month at the same time. `stages` are those that the
+        export has; no others count.
         """
         runs = self.month_runs.get((export, month), [])
         for number, run in enumerate(runs):
@@ -343,10 +343,10 @@ class History:
         }
 
     def usual_duration(self, exports: Collection[str]) -> timedelta | None:
-        """Return how long a run usually takes, for one month of each of these exports.
+        """Return how long it usually takes to load one month of each of these exports in turn.
 
-        It is the sum of the medians of all stages. None without exports, or if none of the newest
-        50 results of `parquet` of an export wrote a file, as the sum would lack stages.
+        It is the sum of the medians of all their stages. None without exports, or if none of the
+        newest 50 results of `parquet` of an export wrote a file, as the sum would lack stages.
         """
         stage_seconds = [self.stage_seconds(export) for export in exports]
         if not stage_seconds or not all(by_stage["parquet"] for by_stage in stage_seconds):

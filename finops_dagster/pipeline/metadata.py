@@ -96,8 +96,8 @@ def _currencies(totals: Totals) -> Metadata:
 def manifest_metadata(manifest: Manifest, previous: Manifest | None) -> Metadata:
     """Return the metadata of a manifest, with the columns added and removed since `previous`.
 
-    Each of these is one text of some headers and the number of the others; both are empty without
-    a previous manifest.
+    `columns_added` and `columns_removed` are texts: up to 50 headers, and the number of the others.
+    Both are empty without `previous`, and if either manifest lists no columns.
     """
     added, removed = manifest.columns_added_and_removed(previous)
     return {
@@ -135,7 +135,7 @@ def manifest_object_metadata(source: ManifestFile) -> Metadata:
 
 
 def location_metadata(location: str) -> Metadata:
-    """Return the metadata of a file's location.
+    """Return the metadata `path` and `dagster/uri` of a file: its location, and that as a URI.
 
     `location` is the address of an object in a store, or a path on this machine.
     """

@@ -125,11 +125,11 @@ def load_duration_metrics(settings: Settings, months: Months) -> Iterator[Metric
 
 
 def read_budgets(settings: Settings, months: Months) -> list[BudgetMonth]:
-    """Return what was spent of each budget in each of these months.
+    """Return each budget with what was spent of it, in each month that any export has in `months`.
 
-    A month counts if it is one of any export; budgets count the charges of all exports. The newest
-    month is first. Empty without budgets or charges. The charges of all months are read, which
-    takes as long as a query over them. Raises BillError.
+    The newest month is first. A budget counts the charges of all exports. Empty without budgets or
+    charges. The charges of all months are read, which takes as long as a query over them. Raises
+    BillError.
     """
     if not settings.budgets:
         return []

@@ -53,7 +53,7 @@ def parquet_asset(export: Export, open_catalog: OpenCatalog = None) -> dg.Assets
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
-        """Export the month to a Parquet file, which stays readable while the next one loads."""
+        """Write the month's rows to its Parquet file in the lake, which is replaced in one step."""
         month = billing_month(context)
         writing = writing_month(export, month, database, lake, force=run_options.force)
         with writing as (version, outcome, size):

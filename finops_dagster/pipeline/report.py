@@ -1,4 +1,4 @@
-"""The newest page of the bill, over the charges of all exports, in the lake's folder `report`."""
+"""The asset `report`: the bill as a page, from the charges of all exports, in the lake."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -47,7 +47,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
     def report(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-        """Write the page of the charges of all exports."""
+        """Write the report of the bill to the lake: a page of the charges of all exports."""
         lake, database = (getattr(context.resources, key) for key in keys)
         try:
             location, metadata, checks = write_newest_report(settings, lake, database.duckdb)

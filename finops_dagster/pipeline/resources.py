@@ -98,8 +98,8 @@ class StageRecords:
 def records_resource(prefix: str) -> dg.ResourceDefinition:
     """Return the definition of the resource `records`: new `StageRecords` for each run.
 
-    It needs the resources `staging`, `lake` and `run_lock`, whose keys begin with `prefix`. So each
-    run, all of whose stages need the records, holds its lock from its first stage on.
+    It needs the resources `staging`, `lake` and `run_lock`, whose keys begin with `prefix`. Every
+    stage needs the records, so each run holds its lock from its first stage on.
     """
     staging, lake, run_lock = (f"{prefix}{name}" for name in ("staging", "lake", "run_lock"))
 

@@ -1,4 +1,4 @@
-"""Sensors: one for each export requests new and restated months; another ends lost runs."""
+"""The sensors that request runs of new versions, derive charges again, and mark lost runs."""
 
 from __future__ import annotations
 
@@ -276,8 +276,8 @@ def focus_automation_sensor(
     """Return the sensor that derives charges and writes the report after other runs, in a list.
 
     It derives the charges of months whose bill was changed without them, such as by a run of
-    `parquet` alone, for exports whose own sensor is switched on. It writes the report when no run
-    that derives charges is left. The list is empty if no export has charges.
+    `parquet` alone, but only of exports with `sensor = true` in the settings. It writes the report
+    when no run that derives charges is left. The list is empty if no export has charges.
     """
     with_focus = [export for export in exports if export.has_focus]
     if not with_focus:
@@ -291,8 +291,8 @@ def focus_automation_sensor(
             target=dg.AssetSelection.assets(*keys),
             run_tags=RUN_TAGS,
             default_status=dg.DefaultSensorStatus.RUNNING,
-            description="Derives charges again whose bill was changed outside of its job, and "
-            "writes the report after charges were derived.",
+            description="Derives the charges of months whose bill was changed outside of their "
+            "job, and writes the report after charges were derived.",
         )
     ]
 

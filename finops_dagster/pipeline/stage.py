@@ -148,13 +148,13 @@ class StageMonth:
 
     @classmethod
     def of_run(cls, context: dg.AssetExecutionContext, export: Export, options: RunOptions) -> Self:
-        """Return the month that a run is about."""
+        """Return the stage and the month that a run is executing, with the run's `force`."""
         stage, month = context.asset_key.path[-1], billing_month(context)
         return cls(export, stage, month, context.instance, options.force)
 
     @cached_property
     def last_record(self) -> dg.EventLogRecord | None:
-        """Dagster's record of the month's last materialization; None if there is none."""
+        """Dagster's record of the month's last materialization, read once; None without one."""
         key, months = self.export.asset_key(self.stage), [str(self.month)]
         of_month = dg.AssetRecordsFilter(key, asset_partitions=months)
         return next(iter(self.instance.fetch_materializations(of_month, limit=1).records), None)

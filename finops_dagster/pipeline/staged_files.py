@@ -110,8 +110,8 @@ class MonthStaging:
 
         With `force`, unchanged files are downloaded and counted again. Without it, a verified copy
         of files that the vendor has deleted is used, with a warning. Deletes the staged files of
-        older versions. Raises FileInvalid, BillError if another run has read a newer manifest
-        meanwhile, and what the source raises.
+        older versions. Raises FileInvalid, CellInvalid for a cost that is not exact, BillError if
+        another run has read a newer manifest meanwhile, and what the source raises.
         """
         known_versions = self._known_versions()
         verified = self._verified_version(known_versions)

@@ -55,7 +55,7 @@ def warehouse_focus_asset(
         warehouse: dg.ResourceParam[Warehouse],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
-        """Load the month's charges into the warehouse, in one step."""
+        """Load the month's charges into the warehouse, in one step, and update the view `focus`."""
         at = StageMonth.of_run(context, export, run_options)
         record, file = focus_file(export, at.month, lake, database.duckdb)
         if charges is not None:
@@ -110,9 +110,9 @@ def focus_file(
 ) -> tuple[FocusMonth, MonthFile]:
     """Return the record of a month's charges, and their file as a warehouse loads it.
 
-    The version id in the `footer` of the second is that of the bills with the mapping's, so that
-    the warehouse is loaded again if any of them changes. Raises StageMissing if the file is missing
-    or damaged.
+    The version id in the `MonthFile.footer` has the versions of all the bills and of the mapping,
+    so that the warehouse is loaded again if any of them changes. Raises StageMissing if the file is
+    missing or damaged.
     """
     file = focus_lake(lake).file(export.name, month)
     record = FocusMonth.from_file(file)

@@ -64,10 +64,10 @@ def download_verified(
     """Download the object `info` to `path`, verify it, and convert it to what DuckDB reads.
 
     Gzip is verified by its checksum, a ZIP is unpacked, and Parquet must end with its footer. Gzip
-    that DuckDB refuses and Parquet that it does not read exactly are rewritten. Raises FileInvalid
-    if the file is damaged or inflates too far, StoreUnavailable if the store sends another number
-    of bytes than `info.size`, and the store's other errors. After an error, a part of the file may
-    be at `path`.
+    that DuckDB refuses and Parquet that it does not read exactly are rewritten. A file of 0 bytes
+    is valid, whatever its suffix. Raises FileInvalid if the file is damaged or inflates too far,
+    StoreUnavailable if the store sends another number of bytes than `info.size`, and the store's
+    other errors. After an error, a part of the file may be at `path`.
     """
     suffix = Path(info.key).suffix
     try:

@@ -88,7 +88,7 @@ class StagedMonth:
     def version_records(self) -> list[VersionRecord]:
         """Return the records of all versions whose files were ever all staged, the newest first.
 
-        The list is empty if `version.json` is missing or cannot be read.
+        The list is empty if `version.json` is missing, damaged, or of an earlier release.
         """
         # A `version.json` of an earlier release is ignored: the staged files and the lake have the
         # same facts.
@@ -132,7 +132,11 @@ class StagedMonth:
         return StagedVersion(self._folder / name, manifest, self._limits, [*copies, shared])
 
     def version_folders(self) -> list[tuple[str, Path]]:
-        """Return the name and the path of each version's folder, sorted by name."""
+        """Return the name and the path of each folder of staged files, sorted by name.
+
+        A name is that of `staging_folder_name`, which may differ from the vendor's id. Empty if the
+        month has no folder.
+        """
         if not self._folder.is_dir():
             return []
         return [(path.name, path) for path in sorted(self._folder.iterdir()) if path.is_dir()]
@@ -140,7 +144,7 @@ class StagedMonth:
     def remove_other_versions(self, manifest: Manifest) -> None:
         """Delete the files of all versions but the manifest's; their records stay.
 
-        Versions that another run is staging or loading are left out. Takes the month's lock.
+        Files that another run is staging or loading stay too. Takes the month's lock.
         """
         with folder_lock(self._folder):
             for name, folder in self.version_folders():
@@ -184,10 +188,10 @@ class StagedVersion(StagedFiles):
 
     @property
     def selected_months(self) -> dict[Path, BillingMonth]:
-        """The month to load, by path, of each file whose rows may not all be of that month.
+        """The month whose rows are to be loaded, for each shared file with rows of others, by path.
 
-        A file with rows of this month alone is left out, and so are all files that months do not
-        share.
+        It is always the manifest's month. A file that has no row of any month is in it too. All
+        other files are left out: their rows are all loaded.
         """
         month = self.manifest.month
         return {
@@ -214,7 +218,7 @@ class StagedVersion(StagedFiles):
         )
 
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
-        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
+        """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
         `files` are all files of the manifest, in its order. Takes the version's lock. Raises the
         errors of `fetch_missing`.

@@ -70,7 +70,7 @@ class StagedFiles:
 
     @property
     def has_files(self) -> bool:
-        """Whether files were downloaded, and the folder was not deleted since."""
+        """Whether the folder has a log of downloads; the files themselves may be deleted."""
         return self._log.exists()
 
     def lock(self) -> AbstractContextManager[object]:
