@@ -36,9 +36,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave those parameters to `make thorough` whose ids the mark `quick` of the test lacks.
+    """Mark parameters as thorough, except those that the test's mark `quick` names.
 
-    Each argument of the mark is a part of an id.
+    `quick("zip", "cost")` keeps the parameters whose id contains `zip` or `cost` in `make test`.
     """
     for item in items:
         quick = item.get_closest_marker("quick")
@@ -68,7 +68,7 @@ _bucket_numbers = itertools.count(1)
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return an empty project whose export `acme` reads a local folder.
+    """Return an empty project in the working directory, whose export `acme` reads a local folder.
 
     Most tests are about the bill alone: no format has a mapping to FOCUS, unless a test sets one.
     """

@@ -98,10 +98,11 @@ def deliver(
 ) -> list[str]:
     """Deliver one version of a month, and return the keys of its files.
 
-    A part is rows, or the bytes of a file. `columns` are those that the manifest lists, where they
-    are not the headers. `manifest_prefix` is the prefix of the manifest's keys, where it is not
-    that of the files: a bucket that is replicated keeps the keys of the original. `changes`
-    replaces fields of the manifest.
+    A part is the bytes of a file, or rows, which become a CSV file in gzip. `suffix` is only the
+    end of the files' names. `columns` are those that the manifest lists, where they are not the
+    headers. `manifest_prefix` is the prefix of the manifest's keys, where it is not that of the
+    files: a bucket that is replicated keeps the keys of the original. `changes` replaces fields of
+    the manifest.
     """
     billing_month = BillingMonth.parse(month)
     start, end = (f"{m.first_day:%Y%m%d}" for m in (billing_month, billing_month.next))

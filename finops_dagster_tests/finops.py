@@ -104,7 +104,10 @@ class Finops:
         return stdout + stderr
 
     def run_until_killed_at(self, stage: str) -> None:
-        """Run the pipeline until the stage has done its work, and kill its process there."""
+        """Run the pipeline, and kill its process when the stage has done its work.
+
+        The stage's data is written, but Dagster has not recorded its materialization.
+        """
         process = subprocess.run(
             [sys.executable, "-c", KILLED_AT.format(stage=stage)],
             cwd=self.project.folder,
@@ -116,9 +119,10 @@ class Finops:
 
 
 def older_document(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the document that an earlier release wrote in the place of the records of a state.
+    """Return the export of a state as an earlier release wrote it: one document.
 
-    It has no sums and no costs by currency.
+    `records` are the lines of `finops state export` of this release. The document lacks their sums
+    of money columns and costs by currency.
     """
     months: dict[str, Any] = {}
     versions = []

@@ -77,12 +77,14 @@ class MonthRun:
         return {tag["dagster/data_version"] for tag in tags}
 
     def checks(self) -> dict[str, bool]:
+        """Return whether each check passed, by `stage.check`."""
         return {
             f"{e.asset_key.path[-1]}.{e.check_name}": e.passed
             for e in self._result.get_asset_check_evaluations()
         }
 
     def check_descriptions(self) -> dict[str, str]:
+        """Return the text of each check's result, by the name of the check."""
         evaluations = self._result.get_asset_check_evaluations()
         return {e.check_name: e.description or "" for e in evaluations}
 
@@ -119,7 +121,7 @@ class Project:
 
     @cached_property
     def instance(self) -> dg.DagsterInstance:
-        """Create the in-memory instance, which many tests do without and which takes 0.1 s."""
+        """The in-memory instance, created at the first use, which takes 0.1 s."""
         return dg.DagsterInstance.ephemeral()
 
     def shell_environment(self, more_settings: str = "") -> dict[str, str]:
@@ -145,7 +147,8 @@ class Project:
     ) -> list[str]:
         """Deliver a version of a month, and return the keys of its files.
 
-        Parts that are texts are the costs of the line items of one file; any other part is a file.
+        The parts are either all texts, the costs of the line items of one file, or else each part
+        is a file. `delivery` are further arguments of `cur.deliver`.
         """
         costs = [part for part in parts if isinstance(part, str)]
         files = [line_items(month, *costs)] if costs else parts
@@ -173,16 +176,17 @@ class Project:
         return ObjectStores().open(self.settings().exports[0])
 
     def available_versions(self) -> dict[BillingMonth, ManifestOrError]:
-        """Return the version of each month that the first export's source has."""
+        """Return the newest manifest, or an error, of each month of the first export."""
         export = self.first_export()
         return self.source_of(export).newest_manifests(export.months())
 
     def source_of(self, export: Export) -> Source:
-        """Return the source of an export, which knows what the project has stored."""
+        """Return the source of an export, with the project's staging folder, lake and ledger."""
         stored = build_resources(self.settings())
         return export.source(ObjectStores(), stored.staging, stored.lake, stored.database)
 
     def tick(self, cursor: str | None = None, sensor: str = "acme_manifests") -> dg.SensorResult:
+        """Evaluate a sensor once, and return its result; no run is started."""
         definitions = self.definitions()
         names = ("stores", "staging", "lake", "database")
         context = dg.build_sensor_context(
@@ -203,6 +207,7 @@ class Project:
         force: bool = False,
         stages: list[str] | None = None,
     ) -> MonthRun:
+        """Run all stages of a month, or `stages`; a failure is in the returned run."""
         definitions = self.definitions()
         keys = definitions.resolve_asset_graph().get_all_asset_keys()
         result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(

@@ -1,4 +1,4 @@
-"""A small mapping to FOCUS, for tests of the stages: a fee and its part, taxes left out."""
+"""A small mapping to FOCUS, for tests of the stages: a charge for each line item but taxes."""
 
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Input, Kind

@@ -83,14 +83,18 @@ def name_columns(
 ) -> dict[str, str]:
     """Return the column name of each header of a file, by header.
 
-    `known_names` maps the headers of earlier files to their column names: these headers keep them
-    for ever. Most others get their preferred name. Customers choose tag keys freely, and several
-    can prefer one name (`user:team`, `user:Team`, `user_team`): the header that has the name
-    already keeps it, or else the header that needs the fewest changes gets it. Every other header
-    gets a suffix, a short hash of its exact spelling, which depends on no order. So does a header
-    that prefers an empty name, or one of `ADDED_COLUMNS`. Headers that the vendor chose differ in
-    case only by accident (`SavingsPlanARN`, `SavingsPlanArn`): they share a column, unless one file
-    has both. Names that differ in case alone are one name, as in DuckDB and in most warehouses.
+    `known_names` are the column names of all headers of earlier files. A known header keeps its
+    name for ever. A new header takes the name of its alias: a known header, absent from this file,
+    that `naming` knows as the same column. Any other new header gets the name that it prefers.
+
+    Customers choose tag keys freely, so several headers can prefer one name (`user:team`,
+    `user:Team`, `user_team`). The header that has the name already keeps it; otherwise the header
+    that needs the fewest changes gets it. Each of the others gets the name with a short hash of its
+    own spelling, whatever the order of the headers. So does a header that prefers an empty name, or
+    one of `ADDED_COLUMNS`. Headers that the vendor chose and that differ in case alone
+    (`SavingsPlanARN`, `SavingsPlanArn`) share a column, unless one file has both.
+
+    Names that differ in case alone count as one, as in DuckDB and in most warehouses.
     """
     headers = list(headers)
     known_names = {**known_names, **_names_by_alias(headers, known_names, naming)}
@@ -190,11 +194,17 @@ def literal(text: str) -> Sql:
 
 
 def file_literal(path: Path) -> Sql:
-    """Return the path of one file as an SQL literal for DuckDB's readers."""
+    """Return the path of one file as an SQL literal, such as for `read_parquet` of DuckDB.
+
+    Unlike with `literal`, DuckDB takes `*`, `?` and `[` in the path for plain characters.
+    """
     # DuckDB takes `*`, `?` and `[` in a path for patterns.
     return literal(glob.escape(str(path)))
 
 
 def glob_literal(folder: Path, pattern: str) -> Sql:
-    """Return a glob pattern for files below a folder as an SQL literal for DuckDB's readers."""
+    """Return a glob pattern below a folder as an SQL literal, such as for `read_parquet` of DuckDB.
+
+    Only `pattern` can have wildcards: `*`, `?` and `[` in `folder` are plain characters.
+    """
     return literal(f"{glob.escape(str(folder))}/{pattern}")

@@ -64,7 +64,10 @@ def escaped(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the text escaped; of more than 1,000 characters the first and last 500 are kept."""
+    """Return the text escaped, without the middle of a text of more than 1,000 characters.
+
+    The first and the last 500 characters stay. A note between them has the number of the others.
+    """
     if len(text) <= _MAX_CHARACTERS:
         return escaped(text)
     half = _MAX_CHARACTERS // 2

@@ -29,8 +29,9 @@ class CostChange:
     """Headline cost and rows before and after a restatement, in one currency.
 
     The headline cost is the unblended or billed cost, as the bill's format has it. Cost and rows
-    are those of a service in an account, each None for rows without one. If both are `OTHER`, they
-    are those of all services and accounts that the restatement does not list.
+    are those of one service in one account. `service` and `account` are None for rows that name
+    none. If both are `OTHER`, the change is a sum over several services and accounts: in a
+    restatement, over all that it does not list.
     """
 
     currency: str | None
@@ -53,7 +54,11 @@ class CostChange:
 
     @property
     def is_other(self) -> bool:
-        """Whether this is the sum of all services and accounts that are not listed."""
+        """Whether this is a sum: service and account are `OTHER`.
+
+        In `Restatement.changes` it is the sum of what is not listed; a sum that `summed_changes`
+        returns is of all changes of its currency.
+        """
         return self.service == self.account == OTHER
 
 

@@ -24,7 +24,7 @@ class ObjectMissing(StoreError):
 
 
 class ObjectChanged(StoreError):
-    """The object was replaced, or created, after its ETag was read."""
+    """The object was replaced, created or deleted after its ETag was read."""
 
 
 class StoreUnavailable(Exception):

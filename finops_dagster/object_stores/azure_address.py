@@ -35,13 +35,14 @@ class AzureAddress:
 
     @property
     def root(self) -> str:
-        """The address of the container."""
+        """The address of the container; `az://container` if the endpoint is empty."""
         return f"{self.endpoint or 'az:/'}/{self.container}"
 
     @classmethod
     def parse(cls, source: str) -> AzureAddress:
-        """Parse the address of a container or of a folder in it; `%20` in it is a blank.
+        """Parse the address of a container or of a folder in it, in any of `AZURE_SCHEMES`.
 
+        Escapes in the path are decoded: `%20` is a blank. The prefix has no slash at its ends.
         Raises ValueError, also if the address has a query, which may be a SAS.
         """
         scheme, _, rest = source.partition("://")

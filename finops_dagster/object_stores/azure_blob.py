@@ -67,7 +67,10 @@ class AzureBlobStore(WritableStore):
         return f"{self._location}/{key}"
 
     def folder_names(self, folder: str) -> set[str]:
-        """Return the folders' names, by one request for every 5,000 files and folders."""
+        """Return the names of the folders directly in a folder.
+
+        One request for every 5,000 files and folders.
+        """
         prefix = f"{folder}/" if folder else ""
         return {
             entry.name.removeprefix(prefix).rstrip("/")
@@ -76,11 +79,17 @@ class AzureBlobStore(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the blobs in a folder, by one request for every 5,000 files and folders."""
+        """Return the blobs directly in a folder, sorted by key.
+
+        One request for every 5,000 files and folders.
+        """
         return self._files(self._entries(f"{folder}/" if folder else ""))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """Return the blobs below a folder, by one request for every 5,000."""
+        """Return the blobs in a folder and all folders below it, sorted by key.
+
+        One request for every 5,000.
+        """
         return self._files(self._entries(f"{folder}/" if folder else "", delimiter=""))
 
     def _entries(self, prefix: str, delimiter: str = "/") -> Iterator[BlobProperties | BlobPrefix]:

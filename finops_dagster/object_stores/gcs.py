@@ -56,7 +56,10 @@ class GcsStore(WritableStore):
         return f"gs://{self._bucket_name}/{key}"
 
     def folder_names(self, folder: str) -> set[str]:
-        """Return the folders' names, by one request for every 1,000 files and folders."""
+        """Return the names of the folders directly in a folder.
+
+        One request for every 1,000 files and folders.
+        """
         prefix = f"{folder}/" if folder else ""
         return {
             name.removeprefix(prefix).rstrip("/")
@@ -65,11 +68,17 @@ class GcsStore(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects in a folder, by one request for every thousand objects and folders."""
+        """Return the objects directly in a folder, sorted by key.
+
+        One request for every 1,000 objects and folders.
+        """
         return self._files(self._pages(f"{folder}/" if folder else "", "/"))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects below a folder, by one request for every thousand."""
+        """Return the objects in a folder and all folders below it, sorted by key.
+
+        One request for every 1,000.
+        """
         return self._files(self._pages(f"{folder}/" if folder else "", None))
 
     def _pages(self, prefix: str, delimiter: str | None) -> Iterator[Any]:

@@ -66,7 +66,10 @@ class S3Store(WritableStore):
         return f"s3://{self._bucket}/{key}"
 
     def folder_names(self, folder: str) -> set[str]:
-        """Return the folders' names, by one request for every 1,000 files and folders."""
+        """Return the names of the folders directly in a folder.
+
+        One request for every 1,000 files and folders.
+        """
         prefix = f"{folder}/" if folder else ""
         return {
             entry["Prefix"].removeprefix(prefix).rstrip("/")
@@ -75,12 +78,18 @@ class S3Store(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects in a folder, by one request for every thousand objects and folders."""
+        """Return the objects directly in a folder, sorted by key.
+
+        One request for every 1,000 objects and folders.
+        """
         prefix = f"{folder}/" if folder else ""
         return self._objects(self._pages(prefix))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects below a folder, by one request for every thousand."""
+        """Return the objects in a folder and all folders below it, sorted by key.
+
+        One request for every 1,000.
+        """
         return self._objects(self._pages(f"{folder}/" if folder else "", delimiter=""))
 
     def _objects(self, pages: Iterable[Any]) -> list[ObjectInfo]:
@@ -149,8 +158,8 @@ class S3Store(WritableStore):
     def upload(self, path: Path, key: str) -> ObjectInfo:
         """Upload a file in parts of 8 MiB, four at a time, and return the object's description.
 
-        A HEAD request then gets the CRC32 of the object. From a store that has none of all bytes,
-        the object is downloaded to compute it.
+        A HEAD request then gets the store's CRC32 of the object, which must be the file's. Some
+        stores have none of the whole object: then the object is downloaded to compute it.
         """
         checksum = crc32(file_chunks(path))
         with self._translated_errors(key):

@@ -137,16 +137,16 @@ class SharedFiles:
 
 
 class SharedFilesReader(Protocol):
-    """Reads which months the files of an export hold rows of."""
+    """Finds the months of the rows in files that months share."""
 
     def read(
         self, store: ObjectStore, folder: str, files: Sequence[ObjectInfo], bill_format: Format
     ) -> SharedFiles:
-        """Return the months of the rows of `files`, all files below the folder.
+        """Return the months of the rows of each file of an export.
 
-        Only files that were never read before are downloaded and read. A file is identified by its
-        path below the folder, its size and its ETag. One that cannot be read is in the result's
-        `problems`. Raises the store's errors.
+        `files` must be all files below `folder`. Only new files are downloaded and read: those
+        whose path below the folder, size or ETag is not known yet. A file that cannot be read is in
+        the result's `problems`, with the reason. Raises the store's errors.
         """
         ...
 

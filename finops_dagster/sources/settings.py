@@ -114,7 +114,7 @@ class ExportSettings(SettingsTable):
 
     @property
     def table_name(self) -> str:
-        """The name of the export's table in DuckDB and in the warehouse."""
+        """The name of the table in DuckDB and the warehouse: `table`, or else `dagster_name`."""
         return self.table or self.dagster_name
 
     def months(self) -> list[BillingMonth]:

@@ -151,7 +151,10 @@ class BenchmarkProject:
         exports: int = 1,
         keys: str = AWS_KEYS,
     ) -> BenchmarkProject:
-        """Create the project in place of the previous one; each export has these keys as well."""
+        """Create the project in place of the previous one, and set the environment of this process.
+
+        All `exports` read the same source; `keys` are further settings of each, in TOML.
+        """
         work = FOLDER / "work"
         shutil.rmtree(work, ignore_errors=True)
         home = work / "dagster"

@@ -81,7 +81,7 @@ FROM priced, (FROM {template} LIMIT 1) AS template
 
 
 def report(rows: int, runs: int) -> Iterator[Figure]:
-    """Measure the page of thirteen months of charges: making it as a process, size, opening it."""
+    """Measure the page of thirteen months: the time to write it, its size, the time to open it."""
     charges = made_once(f"steady-{rows}-{_MONTHS}", _write_months, rows)
     project = BenchmarkProject.create(charges, memory_limit="1GB")
     focus = project.work / "parquet/focus"

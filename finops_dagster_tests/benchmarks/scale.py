@@ -52,7 +52,7 @@ def lake_in_store(rows: int, runs: int) -> Iterator[Figure]:
 
 
 def scratch(rows: int, _: int) -> Iterator[Figure]:
-    """Measure the disk that a month ten times as large needs for a time beside what it leaves."""
+    """Measure the temporary disk space of a load of ten times the rows, beside what it leaves."""
     project = BenchmarkProject.create(source(10 * rows), memory_limit="1GB")
     with _highest_size(project.work) as highest:
         run = project.materialize()

@@ -70,7 +70,10 @@ class Deployment:
 
 
 def attempts(seconds: float = 120) -> Retrying:
-    """Return attempts for some time; the last failure is raised."""
+    """Return an iterable of attempts, one each half second, as tenacity has them.
+
+    After `seconds`, the error of the last attempt is raised.
+    """
     return Retrying(stop=stop_after_delay(seconds), wait=wait_fixed(0.5), reraise=True)
 
 

@@ -104,10 +104,11 @@ def pods(folder: Path, random: Random) -> Iterator[str]:
 def loaded_by_pods(
     folder: Path, random: Random, size: tuple[int, int], number: int
 ) -> Iterator[str]:
-    """Load this many exports and months by `number` pods at a time; yield what held.
+    """Load months by `number` pods at a time under every fault; yield a line for each result.
 
-    In each stage a pod is killed. One month is given to two pods at the same time, as Kubernetes'
-    API does not answer. PostgreSQL is restarted, and the store fails now and then.
+    `size` is the number of exports, and of months of each. In each stage a pod is killed. As
+    Kubernetes' API does not answer for a time, two pods load one month. PostgreSQL is restarted,
+    and the store fails now and then. Raises AssertionError if a month is not as it was delivered.
     """
     with _deployed(folder, random, size, number) as scenario:
         yield from scenario.run()
@@ -137,7 +138,7 @@ def _deployed(
 def deliver(
     folder: Path, random: Random, size: tuple[int, int], s3: S3Server
 ) -> dict[str, FaultProject]:
-    """Deliver small bills to a bucket for each export, and return what they are by its name."""
+    """Deliver small bills to a bucket for each export; return what was delivered, by export."""
     exports, count = size
     month, months = BillingMonth.parse("2022-01"), list[str]()
     for _ in range(count):
@@ -157,9 +158,10 @@ def deliver(
 
 @dataclass
 class HeldUpload:
-    """Holds the uploads of a month to the lake until `released`: of the next one, if `is_awaited`.
+    """Delays the uploads of one month to the lake until `released` is set.
 
-    `month` is empty as long as none has come, and `paths` are those of the new files.
+    The month is that of the first upload after `is_awaited` was set; before, `month` is empty and
+    no upload is delayed. `paths` are those of the delayed files.
     """
 
     is_awaited: bool = False
@@ -168,7 +170,7 @@ class HeldUpload:
     released: Event = field(default_factory=Event)
 
     def hold(self, environ: dict[str, Any]) -> None:
-        """Hold a request, if it is such an upload."""
+        """Wait until `released` is set, at most 300 s, if the request is an upload of the month."""
         path = environ["PATH_INFO"]
         upload = _UPLOAD.fullmatch(path) if environ["REQUEST_METHOD"] == "PUT" else None
         if not self.is_awaited or upload is None:
@@ -199,7 +201,10 @@ class Scenario:
         self.months = [(name, m) for name, bill in self.bills.items() for m in bill.months]
 
     def run(self) -> Iterator[str]:
-        """Inject the faults, and yield what held."""
+        """Inject the faults, and yield a line for each that was survived and each verified fact.
+
+        Raises AssertionError for what is wrong.
+        """
         self.s3.fault = self._answer
         killer = Thread(target=self._kill, daemon=True)
         killer.start()

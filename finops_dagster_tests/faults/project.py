@@ -124,7 +124,10 @@ class FaultProject:
         return Command(command, self.folder, {**self.environment, **environment})
 
     def start_and_interrupt(self, *command: str) -> tuple[Command, bool]:
-        """Return a command at a random moment of its run, and whether it has ended already."""
+        """Start a command, and return it after a random time; also whether it has ended already.
+
+        The command is not interrupted here: the caller does that.
+        """
         process = self.start(*command)
         return process, process.ends_within(self.random.uniform(0, self.seconds))
 
@@ -150,9 +153,10 @@ class FaultProject:
         return [program, "asset", "materialize", "-m", "finops_dagster.definitions", *selection]
 
     def assert_whole(self) -> dict[tuple[str, str], Bill | None]:
-        """Assert that each output has one delivered version of each month, never an older one.
+        """Assert that each output has one delivered version of each month, or never had one.
 
-        Returns the bill in each output, by output and month.
+        The version must not be older than at the last call. Returns the bill, or None, by output
+        and month.
         """
         bills = self._stored_bills()
         for (output, month), bill in bills.items():
@@ -193,7 +197,7 @@ class FaultProject:
         assert not twice, f"loaded twice: {twice}"
 
     def expect_lost(self, output: str) -> None:
-        """Expect that an output, whose data was deleted, has nothing."""
+        """Let `assert_whole` accept nothing or any version in an output whose data was deleted."""
         self._seen = {key: version for key, version in self._seen.items() if key[0] != output}
 
     def _stored_bills(self) -> dict[tuple[str, str], Bill | None]:
@@ -246,7 +250,10 @@ class Command(subprocess.Popen[bytes]):
         self.wait()
 
     def end(self) -> tuple[int, str]:
-        """Wait for the end; return the exit code and the end of the output, without traceback."""
+        """Wait for the end, at most 300 s; return the exit code and the end of the output.
+
+        Kills the processes of the session that are left. Asserts that the output has no traceback.
+        """
         try:
             code = self.wait(300)
         finally:

@@ -71,7 +71,10 @@ KNOWN_FALSE = (
 
 
 def wrong_rules(charges: Path, judgment: Judgment) -> dict[str, int]:
-    """Return the failures that are none of the known false ones, by rule."""
+    """Return the failures of the validator that count: the number of charges, by rule.
+
+    Left out is each rule of KNOWN_FALSE whose `reason` is true of all charges that break it.
+    """
     passed = set(_known_false(charges, judgment))
     return {rule: rows for rule, rows in judgment.failures.items() if rule not in passed}
 

@@ -85,7 +85,7 @@ class NativeMonth:
         return parquet_relation(self.path)
 
     def broken_rules(self) -> dict[str, int]:
-        """Return the rules of FOCUS that charges break, but for disputed ones, with the charges."""
+        """Return how many charges break a rule of FOCUS, by rule; disputed rules are left out."""
         with duckdb.connect() as connection:
             broken = find_broken_rules(connection, self.relation)
         return {rule.rule.id: rule.rows for rule in broken if not rule.rule.disputed}

@@ -170,7 +170,7 @@ class MappingTables:
         return list(dict.fromkeys(kind.moved for kind in self.mapping.kinds if kind.moved))
 
     def expressions(self, expressions: Mapping[str, Expression]) -> Iterator[list[str]]:
-        """Yield the rows of columns with one expression each."""
+        """Yield the table's row of each column: its name, its SQL, and why, sorted by name."""
         for name, expression in sorted(expressions.items()):
             yield [f"`{name}`", self._code(expression.sql), _escaped(expression.why)]
 

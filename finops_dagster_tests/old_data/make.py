@@ -69,6 +69,7 @@ def put(key: str, body: bytes) -> None:
 
 
 def acme(month: str, version: str, *rows: dict[str, str], tag: str) -> None:
+    """Deliver a version of a month of the export `acme`; `tag` is the header of its tag."""
     headers = (*HEADERS, tag, USAGE)
     bill = [line_item(month, **{tag: "red", **row}) for row in rows]
     deliver(put, month, [gzip.compress(csv_bytes(bill, headers))], version=version, headers=headers)
@@ -100,6 +101,7 @@ def backend(name: str, *values: str) -> list[str]:
 
 
 def load(backends: list[list[str]]) -> None:
+    """Load all months, into the first backend by the pipeline, into the others from the lake."""
     finops(*backends[0], "aws", "run-pipeline")
     for backend in backends[1:]:
         finops(*backend, "aws", "load-billing-remote")

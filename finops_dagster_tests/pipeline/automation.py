@@ -16,7 +16,7 @@ class Automation:
         self.requested()  # Dagster's first evaluation knows of no earlier one.
 
     def requested(self) -> list[str]:
-        """Return the months and stages that a new evaluation requests; `report` has no month."""
+        """Return what a new evaluation requests, such as `2024-01 focus`; `report` has no month."""
         definitions, instance = self._project.definitions(), self._project.instance
         result = dg.evaluate_automation_conditions(definitions, instance, cursor=self._cursor)
         self._cursor = result.cursor

@@ -58,12 +58,15 @@ class Shape:
 
 
 def number(amount: int) -> int | str:
-    """Return an amount as the document has it: text where a double would lose digits."""
+    """Return an amount as the document has it, in units of the last of `SCALE` decimals.
+
+    It is text if a double would lose digits.
+    """
     return amount if abs(amount) < 2**53 else str(amount)
 
 
 def decimal(amount: int) -> str:
-    """Return an amount as decimal text with all its digits."""
+    """Return an amount in units of the last decimal as text with all `SCALE` decimals."""
     sign, digits = "-" if amount < 0 else "", str(abs(amount)).rjust(SCALE + 1, "0")
     return f"{sign}{digits[:-SCALE]}.{digits[-SCALE:]}"
 

@@ -72,10 +72,10 @@ class Bill:
         return self.usage * self.prices
 
     def choose(self, least_part: float, parts: Array | None = None) -> int:
-        """Return a series in which nothing is planted yet, and with at least this part of the bill.
+        """Choose a series by chance, with at least this part of the bill, and mark it as taken.
 
-        `parts` are the parts of the series, 0 where they are not suitable. The largest series is
-        taken if none is as large.
+        Only steady series that are not taken count. `parts` are the parts of the series, 0 where
+        they are not suitable. The largest series is chosen if none is as large.
         """
         parts = (self.parts if parts is None else parts) * self.steady
         parts[list(self.taken)] = 0
@@ -85,9 +85,11 @@ class Bill:
         return number
 
     def choose_day(self, first: int = 120, days_after: int = 21) -> int:
+        """Return a random day from `first`, as a number; at least `days_after` days follow it."""
         return int(self.random.integers(first, DAYS - days_after))
 
     def plant(self, kind: str, number: int, first: int, days: int) -> None:
+        """Record that a series is unusual on these days; its costs are changed elsewhere."""
         series, last = self.series[number], min(first + days, DAYS) - 1
         self.planted.append(
             Planted(kind, series.account, series.service, self.day(first), self.day(last))

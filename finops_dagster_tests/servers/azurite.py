@@ -51,7 +51,7 @@ class Azurite:
 
 
 class AzureServer(Proxy):
-    """A proxy of Azurite."""
+    """A process of Azurite behind a proxy, whose address is `url`."""
 
     def __init__(self) -> None:
         self._azurite = Azurite()

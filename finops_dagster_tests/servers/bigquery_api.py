@@ -71,7 +71,11 @@ class Job:
         }
 
     def query_response(self, max_results: str | int | None, start: str = "0") -> Resource:
-        """Return a page of rows, as jobs.query and jobs.getQueryResults answer it."""
+        """Return a page of rows, as jobs.query and jobs.getQueryResults answer it.
+
+        The page begins at the row `start` and has at most `max_results` rows, or all if None.
+        Raises the job's error, if it failed.
+        """
         if self.error:
             raise self.error
         if self.result is None:

@@ -29,12 +29,12 @@ def invalid_query(message: str) -> BigQueryError:
 
 
 def not_found(name: str) -> BigQueryError:
-    """Return the error of a dataset, table or job that does not exist."""
+    """Return the error of a missing object; `name` has its kind: `Table test:billing.cur`."""
     return BigQueryError(404, "notFound", f"Not found: {name}")
 
 
 def already_exists(name: str) -> BigQueryError:
-    """Return the error of a dataset, table or job whose name is taken."""
+    """Return the error of a name that is taken; `name` has its kind: `Table test:billing.cur`."""
     return BigQueryError(409, "duplicate", f"Already Exists: {name}")
 
 

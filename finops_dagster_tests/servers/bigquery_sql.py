@@ -35,7 +35,11 @@ class QueryResult:
     rows: list[Resource] = field(default_factory=list)
 
     def page(self, max_results: str | int | None, start: str) -> Resource:
-        """Return the schema and a page of the rows."""
+        """Return the schema and at most `max_results` rows from the row `start`, or all if None.
+
+        The result is a part of a REST answer, with a `pageToken` if more rows follow. It is empty
+        for a statement without rows, such as INSERT.
+        """
         if not self.fields:
             return {}
         end = len(self.rows) if max_results is None else int(start) + int(max_results)
@@ -46,7 +50,11 @@ class QueryResult:
 
 
 def run_query(catalog: Catalog, project: str, config: Resource, location: str) -> QueryResult:
-    """Run the statement of a `query` configuration, in the location of its tables."""
+    """Run the statement of a job's `query` configuration, and return its rows.
+
+    `project` is that of tables whose name has none. Raises BigQueryError, also if a table is not in
+    `location`.
+    """
     statement = _parsed(config["query"])
     tables = []
     is_view = isinstance(statement, exp.Create) and statement.kind == "VIEW"

@@ -171,7 +171,10 @@ class Catalog:
         return dataset.tables[table_id]
 
     def view(self, project: str, dataset_id: str, view_id: str, location: str) -> Table:
-        """Return a view, which need not exist in DuckDB; its fields are not listed."""
+        """Return a view without fields; record it if it is new.
+
+        The view is not created in DuckDB. Raises BigQuery's 404 if the dataset does not exist.
+        """
         dataset = self.dataset(project, dataset_id, location)
         view = dataset.tables.setdefault(view_id, Table(dataset, view_id, [], {}))
         view.kind = "VIEW"
@@ -183,7 +186,11 @@ class Catalog:
         del table.dataset.tables[table.table_id]
 
     def patch_table(self, table: Table, patch: Resource, if_match: str | None) -> None:
-        """Change the description, labels, expiration or schema; only new columns are allowed."""
+        """Change a table's description, labels, expiration or schema.
+
+        The schema may get new columns, and may lose none. Raises BigQueryError, a 412 if `if_match`
+        is not None and not the table's ETag.
+        """
         if if_match not in (None, table.etag):
             raise BigQueryError(412, "conditionNotMet", "Precondition Failed")
         if not patch.keys() <= {"schema", *_DESCRIPTIVE}:
@@ -287,7 +294,10 @@ class Catalog:
 
 
 def schema_fields(schema: Resource | None) -> list[Field]:
-    """Return the checked fields of a schema, with their types and modes in full."""
+    """Return the fields of a schema, each with its mode and the legacy name of its type.
+
+    Raises BigQueryError for a field that BigQuery refuses, or that this server does not support.
+    """
     fields = [_normal_field(column) for column in (schema or {}).get("fields") or []]
     names = [column["name"].lower() for column in fields]
     for name in names:
@@ -304,10 +314,11 @@ def fields_by_name(fields: list[Field]) -> dict[str, Field]:
 def merged_fields(
     table_name: str, old: list[Field], new: list[Field], relax: bool = False, inside: str = ""
 ) -> list[Field]:
-    """Return the fields of a table after a new schema, the added ones last.
+    """Return the fields of a table after a change of its schema, the added ones last.
 
-    Raises BigQueryError where the type or mode of a field changes; with `relax`, a REQUIRED field
-    may become NULLABLE.
+    Fields that `new` lacks stay. Raises BigQueryError if the type or mode of a field changes; with
+    `relax`, a REQUIRED field may become NULLABLE. `inside` is the path of the record whose fields
+    these are, such as `tags.`; none may be added to it, or be missing.
     """
     new_by_name, merged = fields_by_name(new), []
     for field in old:

@@ -21,8 +21,8 @@ _OPTIONS = "-backend memory -scheme http -host 127.0.0.1".split()
 class GcsServer(Proxy):
     """A proxy of a process of fake-gcs-server, which keeps objects in memory.
 
-    The server ignores the condition of a download, so the proxy knows it. It also ignores those of
-    resumable uploads and of copies.
+    The server ignores the condition `ifGenerationMatch` of a download, so the proxy checks it. The
+    conditions of resumable uploads and of copies are checked by neither.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class GcsServer(Proxy):
         return client.bucket(name)
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Answer one request."""
+        """Answer a request as the base class does, or with 412 if a download's condition fails."""
         answer = super().answer(method, path, headers, body)
         condition = re.search(r"ifGenerationMatch=(\d+)", path) if method == "GET" else None
         if condition and answer[1].get("x-goog-generation", condition[1]) != condition[1]:

@@ -1,9 +1,9 @@
 """A double of Kubernetes: kmock's API server, and a loop that runs each job's command as a process.
 
-It is no cluster: no image is pulled, limits of memory and disk do not hold, and objects are not
-validated (the tests hold them to Kubernetes' schema). What it keeps of a pod: an environment of
-the job's variables and secrets alone; its volumes, which no other pod sees; its exit code; and a
-SIGTERM where the job is deleted.
+It is no cluster: no image is pulled, there are no limits of memory and disk, and objects are not
+validated (the tests validate them by Kubernetes' schema). As in Kubernetes, a pod has only the
+job's variables and secrets in its environment, volumes that no other pod sees, and an exit code,
+and gets a SIGTERM if its job is deleted.
 """
 
 from __future__ import annotations

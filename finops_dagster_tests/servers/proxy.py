@@ -12,12 +12,12 @@ Answer = tuple[int, Mapping[str, str], bytes]
 
 
 class Proxy:
-    """A proxy of the server at `port`; `requests` are the (method, path) of those that came.
+    """A proxy of the server at `port`; `requests` has (method, path) of each request.
 
-    `fault`, when set, is called with the method, the path and the headers of a request: it may
-    answer in place of the server, or return None. `damage`, when set, is called with the body of
-    each request, and returns what the server gets. `more_query` is added to what the client asks
-    for.
+    `fault`, if set, is called with the method, the path and the headers of a request: it may return
+    an answer in place of the server's (status, headers, body), or None. `damage`, if set, is called
+    with the body of each request, and returns the body for the server. `more_query` is appended to
+    the path of each request for the server: `&maxresults=2`.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -37,11 +37,11 @@ class Proxy:
         self._http.server_close()
 
     def reset(self) -> None:
-        """Remove faults."""
+        """Unset `fault`, `damage` and `more_query`; the log of requests stays."""
         self.fault, self.damage, self.more_query = None, None, ""
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Answer one request."""
+        """Record a request, and return the answer of `fault`, or else of the server."""
         self.requests.append((method, path))
         if self.fault and (answer := self.fault(method, path, headers)):
             return answer

@@ -1,4 +1,4 @@
-"""An HTTP server that takes webhooks, and answers as a test wants."""
+"""An HTTP server that receives webhooks, and answers with the statuses that a test sets."""
 
 import json
 import threading

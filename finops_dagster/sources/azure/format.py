@@ -37,10 +37,10 @@ class AzureFormat(FixedFormat, Protocol):
     def finality_sql(self, columns: Collection[str]) -> Sql | None:
         """Return an SQL aggregate that is true if every row with a cost has an invoice id.
 
-        It is false if no row has an id, but NULL for an Enterprise Agreement without ids, of which
-        nothing shows that a month is closed; its billing account is a number. None if `columns`,
-        those of the table, lack one that this needs. Version 1.0 of FOCUS has the id in
-        `x_InvoiceId`.
+        If no row has an id, it is false; but NULL if the billing account's id is a number, as in an
+        Enterprise Agreement: nothing then shows whether the month is closed. None is returned in
+        place of SQL if `columns`, those of the table, lack one that this needs. Version 1.0 of
+        FOCUS has the invoice id in `x_InvoiceId`.
         """
         names = [name for name in (self.invoice, "x_invoiceid") if name in columns]
         if not names or not {self.cost, "billingaccountid"} <= set(columns):

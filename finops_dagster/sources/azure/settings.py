@@ -51,9 +51,10 @@ class AzureExport(StoreSettings, ExportSettings):
         return {"actual": self.name, "amortized": self.amortized_from}
 
     def check_partners(self, exports: Sequence[ExportSettings]) -> None:
-        """Raise ValueError unless `amortized_from` names an export that it may name, or is None.
+        """Raise ValueError if `amortized_from` names an export that it may not name.
 
-        That is an Azure export of amortized costs which no other export names.
+        It must be None, or the name of an Azure export of amortized costs that no other export
+        names in its `amortized_from`. `exports` are all of the settings.
         """
         if self.amortized_from is None:
             return

@@ -23,8 +23,9 @@ EXAMPLES = (
 def month_folders(store: ObjectStore, root: str) -> dict[BillingMonth, list[str]]:
     """Return the folders of each month below `root`, by one LIST and one more for each year.
 
-    `EXAMPLES` shows the names that are known. A month has several folders if it is spelled in
-    several ways, and is left out if it has none.
+    `EXAMPLES` shows the names that are known. The folder of a day, such as `2026-01-15`, is also
+    one of its month. So a month has several folders if it is spelled in several ways, or has
+    folders of days. A month without a folder is left out.
     """
     folders: dict[BillingMonth, list[str]] = defaultdict(list)
     for name in sorted(store.folder_names(root)):
