@@ -54,7 +54,7 @@ def list_accounts(context: typer.Context, json: Json = False) -> None:
 def pull(
     context: typer.Context,
     region: Annotated[
-        str, typer.Option(metavar="NAME", help="AWS region; others are for China and GovCloud.")
+        str, typer.Option(metavar="NAME", help="AWS region. Change it for China or GovCloud.")
     ] = "us-east-1",
     endpoint_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Another address of AWS Organizations.")
@@ -65,8 +65,9 @@ def pull(
 ) -> None:
     """Add the accounts of an AWS organization to the accounts file.
 
-    Adds a line for each account that has none, with its name and its tags: owner, environment, cost
-    centre, and every other tag that is a column of the file. Lines that exist stay as they are.
+    Adds a line for each account that has none yet. The line has the account's name and tags: owner,
+    environment, cost centre, and every other tag that is a column of the file. Existing lines do
+    not change.
 
     $ finops accounts pull --profile management
     """

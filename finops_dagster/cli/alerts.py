@@ -19,7 +19,7 @@ def alerts() -> None:
 def send_test(context: typer.Context, json: Json = False) -> None:
     """Send a test message through each channel of the table [alerts].
 
-    The exit code is 1 if it cannot be sent through one of them.
+    The exit code is 1 if the message cannot be sent through one of the channels.
 
     $ finops alerts test
     """

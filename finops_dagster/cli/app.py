@@ -74,7 +74,9 @@ app.add_typer(
     state.app, name="state", help="Show, verify, repair and move the records of loaded months."
 )
 app.add_typer(focus.app, name="focus", help="Check and compare the FOCUS charges of months.")
-app.add_typer(accounts.app, name="accounts", help="Compare and fill the accounts file.")
+app.add_typer(
+    accounts.app, name="accounts", help="Compare the accounts file with the bill, and fill it."
+)
 app.add_typer(alerts.app, name="alerts", help="Test the channels through which alerts are sent.")
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
 
@@ -122,8 +124,8 @@ def finops(_version: _Version = False) -> None:
 def init(context: typer.Context) -> None:
     """Write a first settings file.
 
-    Fails if there is a settings file already, and does not change it. Also writes dagster.yaml and
-    workspace.yaml, which Dagster's own commands read, unless they exist.
+    Fails if the settings file exists already, and does not change it. Also writes dagster.yaml and
+    workspace.yaml, unless they exist. Dagster's own commands read these two files.
 
     $ finops init
     """
@@ -149,8 +151,8 @@ def demo(
 ) -> None:
     """Load three months of two invented bills, from AWS and Azure.
 
-    The demo has its own settings, and refuses other ones. All its files are in data/demo; only its
-    runs are recorded in DAGSTER_HOME.
+    The demo has its own settings, and refuses other ones. Its data is in data/demo. Its runs are
+    recorded in DAGSTER_HOME, as all runs are.
 
     $ finops demo
     $ finops demo --restate
@@ -190,7 +192,7 @@ QueryFormat = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="table, csv, json or parquet. Default: as the suffix of --out, else table.",
+        help="table, csv, json or parquet. Default: the suffix of --out, else table.",
     ),
 ]
 
@@ -203,9 +205,9 @@ def query(
         typer.Argument(
             metavar="[SQL]",
             show_default=False,
-            help="One SELECT, or - to read it from standard input. Each export is a view named by "
-            "its `table` setting; focus has the charges of all exports, and focus_named also the "
-            "names of their accounts.",
+            help="One SELECT, or - to read it from standard input. Each export is a view with the "
+            "name of its `table` setting. The view focus has the charges of all exports; "
+            "focus_named also has the names of their accounts.",
         ),
     ] = None,
     file: Annotated[
@@ -216,7 +218,7 @@ def query(
         typer.Option(
             "--named",
             metavar="[NAME]",
-            help="Run the SQL of a question in docs/focus.md; without a name, list the questions.",
+            help="Answer a question of docs/focus.md. Without a name, list the questions.",
         ),
     ] = None,
     output_format: QueryFormat = None,
@@ -235,8 +237,8 @@ def query(
 ) -> None:
     """Query the Parquet files of all exports.
 
-    A query can run while months are being loaded. The format table shows at most 200 rows; every
-    other format has all of them.
+    A query can run while months are being loaded. The format table shows at most 200 rows; the
+    other formats have all rows.
 
     $ finops query "SELECT count(*) FROM aws_billing_data"
     $ finops query --named top-services
@@ -298,7 +300,7 @@ Endpoint = Annotated[
     str | None, typer.Option(metavar="URL", help="Address of an S3 server that is not AWS.")
 ]
 RequesterPays = Annotated[
-    bool, typer.Option("--requester-pays", help="Pay for the requests, as the bucket demands it.")
+    bool, typer.Option("--requester-pays", help="Pay for the requests, as the bucket requires.")
 ]
 
 

@@ -36,8 +36,8 @@ def report(
         typer.Option(
             metavar="YYYY-MM",
             callback=check_month,
-            help="Last month of the report; the page opens with it. Default: the newest month, but "
-            "the page then opens with the newest complete one.",
+            help="Last month of the report. The page shows it first. Default: the newest month; "
+            "the page then shows the newest complete month first.",
         ),
     ] = None,
     months: Annotated[
@@ -55,9 +55,9 @@ def report(
 ) -> None:
     """Write a report of the bill.
 
-    By default one HTML page, which works offline. It shows the costs of all clouds by month,
-    service, account and region, the largest changes, the savings, and the version of each month.
-    Amounts in different currencies are never added up.
+    The default is one HTML page, which works offline. It shows the costs of all clouds by month,
+    service, account and region. It also shows the largest changes, the savings, and the version of
+    each month. Amounts in different currencies are never added up.
 
     $ finops report --open
     $ finops report --month 2026-01 --format xlsx --out january.xlsx

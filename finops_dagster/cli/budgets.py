@@ -54,9 +54,9 @@ _ANOMALY_HEADINGS: Headings = {
 def budgets(context: typer.Context, month: Month = None, json: Json = False) -> None:
     """Show what was spent of each budget in a month.
 
-    The forecast of the month in progress assumes that every day costs the average of the days so
-    far, without the newest, which may be incomplete. The exit code is 1 if a budget is exceeded: if
-    more was spent than its amount.
+    For the month in progress there is a forecast. It assumes that the remaining days cost the
+    average of the days so far. The newest day is not part of the average, because it may be
+    incomplete. The exit code is 1 if more was spent than the amount of a budget.
 
     $ finops budgets
     $ finops budgets --month 2026-01
@@ -74,8 +74,8 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
 def anomalies(context: typer.Context, month: Month = None, json: Json = False) -> None:
     """Show the anomalies that begin in a month, the newest first.
 
-    The expected cost is estimated from earlier days; docs/budgets.md says what counts as an
-    anomaly. A lasting change is reported once, with its first seven days.
+    The expected cost is estimated from earlier days. docs/budgets.md says what counts as an
+    anomaly. A lasting change is shown once, with its first seven days.
 
     $ finops anomalies
     $ finops anomalies --month 2026-01

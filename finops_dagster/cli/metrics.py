@@ -22,7 +22,9 @@ def metrics(
     context: typer.Context,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File to write, for the node exporter: finops.prom."),
+        typer.Option(
+            metavar="FILE", help="File to write, such as finops.prom for the node exporter."
+        ),
     ] = None,
     port: Annotated[
         int | None,
@@ -33,13 +35,16 @@ def metrics(
     ] = "127.0.0.1",
     seconds: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="With --port: seconds before they are read again."),
+        typer.Option(
+            metavar="N", min=0, help="With --port: seconds before the metrics are read again."
+        ),
     ] = 30,
 ) -> None:
     """Print metrics for Prometheus.
 
-    Of the newest months of each export: state, rows, cost, times and restatements. Also failed
-    runs, the queue and budgets. With --port, the metrics are served until Ctrl-C.
+    The metrics show the state, rows, cost, times and restatements of the newest months of each
+    export. They also show failed runs, the queue of runs, and the budgets. With --port, the metrics
+    are served until Ctrl-C.
 
     $ finops metrics
     $ finops metrics --out /var/lib/node_exporter/finops.prom

@@ -18,7 +18,10 @@ from finops_dagster.cli.output import (
 )
 from finops_dagster.terminal import print_error
 
-_RUNS_ALONE = "Runs only this stage, from what the stage before it stored. Downloads nothing."
+_RUNS_ALONE = (
+    "Runs only this stage. It reads what the stage before it has stored. Sends no request to the "
+    "vendor."
+)
 _RUNS_SHOWN = 100
 # Each command runs one stage, extract-billing also the stage before it: name, stage, help.
 _COMMANDS = [
@@ -31,8 +34,8 @@ _COMMANDS = [
     (
         "extract-billing",
         "staged_files",
-        "Download and verify the files of each month.\n\nRuns the first stage (extract-manifests) "
-        "and the second.",
+        "Download and verify the files of each month.\n\nAlso records the newest manifest, as "
+        "extract-manifests does.",
     ),
     (
         "load-billing-local",
@@ -87,8 +90,9 @@ def group_help(vendor: str) -> str:
     """Return the help text of a vendor's group of commands."""
     return (
         f'Load the months of exports that have vendor = "{vendor}".\n\n'
-        "A month has these stages: manifest, staged files, DuckDB table, Parquet file, warehouse "
-        "table, and for FOCUS the charges, in a Parquet file and in the warehouse."
+        "Each month is loaded in stages: manifest, staged files, DuckDB table, Parquet file, and "
+        "warehouse table. Two more stages write the month's FOCUS charges: to a Parquet file, and "
+        "to the warehouse. The stages of the warehouse run only if the settings name one."
     )
 
 
@@ -130,9 +134,9 @@ def run_pipeline(
 ) -> None:
     """Run every stage of each month, newest month first.
 
-    The exports run one after the other. An unchanged month is verified, and not loaded again. If a
-    month fails, the others still run; the exit code is then 1. --json prints one line of JSON for
-    each month when its run ends.
+    The exports run one after the other. An unchanged month is only verified. If a month fails, the
+    others still run, and the exit code is 1. --json prints one line of JSON for each month, as soon
+    as the month has ended.
 
     $ finops aws run-pipeline
     $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run
@@ -157,9 +161,9 @@ def run_pipeline(
 def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -> None:
     """Show which stages lack each month's newest version.
 
-    "version" is the newest version that was read from the vendor. "stages behind" names the later
-    stages (staged files, DuckDB table, Parquet file, warehouse table, FOCUS charges) that have an
-    older version, or nothing. To see what the vendor has now, use discover-manifests.
+    The column "version" has the newest version that a run has read from the vendor. "stages behind"
+    names the stages that do not have that version: staged files, DuckDB table, Parquet file,
+    warehouse table or FOCUS charges. To see what the vendor has now, use discover-manifests.
 
     $ finops aws show-state
     $ finops aws show-state --runs --export acme --start-date 2026-01

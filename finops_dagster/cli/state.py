@@ -72,8 +72,8 @@ def show_months(
 ) -> None:
     """Show the months of an export, or the stages of one month.
 
-    "version" is the newest version that was read from the vendor. "stages behind" names the stages
-    that have an older version, or nothing.
+    The column "version" has the newest version that a run has read from the vendor. "stages behind"
+    names the stages that do not have that version.
 
     $ finops state show acme
     $ finops state show acme 2026-01
@@ -103,14 +103,14 @@ def list_months(
     ] = False,
     stale: Annotated[
         bool,
-        typer.Option("--stale", help="Only months that have a newer version at the vendor."),
+        typer.Option("--stale", help="Only months of which the vendor has a newer version."),
     ] = False,
     json: Json = False,
 ) -> None:
     """List the months of all exports.
 
-    "version" is the newest version that was read from the vendor. "stages behind" names the stages
-    that have an older version, or nothing.
+    The column "version" has the newest version that a run has read from the vendor. "stages behind"
+    names the stages that do not have that version.
 
     $ finops state list
     $ finops state list --failed
@@ -144,9 +144,9 @@ def report(
 ) -> None:
     """Report the progress of all exports.
 
-    Counts the months that are complete, pending, running and failed, the failures by cause, and
-    the restarts: runs that repeat a failed month. Lists the last restatements, and the duration of
-    each stage in seconds.
+    Counts the months that are complete, pending, running and failed. Counts the failures by cause,
+    and the restarts: runs that repeat a failed month. Lists the last restatements, and the duration
+    of each stage in seconds.
 
     $ finops state report --format html > report.html
     """
@@ -162,8 +162,8 @@ def report(
 def loaded(context: typer.Context, export: OptionalExport = None, json: Json = False) -> None:
     """List the months in the warehouse.
 
-    Reads the load records ({table}_loads) in the warehouse, or those in DuckDB if there is no
-    warehouse.
+    Reads the load records of each export: in the warehouse, they are the table {table}_loads. If
+    there is no warehouse, reads the load records in DuckDB.
 
     $ finops state loaded acme --backend bigquery
     """
@@ -223,9 +223,11 @@ def verify(
     """Check that all copies of a month agree.
 
     Compares Dagster's event log, the load records (the ledger), the DuckDB table, the Parquet
-    files, the charges of FOCUS and the warehouse. Lists every difference with the command that
-    repairs it; the exit code is then 1. Standard error says what was checked and what was not. With
-    --repair, runs the repairs instead of listing the differences; the exit code is 1 if one fails.
+    files, the FOCUS charges and the warehouse. Lists every difference with the command that repairs
+    it. The exit code is 1 if there is any. Standard error says what was checked, and what was not.
+
+    With --repair, runs the repairs instead of listing the differences. The exit code is 1 if a
+    repair fails.
 
     $ finops state verify
     $ finops state verify acme 2026-01 --deep
@@ -280,8 +282,8 @@ def cleanup(
         bool,
         typer.Option(
             "--stale",
-            help="Only mark runs whose process is gone as failed, and delete what they left "
-            "unfinished; --older-than does not count.",
+            help="Only mark runs whose process is gone as failed, and delete their unfinished "
+            "files. --older-than is then ignored.",
         ),
     ] = False,
     dry_run: DryRun = False,
@@ -295,11 +297,12 @@ def cleanup(
     - ended runs with their logs, except the last run of each stage of each month
     - load records of superseded versions
 
-    Files of the lake that no month, kept version or catalog uses are deleted whatever their age is;
-    of a lake in a store, only those that are a day old.
+    Also deletes files of the lake that no month, kept version or catalog uses. --older-than does
+    not apply to these files: in a folder they are deleted at once, in a bucket when they are a day
+    old.
 
-    With --stale, only marks runs whose process is gone as failed, and deletes their unfinished
-    files.
+    With --stale, deletes none of this. It only marks runs whose process is gone as failed, and
+    deletes their unfinished files.
 
     $ finops state cleanup --older-than 90d --dry-run
     $ finops state cleanup --stale
@@ -322,7 +325,7 @@ def cleanup(
 def export_state(context: typer.Context, file: StateFile, export: OptionalExport = None) -> None:
     """Write the load records and the run history to a file.
 
-    The file says which versions are loaded; it has no billing data. An existing file is replaced.
+    The file says which versions are loaded. It has no billing data. An existing file is replaced.
 
     $ finops state export state.json
     $ finops state export acme.json acme
@@ -343,8 +346,8 @@ def export_state(context: typer.Context, file: StateFile, export: OptionalExport
 def import_state(context: typer.Context, file: StateFile) -> None:
     """Import the records of months whose data is on this machine.
 
-    Copy data/ to this machine first. The records of a stage are refused, with a line that says
-    why, if its data on this machine is not of the version in the file; the exit code is then 1.
+    Copy data/ to this machine first. If the data of a stage has another version than the file says,
+    the records of that stage are refused. A line says why, and the exit code is 1.
 
     $ finops state import state.json
     """

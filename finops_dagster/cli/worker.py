@@ -25,9 +25,9 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
 def list_runs(export: ExportName = None, json: Json = False) -> None:
     """List the runs in progress.
 
-    "process" is "lost" if the process of the run is gone. "done by" is when the run will end, and
-    "left" is the time left of the whole run: both are estimated from the median duration of each
-    stage in earlier runs.
+    The column "process" says "lost" if the process of the run is gone. "done by" is the expected
+    end of the run. "left" has the time left, and the time of the whole run. Both are estimated from
+    the median duration of each stage in earlier runs.
 
     $ finops worker list --export acme
     """
@@ -46,7 +46,7 @@ def stop(
 ) -> None:
     """Stop a run in progress.
 
-    A run whose process is gone, or not on this machine, is marked as failed.
+    If the process of the run is gone, or is not on this machine, the run is only marked as failed.
 
     $ finops worker stop 6efd03df
     """
