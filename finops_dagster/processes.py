@@ -68,7 +68,7 @@ def run_lock(home: Path, run_id: str) -> Iterator[None]:
     with instance_lock(home):
         _path(home, run_id).parent.mkdir(exist_ok=True)
         lock.acquire()
-        write_run_note(home, run_id, process=os.getpid())
+        update_run_note(home, run_id, process=os.getpid())
     _own_locks.add(run_id)
     try:
         yield
@@ -109,7 +109,7 @@ def remove_run_lock(home: Path, run_id: str) -> None:
         _path(home, name).unlink(missing_ok=True)
 
 
-def write_run_note(home: Path, run_id: str, **values: Any) -> None:
+def update_run_note(home: Path, run_id: str, **values: Any) -> None:
     """Add values to the run's note: a JSON file beside its lock, which commands read.
 
     Call it within `run_lock`, which creates the note's folder. `process` is the id of the run's
@@ -121,7 +121,7 @@ def write_run_note(home: Path, run_id: str, **values: Any) -> None:
 
 
 def read_run_note(home: Path, run_id: str) -> dict[str, Any]:
-    """Return the values that `write_run_note` wrote; empty if there is no note, or it is damaged.
+    """Return the values that `update_run_note` wrote; empty if there is no note, or it is damaged.
 
     There is none of a run on another machine, and none of an ended run, unless it is a lost one.
     """

@@ -292,7 +292,7 @@ class Settings(BaseSettings):
                     f"of exports[{number}].table {table}; give one of them another name"
                 )
         for export in self.exports:
-            export.check_partners(self.exports)
+            export.check_named_exports(self.exports)
         return self
 
     @classmethod

@@ -118,7 +118,7 @@ LocalPathText = Annotated[str, BeforeValidator(_checked_path)]
 """A `LocalPath` that stays text, as it was written."""
 
 
-def matching(pattern: str, problem: str) -> AfterValidator:
+def pattern_validator(pattern: str, problem: str) -> AfterValidator:
     """Return the validator of a text that must match a pattern as a whole.
 
     `problem` is the message for any other text: what the text must be.

@@ -166,11 +166,11 @@ def test_a_table_takes_months_of_csv_and_of_parquet(
     for version, layout in zip((JANUARY, FEBRUARY), layouts, strict=True):
         manifest = deliver(project, layout, version)
         project.export["format"] = None
-        run = project.load(f"{version.month:%Y-%m}")
+        run = project.load(f"{version.first_day:%Y-%m}")
         assert "warnings" not in run.metadata("billing_table")
         columns.append({row[0] for row in project.query("DESCRIBE aws_billing_data")})
         rows = len(all_rows(project.source, manifest))
-        assert totals(project, layout, f"{version.month:%Y-%m}")[0] == rows > 1000
+        assert totals(project, layout, f"{version.first_day:%Y-%m}")[0] == rows > 1000
     assert columns[0] ^ columns[1] <= {"year", "month"}
 
 
@@ -261,7 +261,7 @@ def test_versions_that_overwrite_each_other_are_never_mixed(project: Project, na
     layout = LAYOUTS[name]
     rows = []
     for version, count, parts in (("20240202T000000Z", 900, 4), ("20240203T000000Z", 500, 2)):
-        manifest = deliver(project, layout, BillVersion(JANUARY.month, version, count, parts))
+        manifest = deliver(project, layout, BillVersion(JANUARY.first_day, version, count, parts))
         rows.append(len(all_rows(project.source, manifest)))
         run = project.load()
     assert totals(project, layout)[0] == rows[1]
@@ -277,7 +277,9 @@ def test_versions_that_overwrite_each_other_are_never_mixed(project: Project, na
     assert "the vendor is" in error and "set copied = true" in error
     assert "run the month again when its manifest is there" in error
     assert totals(project, layout)[0] == rows[1]
-    manifest = deliver(project, layout, BillVersion(JANUARY.month, "20240204T000000Z", rows=600))
+    manifest = deliver(
+        project, layout, BillVersion(JANUARY.first_day, "20240204T000000Z", rows=600)
+    )
     project.load()
     assert totals(project, layout)[0] == len(all_rows(project.source, manifest)) > rows[1]
 

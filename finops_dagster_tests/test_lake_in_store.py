@@ -20,7 +20,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import restatements_of_footer
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.lake import Lake, LakeFile, footer_of, read_months, replacing_file
+from finops_dagster.lake import Lake, LakeFile, footer_texts_of_version, read_months, replacing_file
 from finops_dagster.object_stores import ObjectChanged, WritableStore, open_store
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster_tests.finops import Finops
@@ -80,7 +80,7 @@ def write(
     """Write a version of a month to the lake, without a pipeline."""
     with duckdb.connect() as connection:
         totals = connection.execute(f"SELECT count(*), sum(cost) FROM ({rows})").fetchone()
-        footer = footer_of(LoadedVersion(version, Totals.from_result_row(totals)))
+        footer = footer_texts_of_version(LoadedVersion(version, Totals.from_result_row(totals)))
         with replacing_file(connection, Sql(rows), lake.file("acme", month), footer):
             pass
 
@@ -255,7 +255,9 @@ def test_a_query_moves_only_the_columns_that_it_asks_for(
     for month in range(1, 5):
         rows = f"SELECT CAST(range AS DECIMAL(38, 18)) AS cost, {wide} FROM range(20_000)"
         with duckdb.connect() as connection:
-            footer = footer_of(LoadedVersion("v1", Totals.from_result_row((20_000, None))))
+            footer = footer_texts_of_version(
+                LoadedVersion("v1", Totals.from_result_row((20_000, None)))
+            )
             file = lake.file("acme", BillingMonth.parse(f"2024-0{month}"))
             with replacing_file(connection, Sql(rows), file, footer):
                 pass
@@ -287,7 +289,7 @@ def test_months_of_different_columns_are_one_relation(machine: Machine) -> None:
         ):
             file, footer = (
                 lake.file("acme", BillingMonth.parse(month)),
-                footer_of(LoadedVersion("v1", Totals(1, Decimal(1)))),
+                footer_texts_of_version(LoadedVersion("v1", Totals(1, Decimal(1)))),
             )
             with replacing_file(connection, Sql(rows), file, footer):
                 pass

@@ -98,7 +98,7 @@ def restatement_alert(export: str, month: str, restatement: Restatement, key: st
     reasons = [
         f"{change.service or '(none)'} in account {change.account or '(none)'} {_added(change)}"
         for change in restatement.changes
-        if change.added_cost and not change.is_other
+        if change.added_cost and not change.is_sum
     ]
     rows = sum(total.added_rows for total in restatement.changes_by_currency)
     return Alert.of(

@@ -53,7 +53,7 @@ class CostChange:
         return self.rows_after - self.rows_before
 
     @property
-    def is_other(self) -> bool:
+    def is_sum(self) -> bool:
         """Whether this is a sum: service and account are `OTHER`.
 
         In `Restatement.changes` it is the sum of what is not listed; a sum that `summed_changes`
@@ -82,7 +82,7 @@ class Restatement:
     @property
     def listed_changes(self) -> list[CostChange]:
         """The services and accounts that are listed, the largest change first."""
-        return [change for change in self.changes if not change.is_other]
+        return [change for change in self.changes if not change.is_sum]
 
     @property
     def changes_by_currency(self) -> tuple[CostChange, ...]:
@@ -123,7 +123,7 @@ def sorted_changes(changes: Iterable[CostChange]) -> tuple[CostChange, ...]:
         names = (change.currency or "", change.service or "", change.account or "")
         # Not `-abs()`, which would round to 28 digits.
         cost = change.added_cost.copy_abs().copy_negate()
-        return change.is_other, cost, -abs(change.added_rows), names
+        return change.is_sum, cost, -abs(change.added_rows), names
 
     return tuple(sorted(changes, key=order))
 

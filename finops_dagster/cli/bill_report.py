@@ -10,7 +10,7 @@ import typer
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.options import Options, Selection, check_month, no_exports_error
+from finops_dagster.cli.options import Options, Selection, month_option, no_exports_error
 from finops_dagster.terminal import print_line
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def report(
         str | None,
         typer.Option(
             metavar="YYYY-MM",
-            callback=check_month,
+            callback=month_option,
             help="Last month of the report. The page shows it first. Default: the newest month; "
             "the page then shows the newest complete month first.",
         ),

@@ -10,7 +10,7 @@ import typer
 
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.options import Json, Options, check_month
+from finops_dagster.cli.options import Json, Options, month_option
 from finops_dagster.cli.output import Headings, Row, print_rows
 from finops_dagster.terminal import print_error
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Month = Annotated[
     str | None,
     typer.Option(
-        "--month", metavar="YYYY-MM", callback=check_month, help="Month. Default: the newest."
+        "--month", metavar="YYYY-MM", callback=month_option, help="Month. Default: the newest."
     ),
 ]
 
@@ -90,13 +90,13 @@ def _budgets(settings: Settings, month: str | None) -> tuple[list[BudgetMonth], 
     The month is the newest by default; without any, both lists are empty. Raises BillError if the
     month has no charges.
     """
-    from finops_dagster.reports.budgets import budget_months, unmatched_filters
+    from finops_dagster.reports.budgets import budget_months, unmatched_filter_messages
 
     with _bill(settings, month) as (bill, chosen):
         if chosen is None:
             return [], []
         months = budget_months(bill, settings.budgets)
-        unmatched = unmatched_filters(bill, settings.budgets)
+        unmatched = unmatched_filter_messages(bill, settings.budgets)
     return [budget for budget in months if budget.month == chosen], unmatched
 
 

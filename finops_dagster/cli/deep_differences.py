@@ -63,8 +63,8 @@ def _bill_differences(
         coverage.skipped["cells, as table and Parquet file have different versions"] += 1
         return
     file, warehouse_copy = month.month_file, _Copy("no warehouse")
-    if month.storage.warehouse is not None and logged["warehouse_table"] is not None:
-        warehouse_copy = _warehouse_copy(file, month.storage.warehouse, coverage)
+    if month.stored_months.warehouse is not None and logged["warehouse_table"] is not None:
+        warehouse_copy = _warehouse_copy(file, month.stored_months.warehouse, coverage)
     # DuckDB's own hash is fastest; a warehouse can compute MD5 or sums only. The table and the
     # Parquet file need the kinds of both comparisons.
     kinds = [copy_digest.kind for copy_digest in warehouse_copy.digests]
@@ -72,7 +72,7 @@ def _bill_differences(
         kinds = list(dict.fromkeys([DigestKind.HASH, *kinds]))
     lake_copy = _lake_copy(file, kinds)
     with file.duckdb.open(month.database_path, read_only=True) as connection:
-        is_unchanged = matches_checksum(load, file.file)
+        is_unchanged = matches_checksum(load, file.lake_file)
         digests = _digests(connection, month_relation(load), file, kinds)
     table_copy = _Copy(f"table {load.table}", digests)
     yield from _copy_differences(table_copy, lake_copy, warehouse_copy, is_unchanged=is_unchanged)
@@ -84,7 +84,7 @@ def _lake_differences(month: StoredMonth) -> Differences:
     load = load_from_footer(file, export.name, month.month, export.table_name)
     if load is None:
         return
-    with month.storage.database.duckdb.open_in_memory() as connection:
+    with month.stored_months.database.duckdb.open_in_memory() as connection:
         prepare_casts(connection)
         if not has_totals_of(connection, load, file, month.formats):
             yield f"{file.location} does not have the totals of its record", Repair.REPROCESS

@@ -116,7 +116,7 @@ def version_differences(month: StoredMonth, logged: LoggedVersions) -> Differenc
         return  # the other copies can only be compared with a table that has its load's totals
     footer = month.lake_record
     in_table = load or (footer if month.is_only_in_lake else None)
-    if month.lake_file.is_shared and not any(logged.values()):
+    if month.lake_file.is_in_store and not any(logged.values()):
         logged = _versions_without_log(month)
     version = in_table and in_table.manifest_id
     if version != logged["billing_table"]:
@@ -138,7 +138,7 @@ def _lake_differences(
     `in_ledger` are the month's restatements in the ledger.
     """
     file, footer = month.lake_file, month.lake_record
-    if file.is_shared and footer is not None and not file.sha256():
+    if file.is_in_store and footer is not None and not file.sha256():
         yield f"{file.location} names a file that is missing", Repair.REPROCESS
     elif load is not None and not load.is_same_version(footer):
         yield (
@@ -158,7 +158,7 @@ def _later_differences(
         logged_version = logged["parquet"] or "no version"
         location = month.lake_file.location
         yield f"{location} has {footer.manifest_id}, the event log {logged_version}", Repair.RUN
-    if (warehouse := month.storage.warehouse) is not None:
+    if (warehouse := month.stored_months.warehouse) is not None:
         yield from _warehouse_differences(month.month_file, logged["warehouse_table"], warehouse)
     if "focus" in month.stages:
         yield from _focus_differences(month, logged)
@@ -198,7 +198,7 @@ def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Difference
         yield f"{path} does not have the costs of its footer", Repair.RUN
     if version != logged["focus"]:
         yield f"{path} has {version}, the event log {logged['focus'] or 'no version'}", Repair.RUN
-    warehouse, logged_load = month.storage.warehouse, logged["warehouse_focus"]
+    warehouse, logged_load = month.stored_months.warehouse, logged["warehouse_focus"]
     if warehouse is not None:
         file = month.focus_month_file
         # The ledger has the versions of bills and mapping, the event log that of the bill alone.

@@ -29,7 +29,7 @@ from finops_dagster.settings import Settings
 _CHANGES_SHOWN = 3
 
 
-def loaded_months(settings: Settings, selection: Selection) -> list[Row]:
+def loaded_month_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each month that the warehouse's ledger records as loaded.
 
     By export, newest month first. The keys are `export`, `month`, `version`, `rows`, `loaded_at` in
@@ -97,7 +97,7 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
             for stage, last in ((stage, months.get(month)) for stage, months in by_stage.items())
         ]
     (stored,) = StoredMonths(settings).months(selection)
-    if stored.lake_file.is_shared and not any(row["version"] for row in rows):
+    if stored.lake_file.is_in_store and not any(row["version"] for row in rows):
         rows = [{**row, **_stored_fields(stored, row["stage"])} for row in rows]
     return [
         row | {"error": no_charges} if no_charges and row["stage"] in FOCUS_STAGES else row

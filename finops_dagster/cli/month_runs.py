@@ -43,7 +43,7 @@ _RUN_ALONE = {
 def run_months(
     settings: Settings,
     selection: Selection,
-    until: str | None = None,
+    stage: str | None = None,
     *,
     force: bool,
     as_json: bool = False,
@@ -51,14 +51,14 @@ def run_months(
     """Run the months one by one, print a line as each ends, and return whether all succeeded.
 
     Export by export, newest month first; first the exports that complete the charges of others. An
-    export that has none of the months is a failure too. `until` is None for every stage, or the
+    export that has none of the months is a failure too. `stage` is None for every stage, or the
     only stage to run, from what the stage before it stored; but `staged_files` runs `manifest`
     first. `force` runs unchanged months again. `as_json`
     prints each month as one line of JSON. Without it, all failures are printed again at the end, on
     standard error, unless the last month failed or none ran. Lost runs are marked as failed first.
     Raises BillError if no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.
     """
-    stages = _stages(settings, selection, until)
+    stages = _stages(settings, selection, stage)
     # Built for the first month that needs a run, without the other exports: a thousand take 14 s.
     definitions = cache(partial(build_definitions, settings, stages))
     failed, last_line = list[str](), ""
@@ -70,7 +70,7 @@ def run_months(
             (print_error if as_json else progress.print_line)(line)
 
         # All months first: the bar shows how many there are.
-        months = list(_months_to_run(settings, selection, until, stages, on_problem))
+        months = list(_months_to_run(settings, selection, stage, stages, on_problem))
         completing = completing_exports(settings.exports)
         months.sort(key=lambda month: month.export.name not in completing)
         progress.month_count = len(months)
@@ -79,7 +79,7 @@ def run_months(
         for month in months:
             progress.start_month(month)
             month_stages, result = stages[month.export.name], None
-            if until is None and not force:
+            if stage is None and not force:
                 result = unchanged.verify_month(
                     Export(month.export), month.month, month_stages, progress.print_warning
                 )
@@ -102,22 +102,22 @@ def run_months(
 
 
 def _stages(
-    settings: Settings, selection: Selection, until: str | None
+    settings: Settings, selection: Selection, stage: str | None
 ) -> dict[str, tuple[str, ...]]:
-    """Return the stages to run, by export; exports that do not have the stage `until` are left out.
+    """Return the stages to run, by export; exports that do not have the stage `stage` are left out.
 
     Raises BillError if none has it.
     """
-    if until in ("warehouse_table", "warehouse_focus") and not settings.database.has_warehouse:
+    if stage in ("warehouse_table", "warehouse_focus") and not settings.database.has_warehouse:
         raise BillError(
             "the backend duckdb has no warehouse; choose another with --backend, or set "
             "database.duckdb.warehouse_path"
         )
     exports = selection.exports(settings)
-    if until is None:
+    if stage is None:
         return {export.name: stages_of(settings, export) for export in exports}
-    stages = (until,) if until in _RUN_ALONE else BILL_STAGES[: BILL_STAGES.index(until) + 1]
-    by_export = {e.name: stages for e in exports if until not in FOCUS_STAGES or bill_exports(e)}
+    stages = (stage,) if stage in _RUN_ALONE else BILL_STAGES[: BILL_STAGES.index(stage) + 1]
+    by_export = {e.name: stages for e in exports if stage not in FOCUS_STAGES or bill_exports(e)}
     if not by_export:
         names = ", ".join(export.name for export in exports)
         raise BillError(
@@ -146,21 +146,21 @@ def _month_run(
 def _months_to_run(
     settings: Settings,
     selection: Selection,
-    until: str | None,
+    stage: str | None,
     stages: Collection[str],
     on_problem: OnProblem,
 ) -> Iterator[StoredMonth]:
     """Yield the months to run: those that the previous stage has, or that the vendor has.
 
-    `stages` has the exports that have the stage `until`. `on_problem` is called for one of them
+    `stages` has the exports that have the stage `stage`. `on_problem` is called for one of them
     that has no month.
     """
     stored = StoredMonths(settings)
-    if until not in _RUN_ALONE:
+    if stage not in _RUN_ALONE:
         for export, _, manifests in available_months(settings, selection, on_problem):
             yield from (StoredMonth(export, month, stored) for month in manifests)
         return
-    previous_stage, command = PREVIOUS_STAGE[until], _RUN_ALONE[until]
+    previous_stage, command = PREVIOUS_STAGE[stage], _RUN_ALONE[stage]
     months = [month for month in stored.months(selection) if month.has_stage(previous_stage)]
     for export in selection.exports(settings):
         if export.name not in stages:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finops_dagster.sources.settings import ExportSettings
 
 
-def check_month(value: str | None) -> str | None:
+def month_option(value: str | None) -> str | None:
     """Return the value if it is None or a month YYYY-MM, else raise BadParameter."""
     try:
         return None if value is None else str(BillingMonth.parse(value))
@@ -150,7 +150,7 @@ def _store(context: typer.Context, parameter: typer.CallbackParam, value: Any) -
             raise typer.BadParameter("must be KEY=VALUE, such as dataset=finops")
         value = (*options.database_config, *(value or ()))
     if parameter.name in ("start_date", "end_date"):
-        value = check_month(value)
+        value = month_option(value)
     # click looks for the object in the command's context, and then in those of its groups.
     if value is not None:
         context.obj = replace(options, **{str(parameter.name): value})

@@ -23,7 +23,7 @@ from finops_dagster.cli.output import Row, json_value, print_query_result
 from finops_dagster.cli.query_command import OutputFormat
 from finops_dagster.cli.relations import open_bill_relations
 from finops_dagster.focus.named_questions import named_questions
-from finops_dagster.reports.new_file import new_file
+from finops_dagster.reports.replacing_file import replacing_file
 from finops_dagster.settings import Settings
 from finops_dagster.terminal import print_error, print_line
 
@@ -101,7 +101,7 @@ def run_query(
             if output_format == "table":
                 query.print_table()
             elif out is not None:
-                with new_file(out) as part:
+                with replacing_file(out) as part:
                     rows = query.write(output_format, part)
                 print_line(f"{out}: {count_text(rows, 'row')}")
             elif output_format == "json":

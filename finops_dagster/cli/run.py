@@ -114,13 +114,13 @@ def discover_manifests(context: typer.Context, json: Json = False) -> None:
     exit_with_problems(problems)
 
 
-def _add_command(name: str, until: str, summary: str) -> None:
+def _add_command(name: str, stage: str, summary: str) -> None:
     @app.command(name, help=f"{summary}\n\n$ finops aws {name} --start-date 2026-01")
-    def run_until(context: typer.Context, force: Force = False) -> None:
+    def run_stage(context: typer.Context, force: Force = False) -> None:
         from finops_dagster.cli.month_runs import run_months
 
         settings, months = Options.settings_and_selection(context)
-        exit_after(lambda: run_months(settings, months, until, force=force))
+        exit_after(lambda: run_months(settings, months, stage, force=force))
 
 
 # Each call makes a function of its own: in a loop, all commands would share the last stage.
@@ -170,10 +170,10 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
     """
     settings, months = Options.settings_and_selection(context)
     if not runs:
-        from finops_dagster.cli.status import month_status
+        from finops_dagster.cli.status import selected_month_rows
 
-        rows = month_status(settings, months)
-        # After `month_status`, which imports Dagster: month_rows imports DuckDB.
+        rows = selected_month_rows(settings, months)
+        # After `selected_month_rows`, which imports Dagster: month_rows imports DuckDB.
         from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
         print_rows(rows, as_json=json, empty=NOTHING_LOADED, headings=MONTH_HEADINGS)

@@ -27,7 +27,7 @@ from finops_dagster.focus.exports import no_charges_reason
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.reports.accounts import read_accounts
-from finops_dagster.reports.budgets import unmatched_filters
+from finops_dagster.reports.budgets import unmatched_filter_messages
 from finops_dagster.settings import DEFAULT_CONFIGS, Settings, dagster_home, settings_file
 from finops_dagster.settings_table import SettingsError, flat_settings, problems_line
 from finops_dagster.sources import VENDORS
@@ -280,7 +280,7 @@ def _check_budgets(settings: Settings) -> str:
     with open_bill_relations(settings) as (bill, relations):
         if "focus" not in relations:
             return f"{answer}; no month has charges yet"
-        if unmatched := unmatched_filters(bill, settings.budgets):
+        if unmatched := unmatched_filter_messages(bill, settings.budgets):
             raise BillError("; ".join(unmatched))
     return answer
 

@@ -17,8 +17,8 @@ from finops_dagster.cli.options import (
     Json,
     Options,
     Selection,
-    check_month,
     exit_after,
+    month_option,
 )
 from finops_dagster.cli.output import NO_MONTHS, NOTHING_LOADED, exit_with_problems, print_rows
 from finops_dagster.terminal import print_error, print_line
@@ -32,14 +32,14 @@ ExportArgument = Annotated[
     str, typer.Argument(metavar="EXPORT", help="Name of the export in the settings.")
 ]
 MonthArgument = Annotated[
-    str, typer.Argument(metavar="MONTH", callback=check_month, help=_MONTH_HELP)
+    str, typer.Argument(metavar="MONTH", callback=month_option, help=_MONTH_HELP)
 ]
 OptionalExport = Annotated[
     str | None, typer.Argument(metavar="EXPORT", help="Name of the export. Default: all.")
 ]
 OptionalMonth = Annotated[
     str | None,
-    typer.Argument(metavar="MONTH", callback=check_month, help=f"{_MONTH_HELP} Default: all."),
+    typer.Argument(metavar="MONTH", callback=month_option, help=f"{_MONTH_HELP} Default: all."),
 ]
 StateFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="File that ends in .json, .jsonl, .yaml or .yml.")
@@ -80,9 +80,9 @@ def show_months(
     """
     settings, selection = Options.of(context).settings(), _selection(export, month)
     if month is None:
-        from finops_dagster.cli.status import month_status
+        from finops_dagster.cli.status import selected_month_rows
 
-        rows = month_status(settings, selection)
+        rows = selected_month_rows(settings, selection)
         from finops_dagster.cli.month_rows import MONTH_HEADINGS as HEADINGS
     else:
         from finops_dagster.cli.month_rows import STAGE_HEADINGS as HEADINGS
@@ -115,12 +115,12 @@ def list_months(
     $ finops state list
     $ finops state list --failed
     """
-    from finops_dagster.cli.status import month_status
+    from finops_dagster.cli.status import selected_month_rows
     from finops_dagster.pipeline.history import FAILED
 
     settings, problems = Options.of(context).settings(), list[str]()
-    rows = month_status(settings, Selection())
-    # After `month_status`, which imports Dagster: month_rows imports DuckDB.
+    rows = selected_month_rows(settings, Selection())
+    # After `selected_month_rows`, which imports Dagster: month_rows imports DuckDB.
     from finops_dagster.cli.month_rows import MONTH_HEADINGS
 
     headings = {**MONTH_HEADINGS, **({"reason": "reason"} if failed else {})}
@@ -167,9 +167,9 @@ def loaded(context: typer.Context, export: OptionalExport = None, json: Json = F
 
     $ finops state loaded acme --backend bigquery
     """
-    from finops_dagster.cli.month_rows import loaded_months
+    from finops_dagster.cli.month_rows import loaded_month_rows
 
-    rows = loaded_months(Options.of(context).settings(), _selection(export))
+    rows = loaded_month_rows(Options.of(context).settings(), _selection(export))
     print_rows(rows, as_json=json, empty="no month is loaded")
 
 
@@ -194,11 +194,13 @@ def reset_failed(context: typer.Context) -> None:
     $ finops state reset-failed
     """
     from finops_dagster.cli.month_runs import run_months
-    from finops_dagster.cli.status import month_status
+    from finops_dagster.cli.status import selected_month_rows
     from finops_dagster.pipeline.history import FAILED
 
     settings = Options.of(context).settings()
-    failed = [row for row in month_status(settings, Selection()) if row["last_run"] in FAILED]
+    failed = [
+        row for row in selected_month_rows(settings, Selection()) if row["last_run"] in FAILED
+    ]
     typer.echo(f"failed months: {len(failed)}")
     months = [_selection(row["export"], row["month"]) for row in failed]
 

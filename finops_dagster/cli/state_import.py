@@ -25,7 +25,7 @@ from finops_dagster.pipeline.history import History, Materialization
 from finops_dagster.pipeline.observations import StageChange
 from finops_dagster.settings import Settings
 from finops_dagster.tables import ledger
-from finops_dagster.tables.restatements import add_restatements
+from finops_dagster.tables.restatements import add_missing_restatements
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -140,7 +140,7 @@ def _restore(
     if current in documented:
         superseded = [load for load in missing if load.state != "loaded"]
         ledger.restore_superseded_loads(connection, superseded)
-        added = add_restatements(connection, export, month.month, state.restatements)
+        added = add_missing_restatements(connection, export, month.month, state.restatements)
         if missing or added:
             loads, changes = count_text(len(missing), "load"), count_text(added, "restatement")
             text = f"Imported into the ledger: {loads}, {changes}."
@@ -193,9 +193,9 @@ def _confirmed_version(
     if stage == "parquet":
         return month.lake_record.manifest_id if month.lake_record else None
     if stage == "warehouse_table":
-        if month.storage.warehouse is None or month.lake_record is None:
+        if month.stored_months.warehouse is None or month.lake_record is None:
             return None
-        version = month.storage.warehouse.measured_version(month.month_file)
+        version = month.stored_months.warehouse.measured_version(month.month_file)
         return version.manifest_id if version else None
     if stage in FOCUS_STAGES:
         return month.versions.get(stage)

@@ -8,7 +8,7 @@ from finops_dagster.pipeline.history import open_history
 from finops_dagster.settings import Settings
 
 
-def month_status(settings: Settings, selection: Selection) -> list[Row]:
+def selected_month_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return the rows of `month_rows` for the selected months.
 
     Call it before DuckDB is imported: the process then ends faster, see `open_history`.

@@ -20,7 +20,7 @@ from finops_dagster.billing.restatement import Restatement, restatements_of_foot
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
 from finops_dagster.focus.exports import bill_exports, focus_derivation, no_charges_reason
-from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
+from finops_dagster.focus.month import ChargesRecord, FocusDerivation, focus_lake
 from finops_dagster.lake import LakeFile, load_from_footer, read_months, version_of_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, export_stages
@@ -96,7 +96,7 @@ class StoredMonths:
         self._ledger_rows = cache(self._read_ledger)
         # Of `months_with_footers`, by the month's key. They are no cached properties of the months:
         # of these, Python 3.11 lets only one thread read at a time.
-        self.footers: dict[tuple[str, str], tuple[dict[str, str], FocusMonth | None]] = {}
+        self.footers: dict[tuple[str, str], tuple[dict[str, str], ChargesRecord | None]] = {}
         # A report reads the same ledger several times: the same line is printed once.
         self._print_error = cache(print_error)
         self.table_versions = cache(self._table_versions)
@@ -124,9 +124,9 @@ class StoredMonths:
         a store, several footers are read at a time. In memory are those of one export.
         """
 
-        def read(month: StoredMonth) -> tuple[dict[str, str], FocusMonth | None]:
+        def read(month: StoredMonth) -> tuple[dict[str, str], ChargesRecord | None]:
             texts, has_focus = month.lake_file.footer_texts() or {}, "focus" in month.stages
-            return texts, FocusMonth.from_file(month.focus_lake_file) if has_focus else None
+            return texts, ChargesRecord.from_file(month.focus_lake_file) if has_focus else None
 
         for _, of_export in groupby(self.months(selection), lambda month: month.export.name):
             months = list(of_export)
@@ -159,7 +159,7 @@ class StoredMonths:
                 raise rows
             loads += [load for name, *load in rows if name == export.name]
         months_in_ledger = {month for month, *_ in loads}
-        in_lake = self.lake.files(export.name) if self.lake.is_shared else {}
+        in_lake = self.lake.files(export.name) if self.lake.is_in_store else {}
         for load in read_months(
             self.lake,
             lambda month: load_from_footer(in_lake[month], export.name, month, export.table_name),
@@ -223,7 +223,7 @@ class StoredMonth:
 
     export: ExportSettings
     month: BillingMonth
-    storage: StoredMonths
+    stored_months: StoredMonths
 
     def __str__(self) -> str:
         return " ".join(self.key)
@@ -236,16 +236,16 @@ class StoredMonth:
     @property
     def staged_month(self) -> StagedMonth:
         """The month's staging folder, which need not exist."""
-        return self.storage.staging.staged_month(self.export.name, self.month)
+        return self.stored_months.staging.staged_month(self.export.name, self.month)
 
     @property
     def lake_file(self) -> LakeFile:
         """The month's Parquet file, which need not exist."""
-        return self.storage.lake.file(self.export.name, self.month)
+        return self.stored_months.lake.file(self.export.name, self.month)
 
     @cached_property
     def _footer_texts(self) -> dict[str, str]:
-        footers = self.storage.footers.get(self.key)
+        footers = self.stored_months.footers.get(self.key)
         return footers[0] if footers else self.lake_file.footer_texts() or {}
 
     @cached_property
@@ -259,7 +259,7 @@ class StoredMonth:
 
         If it is in such a lake, the DuckDB file is opened as by `connect`, and created if missing.
         """
-        if not self.lake_file.is_shared or self.lake_record is None:
+        if not self.lake_file.is_in_store or self.lake_record is None:
             return False
         with self.connect() as connection:
             return ledger.newest_load(connection, self.export.name, self.month) is None
@@ -276,7 +276,10 @@ class StoredMonth:
         from finops_dagster.pipeline.warehouse_table import month_file
 
         return month_file(
-            Export(self.export), self.month, self.storage.lake, self.storage.database.duckdb
+            Export(self.export),
+            self.month,
+            self.stored_months.lake,
+            self.stored_months.database.duckdb,
         )
 
     @property
@@ -287,7 +290,7 @@ class StoredMonth:
     @property
     def database_path(self) -> Path:
         """The DuckDB file of the month, which need not exist."""
-        return self.storage.database.path(self.export.name, self.month)
+        return self.stored_months.database.path(self.export.name, self.month)
 
     def connect(self, *, repair: bool = False) -> AbstractContextManager[DuckDBPyConnection]:
         """Open the DuckDB file for the block; create it and its ledger if they are missing.
@@ -295,7 +298,7 @@ class StoredMonth:
         With `repair`, a damaged table of the ledger is renamed, and an empty one created; without
         it, LedgerDamaged is raised. Raises BillError if the file cannot be opened.
         """
-        return self.storage.database.connect(self.export.name, self.month, repair=repair)
+        return self.stored_months.database.connect(self.export.name, self.month, repair=repair)
 
     def verified_load(self, connection: DuckDBPyConnection) -> Load | None:
         """Return the newest load of the ledger; None unless the table has the load's totals.
@@ -313,7 +316,7 @@ class StoredMonth:
         read, as while a load has the DuckDB file open, and for a month that is only in a lake in a
         store.
         """
-        return self.storage.table_versions(self.export.name).get(str(self.month))
+        return self.stored_months.table_versions(self.export.name).get(str(self.month))
 
     @cached_property
     def versions(self) -> dict[str, str | None]:
@@ -325,7 +328,7 @@ class StoredMonth:
         """
         manifest, staged = self.staged_month.manifest(), self.staged_month.version_records()
         files = staged[0].manifest_id if staged else self.table_version
-        warehouse = self.storage.warehouse_versions(self.export.table_name)
+        warehouse = self.stored_months.warehouse_versions(self.export.table_name)
         # The vendor's id is what is before the +; a hash of the content follows it.
         versions = {
             "manifest": manifest.id if manifest else files and files.partition("+")[0],
@@ -343,7 +346,7 @@ class StoredMonth:
 
         It cannot if `no_charges_reason` has a reason. Whether the month is stored does not matter.
         """
-        stages = stages_of(self.storage.settings, self.export)
+        stages = stages_of(self.stored_months.settings, self.export)
         return stages if self.no_charges_reason is None else bill_stages(stages)
 
     @cached_property
@@ -354,12 +357,12 @@ class StoredMonth:
         earlier. None also for an export that never has charges. Whether the month is loaded does
         not matter.
         """
-        return no_charges_reason(self.export, self.month, self.storage.settings.exports)
+        return no_charges_reason(self.export, self.month, self.stored_months.settings.exports)
 
     @property
     def focus_lake_file(self) -> LakeFile:
         """The month's file of charges, which need not exist."""
-        return focus_lake(self.storage.lake).file(self.export.name, self.month)
+        return focus_lake(self.stored_months.lake).file(self.export.name, self.month)
 
     @property
     def focus_derivation(self) -> FocusDerivation:
@@ -367,21 +370,21 @@ class StoredMonth:
 
         Raises BillError if the export has no mapping, or the month is not loaded.
         """
-        storage = self.storage
+        storage = self.stored_months
         return focus_derivation(self.export, self.month, storage.lake, storage.database.duckdb)
 
     @cached_property
-    def focus_record(self) -> FocusMonth | None:
+    def focus_record(self) -> ChargesRecord | None:
         """The record in the footer of the file of charges; None if that is missing or damaged."""
-        footers = self.storage.footers.get(self.key)
-        return footers[1] if footers else FocusMonth.from_file(self.focus_lake_file)
+        footers = self.stored_months.footers.get(self.key)
+        return footers[1] if footers else ChargesRecord.from_file(self.focus_lake_file)
 
     @property
     def _focus_versions(self) -> dict[str, str | None]:
         """The version of each stage of the charges, None where there is none."""
-        loads = self.storage.warehouse_versions(f"{self.export.table_name}_focus")
+        loads = self.stored_months.warehouse_versions(f"{self.export.table_name}_focus")
         loaded = UNKNOWN if loads is None else loads.get(str(self.month))
-        if self.focus_record and loaded == self.focus_record.load_version:
+        if self.focus_record and loaded == self.focus_record.warehouse_version_id:
             loaded = self.focus_version
         return {"focus": self.focus_version, "warehouse_focus": loaded}
 
@@ -389,10 +392,10 @@ class StoredMonth:
     def focus_month_file(self) -> MonthFile:
         """The file of charges as a warehouse loads it. Raises StageMissing."""
         from finops_dagster.pipeline.export import Export
-        from finops_dagster.pipeline.warehouse_focus import focus_file
+        from finops_dagster.pipeline.warehouse_focus import charges_record_and_file
 
-        export, storage = Export(self.export), self.storage
-        return focus_file(export, self.month, storage.lake, storage.database.duckdb)[1]
+        export, storage = Export(self.export), self.stored_months
+        return charges_record_and_file(export, self.month, storage.lake, storage.database.duckdb)[1]
 
     @cached_property
     def focus_version(self) -> str | None:

@@ -122,8 +122,8 @@ def write_restated_version() -> str:
 
     Each call writes another version. Raises BillError if the demo has not written the month yet.
     """
-    last = max(AWS_VERSIONS, key=lambda version: version.month)
-    version_count = len(list(AWS_FOLDER.glob(f"{AWS_EXPORT}/{last.month:%Y%m%d}-*/*/")))
+    last = max(AWS_VERSIONS, key=lambda version: version.first_day)
+    version_count = len(list(AWS_FOLDER.glob(f"{AWS_EXPORT}/{last.first_day:%Y%m%d}-*/*/")))
     if not version_count:
         raise BillError(f"{AWS_FOLDER} has no month to restate; run finops demo first")
     assembly_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -131,7 +131,7 @@ def write_restated_version() -> str:
     version = replace(last, assembly_id=assembly_id, rows=rows, restated=True)
     write_version(AWS_FOLDER, "", AWS_EXPORT, version)
     return (
-        f"AWS restated {BillingMonth.of(last.month)}: version {assembly_id} with {rows:,} "
+        f"AWS restated {BillingMonth.of(last.first_day)}: version {assembly_id} with {rows:,} "
         f"rows is in {AWS_FOLDER}.\nWhile finops dev runs, the sensor demo_manifests loads it "
         "within five minutes. To load it now: "
         f"{_finops_command()} -c {_SETTINGS_COPY} aws run-pipeline"
@@ -179,11 +179,11 @@ def _deliver_and_load(
 
 def _steps(bill: DemoBill) -> Iterator[tuple[BillingMonth, DemoVersion | None]]:
     """Yield the months that have their newest version, then the versions that are missing."""
-    missing = [v for v in bill.versions if v.name > bill.newest(v.month)[0]]
-    for first_day in sorted({v.month for v in bill.versions} - {v.month for v in missing}):
+    missing = [v for v in bill.versions if v.name > bill.newest(v.first_day)[0]]
+    for first_day in sorted({v.first_day for v in bill.versions} - {v.first_day for v in missing}):
         yield BillingMonth.of(first_day), None
     for version in missing:
-        yield BillingMonth.of(version.month), version
+        yield BillingMonth.of(version.first_day), version
 
 
 def _totals(connection: DuckDBPyConnection, path: Path, cost: str) -> Totals:

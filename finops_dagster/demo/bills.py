@@ -32,12 +32,13 @@ _AZURE_RUNS = [
 
 @dataclass(frozen=True)
 class DemoVersion:
-    """A version of a month: `month` is its first day, `write` writes its files and its manifest.
+    """A version of the month that begins on `first_day`.
 
+    `write` writes its files and its manifest.
     `name` is AWS's assembly id, or the time at which Azure's run was submitted.
     """
 
-    month: date
+    first_day: date
     name: str
     write: Callable[[], object]
 
@@ -85,7 +86,7 @@ BILLS = [
         "AWS", "USD", "lineitem_unblendedcost", "lineItem/UnblendedCost",
         [
             DemoVersion(
-                version.month,
+                version.first_day,
                 version.assembly_id,
                 partial(write_version, AWS_FOLDER, "", AWS_EXPORT, version),
             )
@@ -97,7 +98,7 @@ BILLS = [
         "Azure", "EUR", "billedcost", "BilledCost",
         [
             DemoVersion(
-                run.month,
+                run.first_day,
                 f"{run.submitted_at:%Y%m%d%H%M}",
                 partial(write_run, AZURE_FOLDER, "", _AZURE_EXPORT, run),
             )

@@ -45,10 +45,10 @@ _FOLDERS = {
 class BillVersion:
     """One version of one month's bill.
 
-    `month` is its first day, and `assembly_id` the vendor's id such as "20240203T050312Z". `rows`
-    is the exact number of data rows in all files (headers not counted), and `parts` the number of
-    files. There may be fewer rows than files, or none: AWS then writes headers alone. Another
-    `seed` gives another bill.
+    `first_day` is that of the month, and `assembly_id` the vendor's id such as "20240203T050312Z".
+    `rows` is the exact number of data rows in all files (headers not counted), and `parts` the
+    number of files. There may be fewer rows than files, or none: AWS then writes headers alone.
+    Another `seed` gives another bill.
 
     `restated` gives the month as AWS rewrites it after its end. Its last `late_rows` rows are
     refunds and credits that came late, every row has its invoice id, and about one usage row in 400
@@ -58,7 +58,7 @@ class BillVersion:
     version.
     """
 
-    month: date
+    first_day: date
     assembly_id: str
     rows: int
     parts: int = 2
@@ -76,7 +76,7 @@ class BillVersion:
     @property
     def next_month(self) -> date:
         """The first day after the billing period."""
-        return BillingMonth.of(self.month).next.first_day
+        return BillingMonth.of(self.first_day).next.first_day
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class DemoDelivery:
     @cached_property
     def columns(self) -> dict[str, DemoColumn]:
         """The columns of every file by header, in order; for Athena with the partition columns."""
-        layout, month = self.layout, self.version.month
+        layout, month = self.layout, self.version.first_day
         if layout.kind == "data export":
             return {column.name: column for column in data_export_columns(layout.format)}
         columns = cur1_columns(layout.columns)
@@ -213,7 +213,7 @@ class DemoDelivery:
     def _billing_period(self, time_format: str) -> dict[str, str]:
         version = self.version
         return {
-            "start": f"{version.month:{time_format}}",
+            "start": f"{version.first_day:{time_format}}",
             "end": f"{version.next_month:{time_format}}",
         }
 
@@ -232,7 +232,7 @@ class DemoDelivery:
 
     @cached_property
     def _folders(self) -> list[str]:
-        layout, month = self.layout, self.version.month
+        layout, month = self.layout, self.version.first_day
         names = {
             "name": self.name,
             "assembly": self.version.assembly_id,

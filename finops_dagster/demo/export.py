@@ -70,10 +70,10 @@ def write_version(
 def _create_charges(connection: DuckDBPyConnection, version: BillVersion) -> None:
     """Create the macro `charges` and the table `slot` of a version, by charges.sql."""
     parameters = {
-        "month": version.month,
+        "month": version.first_day,
         "seed": version.seed,
         "assembly": f"{version.seed}/{version.assembly_id}",
-        "salt": int(sha256(f"{version.seed}/{version.month}".encode()).hexdigest()[:7], 16),
+        "salt": int(sha256(f"{version.seed}/{version.first_day}".encode()).hexdigest()[:7], 16),
         "restated": version.restated,
         "before_late": version.rows - version.late_rows,
     }

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from finops_dagster.billing.columns import Sql
-from finops_dagster.focus.month import FocusDerivation, FocusMonth, focus_lake
+from finops_dagster.focus.month import ChargesRecord, FocusDerivation, focus_lake
 from finops_dagster.lake import parquet_relation
 
 _KEYS = Sql("SubAccountId, ServiceName, ChargeCategory, BillingCurrency")
@@ -40,7 +40,7 @@ class CostGroup:
 
 def comparable_exports(
     derivation: FocusDerivation, exports: Iterable[str]
-) -> Iterator[tuple[str, FocusMonth]]:
+) -> Iterator[tuple[str, ChargesRecord]]:
     """Yield those of the exports whose charges should cost the same as the month of `derivation`.
 
     Each comes with the record of its charges. Both exports have charges of the month with a common
@@ -49,7 +49,7 @@ def comparable_exports(
     """
     is_own = _is_own_focus(derivation, derivation.export)
     for export in exports:
-        record = FocusMonth.from_file(focus_lake(derivation.lake).file(export, derivation.month))
+        record = ChargesRecord.from_file(focus_lake(derivation.lake).file(export, derivation.month))
         if record is None or _is_own_focus(derivation, export) == is_own:
             continue
         accounts = Sql(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from finops_dagster.focus.mapping import FocusMapping, Input
-from finops_dagster.focus.query import vendor_name
+from finops_dagster.focus.query import x_column_name
 
 _TEXT = re.compile(r"'[^']*'")
 
@@ -38,7 +38,7 @@ def bill_columns_of_charges(
     }
     for name, expression in mapping.derived.items():
         charges[name] = _columns_in_sql([expression.sql], charges)
-    charges = {vendor_name(name): {name} for name in columns} | charges
+    charges = {x_column_name(name): {name} for name in columns} | charges
     return {name: read for name, read in charges.items() if read}
 
 

@@ -49,7 +49,7 @@ from finops_dagster.lake import (
     LakeReader,
     distinct_texts,
     empty_columns,
-    footer_of,
+    footer_texts_of_version,
     parquet_relation,
     replacing_file,
     version_of_footer,
@@ -64,7 +64,7 @@ _MOST_UNKNOWN = 20
 
 
 @dataclass(frozen=True)
-class FocusMonth:
+class ChargesRecord:
     """The record of a month's charges, as the footer of their file has it.
 
     `version` has the version id of the bill, the number of charges and the sums of their costs; its
@@ -81,7 +81,7 @@ class FocusMonth:
     unknown: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
-    def from_file(cls, file: LakeFile) -> FocusMonth | None:
+    def from_file(cls, file: LakeFile) -> ChargesRecord | None:
         """Return the record of a file; None if it is missing, damaged, or not one of charges."""
         texts = file.footer_texts() or {}
         version = version_of_footer(texts)
@@ -92,7 +92,7 @@ class FocusMonth:
         return cls(version, texts["mapping"], sources, entries, unknown)
 
     @property
-    def load_version(self) -> str:
+    def warehouse_version_id(self) -> str:
         """The version id of the charges in a warehouse's ledger.
 
         It has the version ids of all bills, then the mapping's version, separated by spaces.
@@ -103,7 +103,7 @@ class FocusMonth:
         """Return the texts for the footer of the export's file; `from_file` reads them."""
         return {
             "export": export,
-            **footer_of(self.version),
+            **footer_texts_of_version(self.version),
             "mapping": self.mapping,
             "sources": json.dumps(self.bill_version_ids),
             "entries": json.dumps([entry.to_row() for entry in self.entries]),
@@ -161,17 +161,17 @@ class FocusDerivation:
             versions[export] = version
         return versions
 
-    def up_to_date_record(self) -> FocusMonth | None:
+    def up_to_date_record(self) -> ChargesRecord | None:
         """Return the record of the month's file if the file is up to date; otherwise None.
 
         It is up to date if `outdated_reason` is None, and if its rows add up to the totals in its
         footer; in a store, the checksum of the file is verified instead. None also for a missing or
         damaged file. Raises StageMissing if there is a record, but the lake lacks a bill.
         """
-        record = FocusMonth.from_file(self.charges_file)
+        record = ChargesRecord.from_file(self.charges_file)
         if record is None or self.outdated_reason(record) is not None:
             return None
-        if self.lake.is_shared:  # Its file is verified without a download.
+        if self.lake.is_in_store:  # Its file is verified without a download.
             return record if self.charges_file.sha256() else None
         with self.duckdb.open_in_memory() as connection:
             try:
@@ -182,7 +182,7 @@ class FocusDerivation:
                 return None
         return record if totals.first_difference(record.version.totals) is None else None
 
-    def outdated_reason(self, record: FocusMonth) -> str | None:
+    def outdated_reason(self, record: ChargesRecord) -> str | None:
         """Return why a record is out of date, as text for people; None if it is up to date.
 
         It is compared with the versions of the bills in the lake, and with the mapping. Raises
@@ -218,7 +218,7 @@ class FocusDerivation:
         return written.differing_columns(derived)
 
     @contextmanager
-    def replacing_month(self, run_id: str) -> Iterator[FocusMonth]:
+    def replacing_month(self, run_id: str) -> Iterator[ChargesRecord]:
         """Derive the month's charges, and write them to its file, in place of the old one.
 
         The block gets the new record, and runs before the replacement; on any error, also in the
@@ -283,7 +283,7 @@ class FocusDerivation:
         query: FocusQuery,
         versions: Mapping[str, LoadedVersion],
         run_id: str,
-    ) -> FocusMonth:
+    ) -> ChargesRecord:
         """Return the record of the month's charges, before they are written.
 
         Raises ReconciliationError if they do not add up to the bills.
@@ -304,7 +304,7 @@ class FocusDerivation:
             run_id=run_id,
         )
         ids = {export: version.manifest_id for export, version in versions.items()}
-        return FocusMonth(version, self.mapping.version, ids, entries, unknown)
+        return ChargesRecord(version, self.mapping.version, ids, entries, unknown)
 
     def _require_all_line_items(
         self, versions: Mapping[str, LoadedVersion], kind_totals: Sequence[KindTotals]

@@ -201,7 +201,7 @@ class FocusQuery:
         cell, texts = Sql(f"bill.{quoted(name)}"), self.texts.get(dataset, {}).get(name)
         if texts:
             cell = Sql(f"CAST({cell} AS {enum_type(texts)})")
-        return Sql(f"{cell} AS {quoted(vendor_name(name))}")
+        return Sql(f"{cell} AS {quoted(x_column_name(name))}")
 
     def _create_combinations(
         self, column: Input, dataset: str, cell: Sql, names: Collection[str]
@@ -382,7 +382,7 @@ class FocusQuery:
         ]
 
 
-def vendor_name(column: str) -> str:
+def x_column_name(column: str) -> str:
     """Return the name that a column of the bill has in the charges: with `x_` at its beginning."""
     return column if column.startswith("x_") else f"x_{column}"
 

@@ -78,7 +78,7 @@ class FocusColumn:
     filled_when: str | None = None
 
     @classmethod
-    def of_table(cls, name: str, table: Mapping[str, Any]) -> Self:
+    def from_toml(cls, name: str, table: Mapping[str, Any]) -> Self:
         """Return the column that a TOML table `[columns.NAME]` describes.
 
         Raises KeyError, ValueError or TypeError for a missing, wrong or unknown field.
@@ -152,7 +152,7 @@ class Specification:
         base = cls.load(file["based_on"]) if "based_on" in file else None
         columns = {column.name: column for column in base.columns} if base else {}
         columns |= {
-            name: FocusColumn.of_table(name, table) for name, table in file["columns"].items()
+            name: FocusColumn.from_toml(name, table) for name, table in file["columns"].items()
         }
         for name in file.get("removed_columns", []):
             del columns[name]

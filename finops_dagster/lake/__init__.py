@@ -5,8 +5,8 @@ from finops_dagster.lake.folder import FolderFile, FolderLake
 from finops_dagster.lake.footer import (
     distinct_texts,
     empty_columns,
-    footer_of,
     footer_texts,
+    footer_texts_of_version,
     version_of_footer,
 )
 from finops_dagster.lake.history import LakeAsOf
@@ -39,8 +39,8 @@ __all__ = [
     "distinct_texts",
     "empty_columns",
     "exporting_month",
-    "footer_of",
     "footer_texts",
+    "footer_texts_of_version",
     "has_totals_of",
     "load_from_footer",
     "load_in_shared_lake",

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import field_validator
 
 from finops_dagster.lake.addresses import LakeSettings
-from finops_dagster.settings_table import SettingsError, SettingsTable, matching
+from finops_dagster.settings_table import SettingsError, SettingsTable, pattern_validator
 
 CHARGES_TABLE = "focus"
 """The name of the table of the charges of all exports."""
@@ -29,7 +29,9 @@ class CatalogSettings(SettingsTable):
     type: Literal["sql", "rest", "glue"]
     uri: str | None = None
     warehouse: str | None = None
-    namespace: Annotated[str, matching(r"\w+", "must have letters, digits and _ only")] = "finops"
+    namespace: Annotated[str, pattern_validator(r"\w+", "must have letters, digits and _ only")] = (
+        "finops"
+    )
     properties: Mapping[str, str] = {}
 
     @field_validator("properties")

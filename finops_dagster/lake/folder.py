@@ -48,7 +48,7 @@ class FolderFile(LakeFile):
     path: Path
     keep_versions: int = 0
 
-    is_shared = False
+    is_in_store = False
 
     @property
     def location(self) -> str:
@@ -116,10 +116,10 @@ class FolderFile(LakeFile):
         path = self._versions / name if name else None
         return replace(self, path=path) if path and path.exists() else None
 
-    def store_uri(self) -> None:
+    def verified_store_uri(self) -> None:
         """Return None: only this machine has the file."""
 
-    def relation(
+    def relation_and_location(
         self,
         connection: DuckDBPyConnection,  # noqa: ARG002
         columns: Sequence[str] | None = None,  # noqa: ARG002
@@ -162,7 +162,7 @@ class FolderLake(Lake):
     root: Path
     keep_versions: int = 0
 
-    is_shared = False
+    is_in_store = False
 
     @property
     def location(self) -> str:

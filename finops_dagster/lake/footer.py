@@ -108,7 +108,7 @@ def version_of_footer(texts: Mapping[str, str]) -> LoadedVersion | None:
     return LoadedVersion.from_row({**row, "row_count": int(texts["row_count"])})
 
 
-def footer_of(version: LoadedVersion) -> dict[str, str]:
+def footer_texts_of_version(version: LoadedVersion) -> dict[str, str]:
     """Return the footer texts that record a version, for `version_of_footer` to read."""
     row = version.to_row()
     return {

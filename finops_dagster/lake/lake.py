@@ -64,7 +64,7 @@ class LakeFile(Protocol):
         ...
 
     @property
-    def is_shared(self) -> bool:
+    def is_in_store(self) -> bool:
         """Whether other machines write the file, too."""
         ...
 
@@ -141,7 +141,7 @@ class LakeFile(Protocol):
         """
         ...
 
-    def store_uri(self) -> str | None:
+    def verified_store_uri(self) -> str | None:
         """Return the address of the file in a store, if it has the size and the ETag of its upload.
 
         None for a lake in a folder, and if the object is gone or was replaced, or is in a copied
@@ -149,7 +149,7 @@ class LakeFile(Protocol):
         """
         ...
 
-    def relation(
+    def relation_and_location(
         self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
     ) -> tuple[Sql, str]:
         """Return what follows FROM to read the file in one query, and a text of where it is read.
@@ -157,8 +157,8 @@ class LakeFile(Protocol):
         The text is for people: "this machine", or the address in a store. Use the relation in one
         query only, on this connection. `columns` are those that a file in a store is read for; a
         file on this machine ignores them, so the query must name its columns too. A file in a store
-        is read row group by row group, without a download, unless there is a copy, or `store_uri`
-        returns None.
+        is read row group by row group, without a download, unless there is a copy, or
+        `verified_store_uri` returns None.
         """
         ...
 
@@ -216,7 +216,7 @@ class Lake(LakeReader, Protocol):
     """The Parquet files of the exports, which may be read at any time."""
 
     @property
-    def is_shared(self) -> bool:
+    def is_in_store(self) -> bool:
         """Whether the lake is in a store, which many machines write.
 
         Such a machine may lack the billing table of a month that the lake has.

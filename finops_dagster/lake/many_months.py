@@ -23,7 +23,7 @@ def read_months(
     `read` must be safe for that. Raises the error of the first month, in their order, that has one.
     """
     waiting = list(months)
-    if not lake.is_shared or len(waiting) < 2:
+    if not lake.is_in_store or len(waiting) < 2:
         return list(map(read, waiting))
     first = read(waiting[0])
     with ThreadPoolExecutor(_READERS) as readers:

@@ -19,7 +19,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import measure_month, verified_totals
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.digest import DigestKind, column_type, month_digest
-from finops_dagster.tables.restatements import newest_restatement_number, restore_restatements
+from finops_dagster.tables.restatements import newest_restatement_number, overwrite_restatements
 
 
 def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
@@ -64,7 +64,7 @@ def load_in_shared_lake(
     missing or damaged. To tell whether it is damaged, its bytes are read if the object's ETag is
     not the recorded one. Nothing is recorded in the ledger.
     """
-    if not file.is_shared or ledger.loads(connection, export, month):
+    if not file.is_in_store or ledger.loads(connection, export, month):
         return None
     load = load_from_footer(file, export, month, table)
     return load if load and file.sha256() else None
@@ -89,7 +89,7 @@ def verify_file(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFil
     checksum = file.sha256()
     if checksum == load.lake_sha256:
         return True
-    if not checksum or (load.lake_sha256 is not None and not file.is_shared):
+    if not checksum or (load.lake_sha256 is not None and not file.is_in_store):
         return False
     prepare_casts(connection)
     types = {field.name: column_type(field.type) for field in file.schema()}
@@ -157,7 +157,7 @@ def restore_restatements_of_footer(
     changes, is replaced, and counts. A missing or damaged file has none.
     """
     in_footer = restatements_of_footer(file.footer_texts() or {})
-    return restore_restatements(connection, load.export, load.month, in_footer)
+    return overwrite_restatements(connection, load.export, load.month, in_footer)
 
 
 def restore_lost_restatements(

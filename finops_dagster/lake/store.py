@@ -49,7 +49,7 @@ class StoreFile(LakeFile):
     client: StoreClient
     stem: str
 
-    is_shared = True
+    is_in_store = True
 
     @property
     def location(self) -> str:
@@ -128,11 +128,11 @@ class StoreFile(LakeFile):
         """Return the month as its file of that name is or was."""
         return replace(self, stem=self._key(name).removesuffix(".parquet"))
 
-    def store_uri(self) -> str | None:
+    def verified_store_uri(self) -> str | None:
         key, pointer = self.current_key_and_pointer()
         return self.client.store.location(key) if self.client.is_as_uploaded(key, pointer) else None
 
-    def relation(
+    def relation_and_location(
         self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
     ) -> tuple[Sql, str]:
         key, pointer = self.current_key_and_pointer()
@@ -195,7 +195,7 @@ class StoreLake(Lake):
     client: StoreClient
     folder: str = ""
 
-    is_shared = True
+    is_in_store = True
 
     @property
     def location(self) -> str:

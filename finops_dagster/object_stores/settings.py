@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from finops_dagster.billing.errors import excerpt
 from finops_dagster.object_stores.azure_address import AZURE_EXAMPLE, AZURE_SCHEMES, AzureAddress
-from finops_dagster.settings_table import SettingsTable, matching
+from finops_dagster.settings_table import SettingsTable, pattern_validator
 
 # The ARN of an S3 access point, which boto3 takes as a bucket; its name ends at the next slash.
 _ENDPOINT = "must be a URL, such as https://s3.acme.example"
@@ -24,7 +24,7 @@ class S3Settings(SettingsTable):
     """
 
     region: str | None = None
-    endpoint_url: Annotated[str, matching(r"https?://\S+", _ENDPOINT)] | None = None
+    endpoint_url: Annotated[str, pattern_validator(r"https?://\S+", _ENDPOINT)] | None = None
     profile: str | None = None
     role_arn: str | None = None
     external_id: str | None = None

@@ -46,8 +46,8 @@ def last_bill_stage(*, has_warehouse: bool) -> str:
     return export_stages(has_warehouse=has_warehouse, has_focus=False)[-1]
 
 
-def stages_up_to(stage: str) -> tuple[str, ...]:
+def stages_back_from(stage: str) -> tuple[str, ...]:
     """Return the stage, the one that it reads from, and so on back to `manifest`."""
     if stage not in PREVIOUS_STAGE:
         return (stage,)
-    return (stage, *stages_up_to(PREVIOUS_STAGE[stage]))
+    return (stage, *stages_back_from(PREVIOUS_STAGE[stage]))

@@ -14,7 +14,7 @@ import dagster as dg
 
 from finops_dagster.billing.money import exact_sum
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.pipeline.metadata import markdown, markdown_table
+from finops_dagster.pipeline.metadata import markdown_table, safe_markdown
 
 _WIDTH, _MAX_CATEGORIES = 20, 12
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -35,7 +35,7 @@ def cost_by_month(
     ]
     largest = _largest((currency, cost) for _, currency, cost in rows)
     lines = [
-        (month, markdown(currency or "(none)"), bar(cost, largest[currency]), f"{cost:,.2f}")
+        (month, safe_markdown(currency or "(none)"), bar(cost, largest[currency]), f"{cost:,.2f}")
         for month, currency, cost in rows
     ]
     return markdown_table("| month | currency | | cost |", lines, texts=3)
@@ -54,14 +54,16 @@ def cost_by_category(rows: Sequence[tuple[str, str, Decimal, Decimal]]) -> dg.Me
     for currency, costs in sorted(by_currency.items()):
         costs.sort(key=lambda row: (-row[2], row[0]))
         shown, rest = costs[:_MAX_CATEGORIES], costs[_MAX_CATEGORIES:]
-        named = [(markdown(category), billed, effective) for category, billed, effective in shown]
+        named = [
+            (safe_markdown(category), billed, effective) for category, billed, effective in shown
+        ]
         if rest:
             billed = exact_sum(billed for _, billed, _ in rest)
             effective = exact_sum(effective for _, _, effective in rest)
             named.append((f"{len(rest)} others", billed, effective))
         largest = max(effective for _, _, effective in named)
         lines += [
-            (name, markdown(currency), bar(cost, largest), f"{billed:,.2f}", f"{cost:,.2f}")
+            (name, safe_markdown(currency), bar(cost, largest), f"{billed:,.2f}", f"{cost:,.2f}")
             for name, billed, cost in named
         ]
     header = "| service category | currency | | billed | effective |"

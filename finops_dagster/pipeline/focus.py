@@ -19,8 +19,8 @@ from finops_dagster.focus.entries import COST, CURRENCY, EFFECTIVE_COST
 from finops_dagster.focus.exports import bill_exports, focus_derivation, no_charges_reason
 from finops_dagster.focus.month import (
     FOCUS_VERSION,
+    ChargesRecord,
     FocusDerivation,
-    FocusMonth,
     focus_lake,
 )
 from finops_dagster.lake import Lake, parquet_relation
@@ -128,7 +128,7 @@ def focus_asset(
 def focus_result(
     at: StageMonth,
     derivation: FocusDerivation,
-    derived: tuple[FocusMonth, str],
+    derived: tuple[ChargesRecord, str],
     exports: Sequence[Export],
     catalog_results: Sequence[dg.AssetCheckResult],
 ) -> dg.MaterializeResult[LoadedVersion]:
@@ -194,7 +194,7 @@ def _cost_by_category(connection: duckdb.DuckDBPyConnection, charges: Path) -> M
     return {_COST_BY_CATEGORY: cost_by_category(rows)} if rows else {}
 
 
-def _previous_conformance(at: StageMonth, record: FocusMonth) -> Metadata:
+def _previous_conformance(at: StageMonth, record: ChargesRecord) -> Metadata:
     """Return the metadata of `_conformance` of the last run, if its charges were the same."""
     keys = (_RULES_BROKEN, _BROKEN_RULES, _COST_BY_CATEGORY, "mapping")
     previous = at.previous_metadata(record.version.manifest_id, *keys)
@@ -204,7 +204,7 @@ def _previous_conformance(at: StageMonth, record: FocusMonth) -> Metadata:
 
 
 def _comparison(
-    at: StageMonth, derivation: FocusDerivation, record: FocusMonth, exports: Iterable[Export]
+    at: StageMonth, derivation: FocusDerivation, record: ChargesRecord, exports: Iterable[Export]
 ) -> Metadata:
     """Return what differs from the month's charges that the vendor made itself, as metadata.
 
@@ -216,7 +216,7 @@ def _comparison(
         others = dict(comparable_exports(derivation, of_vendor))
         if not others:
             return {}
-        versions = [f"{name} {other.load_version}" for name, other in others.items()]
+        versions = [f"{name} {other.warehouse_version_id}" for name, other in others.items()]
         compared_with = "; ".join(versions)
         keys = (_COMPARED_WITH, _GROUPS_DIFFER, _DIFFERENCES, "mapping")
         previous = at.previous_metadata(record.version.manifest_id, *keys)
@@ -247,7 +247,7 @@ def focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult
     return CONFORMS.result(passed=not broken, description=description)
 
 
-def passed_adds_up(record: FocusMonth) -> dg.AssetCheckResult:
+def passed_adds_up(record: ChargesRecord) -> dg.AssetCheckResult:
     """Return the passed result of the check `adds_up`, with the month's entries.
 
     It compares nothing: charges that do not add up have failed their stage before.
@@ -262,7 +262,7 @@ def passed_adds_up(record: FocusMonth) -> dg.AssetCheckResult:
     )
 
 
-def focus_metadata(record: FocusMonth) -> Metadata:
+def focus_metadata(record: ChargesRecord) -> Metadata:
     """Return the metadata of a month's charges; `total_cost` is their BilledCost."""
     effective = (record.version.totals.sums or {})[EFFECTIVE_COST]
     return {

@@ -17,7 +17,7 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from finops_dagster.pipeline import STAGES, stages_up_to
+from finops_dagster.pipeline import STAGES, stages_back_from
 from finops_dagster.processes import INTERRUPT_ERRORS, read_run_note
 from finops_dagster.settings import dagster_home
 
@@ -235,12 +235,12 @@ class History:
         None if it completed the stage.
         """
         first = self.failures[run.id]
-        if first.stage is None or first.stage in stages_up_to(stage):
+        if first.stage is None or first.stage in stages_back_from(stage):
             return first
         if STAGES.index(stage) < STAGES.index(first.stage):
             return None
         failures = self._step_failures(run.id)
-        return next((failures[s] for s in stages_up_to(stage) if s in failures), None)
+        return next((failures[s] for s in stages_back_from(stage) if s in failures), None)
 
     def _step_failures(self, run_id: str) -> dict[str | None, RunFailure]:
         """Return all failures of a run by stage; the run's own event has the first one alone."""

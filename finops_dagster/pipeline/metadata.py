@@ -190,7 +190,7 @@ def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
     """
     lines = [
         (
-            markdown(entry.kind),
+            safe_markdown(entry.kind),
             entry.why,
             entry.currency,
             f"{entry.rows:,}",
@@ -206,10 +206,10 @@ def rules_table(broken: Iterable[BrokenRule]) -> dg.MetadataValue[Any]:
     """Return a Markdown table of the rules of FOCUS that charges break, with an example of each."""
     lines = [
         (
-            markdown(found.rule.id),
+            safe_markdown(found.rule.id),
             found.rule.text,
             found.rule.disputed or "",
-            markdown(", ".join(f"{name}={value}" for name, value in found.example.items())),
+            safe_markdown(", ".join(f"{name}={value}" for name, value in found.example.items())),
             f"{found.rows:,}",
         )
         for found in broken
@@ -231,9 +231,9 @@ def differences_table(
     lines = [
         (
             other,
-            markdown(group.account or ""),
-            markdown(group.service or ""),
-            markdown(group.category or ""),
+            safe_markdown(group.account or ""),
+            safe_markdown(group.service or ""),
+            safe_markdown(group.category or ""),
             group.currency or "",
             *map(decimal_text, (*group.billed, *group.effective)),
         )
@@ -253,7 +253,7 @@ def unknown_keys_metadata(unknown: Mapping[str, Mapping[str, int]]) -> Metadata:
     `unknown` has the number of line items by lookup and key. An empty dict if it is empty.
     """
     lines = [
-        (markdown(lookup), markdown(key), f"{rows:,}")
+        (safe_markdown(lookup), safe_markdown(key), f"{rows:,}")
         for lookup, keys in unknown.items()
         for key, rows in keys.items()
     ]
@@ -267,7 +267,7 @@ def warnings_metadata(messages: Sequence[str]) -> dict[str, dg.MetadataValue[Any
     return {"warnings": dg.MetadataValue.text(lines)} if messages else {}
 
 
-def markdown(text: str) -> str:
+def safe_markdown(text: str) -> str:
     """Return untrusted text as safe Markdown, escaped and shortened; it also fits a table's cell.
 
     Text that is not plain words becomes inline code, where Markdown acts on backticks alone.
@@ -288,7 +288,7 @@ def markdown_table(
     """Return a Markdown table; its columns after the first `texts` are numbers, aligned right.
 
     `header` is its first line, `| service | cost |`; each of `lines` has the cells of one line,
-    which must be safe, see `markdown`.
+    which must be safe, see `safe_markdown`.
     """
     rule = f"|{'---|' * texts}{'---:|' * (header.count('|') - 1 - texts)}"
     return dg.MetadataValue.md(
@@ -299,7 +299,7 @@ def markdown_table(
 def _rounded_columns(load: Load) -> Metadata:
     lines = [
         (
-            markdown(column.name),
+            safe_markdown(column.name),
             f"{column.cells:,}",
             "" if column.amount is None else decimal_text(column.amount),
         )
@@ -310,12 +310,14 @@ def _rounded_columns(load: Load) -> Metadata:
 
 
 def _service_table(report: MonthReport) -> dg.MetadataValue[Any]:
-    lines = [(markdown(name), f"{cost:,.2f}") for name, cost in report.services[:_MAX_SERVICES]]
+    lines = [
+        (safe_markdown(name), f"{cost:,.2f}") for name, cost in report.services[:_MAX_SERVICES]
+    ]
     rest = report.services[_MAX_SERVICES:]
     if rest:
         lines.append((f"{len(rest)} other services", f"{sum(cost for _, cost in rest):,.2f}"))
     # Costs of several currencies are added up here: `currency` says so.
-    currency = f" {markdown(report.currencies[0][0])}" if len(report.currencies) == 1 else ""
+    currency = f" {safe_markdown(report.currencies[0][0])}" if len(report.currencies) == 1 else ""
     return markdown_table(f"| service | {report.cost_column}{currency} |", lines)
 
 
@@ -361,7 +363,7 @@ def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
     def costs(change: CostChange, service: str, account: str) -> tuple[str, ...]:
         currency = ""
         if len(totals) > 1:
-            named = f" in {markdown(change.currency or '')}"
+            named = f" in {safe_markdown(change.currency or '')}"
             currency = named if change.currency else " without currency"
         before, after = f"{change.cost_before:,.2f}", f"{change.cost_after:,.2f}"
         return service + currency, account, before, after, f"{change.added_cost:+,.2f}"
@@ -371,15 +373,17 @@ def _restatement_table(restatement: Restatement) -> dg.MetadataValue[Any]:
         sum(change.rows_after for change in totals),
     )
     return markdown_table(
-        f"| service | account | {markdown(restatement.replaced_id)} "
-        f"| {markdown(restatement.manifest_id)} | change |",
+        f"| service | account | {safe_markdown(restatement.replaced_id)} "
+        f"| {safe_markdown(restatement.manifest_id)} | change |",
         [
             ("rows", "", f"{old_rows:,}", f"{new_rows:,}", f"{new_rows - old_rows:+,}"),
             *(costs(total, "cost", "") for total in totals),
             *(
                 costs(c, "other", "")
-                if c.is_other
-                else costs(c, markdown(c.service or "(none)"), markdown(c.account or "(none)"))
+                if c.is_sum
+                else costs(
+                    c, safe_markdown(c.service or "(none)"), safe_markdown(c.account or "(none)")
+                )
                 for c in changes
             ),
         ],

@@ -18,7 +18,7 @@ from finops_dagster.billing.errors import BillError, ManifestInvalid, ManifestMi
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.focus.exports import focus_derivation
-from finops_dagster.focus.month import FocusMonth
+from finops_dagster.focus.month import ChargesRecord
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, RUN_TAGS
@@ -263,7 +263,7 @@ def _due_charges(export: Export, lake: Lake) -> dict[str, str]:
     for month in export.months() if export.has_focus else ():
         with suppress(BillError):  # The bill is not loaded, or has no mapping.
             derivation = focus_derivation(export.settings, month, lake, DuckDB())
-            record = FocusMonth.from_file(derivation.charges_file)
+            record = ChargesRecord.from_file(derivation.charges_file)
             if record is None or derivation.outdated_reason(record) is not None:
                 versions = [version.manifest_id for version in derivation.bill_versions().values()]
                 versions_by_month[str(month)] = " ".join([*versions, derivation.mapping.version])

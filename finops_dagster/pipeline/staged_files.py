@@ -58,7 +58,7 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
             raise StageMissing(f"no manifest of {export.name} {month} is recorded; run {command}")
         month_staging = MonthStaging.of(export, manifest, staging, lake, database)
         source = export.source(stores, staging, lake, database)
-        staged = month_staging.stage(source, force=run_options.force)
+        staged = month_staging.download_and_count(source, force=run_options.force)
         size, seconds = staged.bytes_fetched, time.monotonic() - started
         rate = round(size / 1e6 / seconds, 1)
         context.add_asset_metadata({"bytes_fetched": size, "MB_per_second": rate})
@@ -105,7 +105,7 @@ class MonthStaging:
     def _files(self) -> StagedVersion:
         return self.staged_month.staged_version(self.manifest)
 
-    def stage(self, source: Source, *, force: bool) -> StagingResult:
+    def download_and_count(self, source: Source, *, force: bool) -> StagingResult:
         """Download and count the files unless they are unchanged, and record their version.
 
         With `force`, unchanged files are downloaded and counted again. Without it, a verified copy
@@ -127,10 +127,10 @@ class MonthStaging:
     def record_unchanged(self, source: Source) -> StagingResult | None:
         """Return the result if the staged files are verified and unchanged in the store; else None.
 
-        Nothing is downloaded, but as in `stage`, the version is recorded and the staged files of
-        older versions are deleted. Files that a cleanup deleted count as staged if the lake has the
-        version. Raises what the source raises, ObjectMissing too, and BillError if another run has
-        read a newer manifest meanwhile.
+        Nothing is downloaded, but as in `download_and_count`, the version is recorded and the
+        staged files of older versions are deleted. Files that a cleanup deleted count as staged if
+        the lake has the version. Raises what the source raises, ObjectMissing too, and BillError if
+        another run has read a newer manifest meanwhile.
         """
         verified = self._verified_version(self._known_versions())
         result = self._unchanged(verified, source.available_files(self.manifest))
@@ -240,7 +240,9 @@ class MonthStaging:
         for version in known_versions:
             if on_disk is not None and version.has_content(on_disk, version.totals):
                 return replace(version, content=on_disk)
-            lake = None if on_disk is not None or self._files.has_files else self.lake_version
+            lake = (
+                None if on_disk is not None or self._files.has_download_log else self.lake_version
+            )
             if lake is not None and lake.manifest_id == version.manifest_id:
                 return version
         return None

@@ -19,7 +19,7 @@ from finops_dagster.lake.catalog_settings import CHARGES_TABLE
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.billing_table import MonthLoading, table_result
-from finops_dagster.pipeline.build import build_resources
+from finops_dagster.pipeline.build import plain_resources
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.focus import focus_result
 from finops_dagster.pipeline.history import History
@@ -30,7 +30,7 @@ from finops_dagster.pipeline.registration import register_files
 from finops_dagster.pipeline.runs import MonthRun, plain_values
 from finops_dagster.pipeline.stage import StageMonth, is_interrupt
 from finops_dagster.pipeline.staged_files import MonthStaging, staged_result
-from finops_dagster.pipeline.warehouse_focus import focus_file
+from finops_dagster.pipeline.warehouse_focus import charges_record_and_file
 from finops_dagster.pipeline.warehouse_table import WarehouseLoading, month_file
 from finops_dagster.settings import Settings
 from finops_dagster.sources.base import Source
@@ -45,7 +45,7 @@ class UnchangedMonths:
     """Verifies months without a run, by the functions that the stages use in a run."""
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
-        resources = build_resources(settings)
+        resources = plain_resources(settings)
         self._staging, self._lake = resources.staging, resources.lake
         self._warehouse, self._instance = resources.warehouse, instance
         # A run waits for a file that another process has open, and says so.
@@ -195,7 +195,9 @@ class UnchangedMonths:
         if at.stage == "warehouse_table":
             file = month_file(at.export, at.month, self._lake, self._database.duckdb)
             return WarehouseLoading(at, file, file.footer, self._warehouse)
-        charges, file = focus_file(at.export, at.month, self._lake, self._database.duckdb)
+        charges, file = charges_record_and_file(
+            at.export, at.month, self._lake, self._database.duckdb
+        )
         return WarehouseLoading(at, file, charges.version, self._warehouse)
 
 

@@ -12,8 +12,8 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import COST, CURRENCY
 from finops_dagster.focus.mapping import ADDED_TYPES
-from finops_dagster.focus.month import FOCUS_VERSION, FocusMonth, focus_lake
-from finops_dagster.focus.query import vendor_name
+from finops_dagster.focus.month import FOCUS_VERSION, ChargesRecord, focus_lake
+from finops_dagster.focus.query import x_column_name
 from finops_dagster.focus.specification import Specification
 from finops_dagster.lake import Lake, LakeFile, names_from_footers
 from finops_dagster.pipeline.checks import Check
@@ -57,7 +57,7 @@ def warehouse_focus_asset(
     ) -> dg.MaterializeResult[LoadedVersion]:
         """Load the month's charges into the warehouse, in one step, and update the view `focus`."""
         at = StageMonth.of_run(context, export, run_options)
-        record, file = focus_file(export, at.month, lake, database.duckdb)
+        record, file = charges_record_and_file(export, at.month, lake, database.duckdb)
         if charges is not None:
             require_version(charges.manifest_id, record.version.manifest_id)
         loading = WarehouseLoading(at, file, record.version, warehouse)
@@ -102,12 +102,12 @@ def _tags(export: Export, bill: LakeFile) -> list[str]:
         return []
     is_user_defined = export.formats[footer.format].is_user_defined
     names = names_from_footers([bill]).items()
-    return [vendor_name(name) for header, name in names if is_user_defined(header)]
+    return [x_column_name(name) for header, name in names if is_user_defined(header)]
 
 
-def focus_file(
+def charges_record_and_file(
     export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB
-) -> tuple[FocusMonth, MonthFile]:
+) -> tuple[ChargesRecord, MonthFile]:
     """Return the record of a month's charges, and their file as a warehouse loads it.
 
     The version id in the `MonthFile.footer` has the versions of all the bills and of the mapping,
@@ -115,7 +115,7 @@ def focus_file(
     missing or damaged.
     """
     file = focus_lake(lake).file(export.name, month)
-    record = FocusMonth.from_file(file)
+    record = ChargesRecord.from_file(file)
     if record is None:
         command = month_command("derive-focus", export, month)
         raise StageMissing(f"{file.location} is missing or damaged; run {command}")
@@ -125,7 +125,7 @@ def focus_file(
         focus_table(export),
         month,
         file,
-        replace(record.version, manifest_id=record.load_version),
+        replace(record.version, manifest_id=record.warehouse_version_id),
         schema,
         cost_column=COST,
         billing_period_column=None,

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 from finops_dagster.reports.accounts import heading_key, read_accounts_text
-from finops_dagster.reports.new_file import new_file
+from finops_dagster.reports.replacing_file import replacing_file
 
 _FIRST_LINE = "account_id,name,owner,environment,cost_centre,valid_from,valid_to"
 
@@ -31,5 +31,5 @@ def add_accounts(file: Path, accounts: Iterable[Mapping[str, str]]) -> None:
     for account in accounts:
         writer.writerow([account.get(heading_key(heading.strip()), "") for heading in headings])
     between = b"" if content.endswith((b"\n", b"\r")) else line_end.encode()
-    with new_file(file) as part:
+    with replacing_file(file) as part:
         part.write_bytes(content + between + added.getvalue().encode())

@@ -218,14 +218,14 @@ class _Part:
     spent_before: Decimal | None
 
     @property
-    def has_whole_day(self) -> bool:
+    def has_complete_day(self) -> bool:
         """Whether the charges have a complete day: one before the last day."""
         return self.last_day is not None and self.last_day > 1
 
     def forecast(self, days: int) -> Decimal:
         """Return the forecast for a month of `days` days; `spent` if no day is complete."""
         spent = self.spent or Decimal(0)
-        if self.last_day is None or not self.has_whole_day:
+        if self.last_day is None or not self.has_complete_day:
             return spent
         return max(spent, (self.spent_before or Decimal(0)) * days / (self.last_day - 1))
 
@@ -241,7 +241,7 @@ def _budget_month(
         return BudgetMonth(budget, month, spent, None, spent, is_open=today < month.closing_day)
     days = [part.last_day for part in counted if part.last_day is not None]
     forecast = sum((part.forecast(_day_count(month)) for part in counted), Decimal(0))
-    is_known = any(part.has_whole_day for part in counted)
+    is_known = any(part.has_complete_day for part in counted)
     return BudgetMonth(budget, month, spent, min(days, default=0), forecast if is_known else None)
 
 
@@ -249,7 +249,7 @@ def _day_count(month: BillingMonth) -> int:
     return (month.next.first_day - month.first_day).days
 
 
-def unmatched_filters(
+def unmatched_filter_messages(
     connection: DuckDBPyConnection, budgets: Sequence[BudgetSettings]
 ) -> list[str]:
     """Return a line for each budget that no charge matches, or that names what no charge has.

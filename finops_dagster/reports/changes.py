@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from finops_dagster.reports.daily_costs import Array, DailyCosts
-from finops_dagster.reports.estimated_costs import MONTH, WEEK, robust_scale
+from finops_dagster.reports.estimated_costs import MONTH, WEEK, robust_deviation
 from finops_dagster.reports.findings import (
     AnomalyKind,
     CostHistory,
@@ -120,7 +120,7 @@ def find_price_changes(history: CostHistory) -> Iterator[Finding]:
     prices[~np.isfinite(prices)] = np.nan
     price = rolling_median(prices, days)
     usual = np.fmax(shifted(rolling_median(price, MONTH, 2 * WEEK), days), 0)
-    scale = robust_scale(price - usual, days, _LEAST_SCALE)
+    scale = robust_deviation(price - usual, days, _LEAST_SCALE)
     flags = price - usual > np.fmax(_LEAST_PRICE_RISE, _UNUSUAL * scale)
     flags &= (price > shifted(rolling_max(price, 2 * MONTH), days)) & history.has_enough_days
     for row, first, _ in flagged_periods(flags, gap=WEEK):
@@ -142,7 +142,7 @@ def has_commitment_ended(history: CostHistory, row: int, first: int) -> bool:
     covered = history.costs.committed[row]
     before = known_mean(covered[max(first - MONTH, 0) : first - _DAYS_OF_A_CHANGE + 1])
     after = known_mean(covered[first : first + _DAYS_OF_A_CHANGE])
-    usual = np.nan_to_num(history.expected.level[row, first])
+    usual = np.nan_to_num(history.estimates.level[row, first])
     return bool(before > 0.1 * usual and after < 0.5 * before)
 
 

@@ -35,14 +35,15 @@ class EstimatedCosts:
     """The estimated cost of each day, and how far the cost is from it.
 
     The estimate is `level` * `weekdays`: the usual cost of a day, and the factor of its weekday.
-    `deviation` is that of `deviations`, and `scale` its usual size in the eight weeks before: a
-    standard deviation, estimated by the median of the absolute deviations, and 0.045 at least.
+    `deviation` is that of `deviations`, and `usual_deviation` its usual size in the eight weeks
+    before: a standard deviation, estimated by the median of the absolute deviations, and 0.045 at
+    least.
     """
 
     level: Array
     weekdays: Array
     deviation: Array
-    scale: Array
+    usual_deviation: Array
 
 
 def estimated_costs(cost: Array) -> EstimatedCosts:
@@ -88,14 +89,14 @@ def relative_deviation(expected: EstimatedCosts, deviation: Array, days: int) ->
     size is at least that of earlier means of as many days.
     """
     mean = rolling_mean(deviation, days)
-    scale = expected.scale / np.sqrt(days)
+    scale = expected.usual_deviation / np.sqrt(days)
     if days > 2:
         usual = rolling_median(np.abs(mean), 2 * _DAYS_OF_SCALE, _LEAST_DAYS_OF_SCALE)
         scale = np.fmax(scale, _NORMAL * shifted(usual, days))
     return np.asarray(mean / scale)
 
 
-def robust_scale(values: Array, days: int, least: float) -> Array:
+def robust_deviation(values: Array, days: int, least: float) -> Array:
     """Return for each day the standard deviation of earlier values, which are around 0.
 
     It is estimated by the median of their absolute values, in the eight weeks that end `days` days
@@ -113,7 +114,7 @@ def without_recurring(cost: Array, expected: EstimatedCosts, same_days: Sequence
     day, but never more than the cost is above its estimate.
     """
     usual = expected.level * expected.weekdays
-    above = np.where(expected.deviation > 3 * expected.scale, cost - usual, 0)
+    above = np.where(expected.deviation > 3 * expected.usual_deviation, cost - usual, 0)
     padded = np.pad(above, ((0, 0), (2, 2)))
     recurring = np.zeros_like(cost)
     for numbers in same_days:

@@ -66,7 +66,7 @@ class CostHistory:
     """Daily costs with their estimates; `least` is that of `anomaly_thresholds`."""
 
     costs: DailyCosts
-    expected: EstimatedCosts
+    estimates: EstimatedCosts
     least: Array
 
     @classmethod
@@ -83,13 +83,13 @@ class CostHistory:
         """Return the seven days from the day `first`; fewer at the end of the array."""
         return slice(first, min(first + WEEK, self.costs.day_count))
 
-    def expected_from(self, row: int, days: slice) -> Array:
+    def estimates_from(self, row: int, days: slice) -> Array:
         """Return the estimate of each of the days, as it was before the first of them.
 
         It is the level of the first day times the factor of each day's weekday; 0 without a level.
         """
-        level = np.nan_to_num(self.expected.level[row, days.start])
-        return np.asarray(level * self.expected.weekdays[row, days])
+        level = np.nan_to_num(self.estimates.level[row, days.start])
+        return np.asarray(level * self.estimates.weekdays[row, days])
 
     def finding(
         self, kind: AnomalyKind, row: int, days: slice, expected: Array | None = None
@@ -97,10 +97,10 @@ class CostHistory:
         """Yield a finding of a row and days, or none if their cost is close to its estimate.
 
         The sums of both must differ by `least` of the first day or more; days whose cost is NaN do
-        not count. `expected` is the estimate of each day; by default, that of `expected_from`.
+        not count. `expected` is the estimate of each day; by default, that of `estimates_from`.
         """
         cost = self.costs.cost[row, days]
-        usual = self.expected_from(row, days) if expected is None else expected
+        usual = self.estimates_from(row, days) if expected is None else expected
         is_known = ~np.isnan(cost)
         total, usual_total = float(cost[is_known].sum()), float(usual[is_known].sum())
         if abs(total - usual_total) >= self.least[row, days.start]:

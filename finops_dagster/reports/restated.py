@@ -74,8 +74,8 @@ class _Positions:
     def table(self, charges: MonthOfCharges, changes: Sequence[CostChange]) -> dict[str, list[Any]]:
         """Return changes as a table of the document, and add services that its list lacks."""
         return {
-            "service": [None if c.is_other else self._service(charges, c.service) for c in changes],
-            "account": [None if c.is_other else self._account(c.account) for c in changes],
+            "service": [None if c.is_sum else self._service(charges, c.service) for c in changes],
+            "account": [None if c.is_sum else self._account(c.account) for c in changes],
             "before": [change.cost_before for change in changes],
             "after": [change.cost_after for change in changes],
         }

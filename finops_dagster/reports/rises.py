@@ -45,7 +45,7 @@ def find_rises(history: CostHistory) -> Iterator[Finding]:
 
 def _high_days(history: CostHistory) -> Flags:
     """Return the days far above their estimate, alone or together with their neighbours."""
-    costs, expected = history.costs, history.expected
+    costs, expected = history.costs, history.estimates
     cost = without_recurring(costs.cost, expected, _same_days(costs))
     # A cost that returns to where it was four weeks ago, as after holidays, has not risen.
     level = np.fmax(expected.level, shifted(expected.level, MONTH))
@@ -94,7 +94,7 @@ def _from_end(day: date, months: int) -> date:
 
 def _rests(history: CostHistory) -> Flags:
     """Return the days on which a service rests often, and not only on the same weekdays."""
-    expected = history.expected
+    expected = history.estimates
     busy = expected.weekdays > 0.3
     resting = busy & (history.costs.cost < _RESTING * expected.level)
     often = rolling_mean(resting, 2 * MONTH) > 0.2 * rolling_mean(busy, 2 * MONTH)
@@ -103,7 +103,7 @@ def _rests(history: CostHistory) -> Flags:
 
 def _rise(history: CostHistory, row: int, first: int, last: int) -> Iterator[Finding]:
     """Yield the finding of a run of high days, by its shape and what comes after it."""
-    deviation = history.expected.deviation[row, first : last + 1]
+    deviation = history.estimates.deviation[row, first : last + 1]
     upper_half = np.sort(deviation)[len(deviation) // 2 :]
     high = np.flatnonzero(deviation > 0.5 * upper_half.mean())
     first, last = first + int(high[0]), first + int(high[-1])
@@ -132,8 +132,8 @@ def _rise(history: CostHistory, row: int, first: int, last: int) -> Iterator[Fin
 
 def _ratio(history: CostHistory, row: int, days: slice) -> Array:
     """Return how much more than its estimate each day costs: 1 for twice as much."""
-    expected = history.expected_from(row, days)
-    least = _RESTING * history.expected.level[row, days.start]
+    expected = history.estimates_from(row, days)
+    least = _RESTING * history.estimates.level[row, days.start]
     return np.asarray(history.costs.cost[row, days] / np.fmax(expected, least) - 1)
 
 
@@ -144,7 +144,7 @@ def _is_rising(ratio: Array) -> bool:
 
 def _is_weekend(history: CostHistory, row: int, first: int, last: int) -> bool:
     weekdays = [history.costs.day(number).weekday() for number in range(first, last + 1)]
-    return min(weekdays) >= 5 and history.expected.weekdays[row, first] < 0.9
+    return min(weekdays) >= 5 and history.estimates.weekdays[row, first] < 0.9
 
 
 def find_slow_leaks(history: CostHistory) -> Iterator[Finding]:
@@ -154,21 +154,21 @@ def find_slow_leaks(history: CostHistory) -> Iterator[Finding]:
     no fortnight may have half of it.
     """
     part = 2 * WEEK
-    levels = [shifted(history.expected.level, part * parts) for parts in range(1, 5)]
+    levels = [shifted(history.estimates.level, part * parts) for parts in range(1, 5)]
     growth = np.stack(
         [
             np.log(later / earlier)
-            for later, earlier in zip([history.expected.level, *levels], levels, strict=False)
+            for later, earlier in zip([history.estimates.level, *levels], levels, strict=False)
         ]
     )
     total = growth.sum(axis=0)
     # The level is that of four weeks: it varies about a fifth as much as the days do.
-    noise = _ANOMALOUS * history.expected.scale / 5 * np.sqrt(2)
+    noise = _ANOMALOUS * history.estimates.usual_deviation / 5 * np.sqrt(2)
     flags = (total > np.fmax(_LEAST_GROWTH, noise)) & history.has_enough_days
     flags &= growth.min(axis=0) > _LEAST_GROWTH_OF_A_PART
     # A step would be most of the growth.
     flags &= (growth.max(axis=0) < 0.5 * total) & ~_rests(history)
     for row, first, _ in flagged_periods(flags, gap=MONTH):
         days = history.week_from(first)
-        expected = levels[-1][row, first] * history.expected.weekdays[row, days]
+        expected = levels[-1][row, first] * history.estimates.weekdays[row, days]
         yield from history.finding(AnomalyKind.SLOW_LEAK, row, days, expected)

@@ -18,7 +18,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import Load
 from finops_dagster.focus.entries import COST, EFFECTIVE_COST
-from finops_dagster.focus.month import FocusMonth, focus_lake
+from finops_dagster.focus.month import ChargesRecord, focus_lake
 from finops_dagster.lake import Lake, LakeFile, load_from_footer, read_months
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.sums import NONE
@@ -53,7 +53,7 @@ class MonthOfCharges:
     export: ExportSettings
     month: BillingMonth
     file: LakeFile
-    record: FocusMonth
+    record: ChargesRecord
     lake: Lake
 
     @cached_property
@@ -209,7 +209,7 @@ def _months_up_to(last: BillingMonth, earliest: BillingMonth, count: int) -> lis
 def _month_of_charges(
     lake: Lake, month: BillingMonth, export: ExportSettings, file: LakeFile
 ) -> MonthOfCharges:
-    record = FocusMonth.from_file(file)
+    record = ChargesRecord.from_file(file)
     if record is None:
         raise BillError(f"{file.location} is damaged; {reprocess_advice(export.name, month)}")
     return MonthOfCharges(export, month, file, record, lake)

@@ -126,14 +126,14 @@ class AvailableFiles:
 class SharedFiles:
     """The files of an export that months share, with the months of their rows.
 
-    The key of each file is in `contents` or, if its months cannot be read, in `problems`. `loaded`
-    has, by month, the shared files of the version that is loaded and of the newest one that was
-    staged; also those that the store no longer has.
+    The key of each file is in `contents` or, if its months cannot be read, in `problems`.
+    `recorded` has, by month, the shared files of the version that is loaded and of the newest one
+    that was staged; also those that the store no longer has.
     """
 
     contents: Mapping[str, FileContent]
     problems: Mapping[str, BillError]
-    loaded: Mapping[BillingMonth, Content]
+    recorded: Mapping[BillingMonth, Content]
 
 
 class SharedFilesReader(Protocol):

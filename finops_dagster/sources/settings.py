@@ -12,7 +12,7 @@ from pydantic import PositiveInt, field_validator, model_validator
 from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.errors import excerpt
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.settings_table import SettingsTable, matching
+from finops_dagster.settings_table import SettingsTable, pattern_validator
 
 # The owners that Dagster accepts.
 _NAME = "must have letters, digits, - and _ only, at most 63, and begin with a letter or a digit"
@@ -22,7 +22,7 @@ _OWNER = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b|team:
 _RESERVED = ("focus", "focus_named", "accounts", "report", "state_backup", "backups")
 
 VendorsExportName = Annotated[
-    str, matching(r"[^/\x00]+", "must be the name of the export alone, without a slash")
+    str, pattern_validator(r"[^/\x00]+", "must be the name of the export alone, without a slash")
 ]
 """The name that an export has at its vendor, where it is a part of the files' keys."""
 
@@ -37,11 +37,11 @@ class ExportSettings(SettingsTable):
     `silent_days` overrides the `silent_days` of the alerts for this export.
     """
 
-    name: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", _NAME)]
+    name: Annotated[str, pattern_validator(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", _NAME)]
     vendor: str
     start_month: str
     end_month: str | None = None
-    table: Annotated[str, matching(r"[A-Za-z_][A-Za-z0-9_]*", _TABLE)] = ""
+    table: Annotated[str, pattern_validator(r"[A-Za-z_][A-Za-z0-9_]*", _TABLE)] = ""
     decimals: Literal["exact", "round"] = "exact"
     sensor: bool = False
     owner: str = "team:finops"
@@ -78,7 +78,7 @@ class ExportSettings(SettingsTable):
         return self
 
     @property
-    def focus_exports(self) -> Mapping[str, str] | None:
+    def charged_bills(self) -> Mapping[str, str] | None:
         """The names of the exports from whose bills this export's charges are derived, by dataset.
 
         By default this export alone, with the dataset "". None if it has no charges of its own.
@@ -90,10 +90,10 @@ class ExportSettings(SettingsTable):
 
         `exports` are all of the settings.
         """
-        bills = {name for export in exports for name in (export.focus_exports or {}).values()}
+        bills = {name for export in exports for name in (export.charged_bills or {}).values()}
         return self.name not in bills
 
-    def check_partners(self, exports: Sequence[ExportSettings]) -> None:
+    def check_named_exports(self, exports: Sequence[ExportSettings]) -> None:
         """Raise ValueError if an export that this one names is missing or of another kind.
 
         `exports` are all of the settings. By default an export names no other.

@@ -235,7 +235,7 @@ class StagedVersion(StagedFiles):
         their folder was deleted.
         """
         fetched = {file.name: file for file in self._logged_files()}
-        if not self.has_files or not self._listed.keys() <= fetched.keys():
+        if not self.has_download_log or not self._listed.keys() <= fetched.keys():
             return None
         problems = (self._problem(fetched[name], read_all=True) for name in self._listed)
         return list(filter(None, problems))

@@ -134,7 +134,7 @@ class MonthsReader:
                 suppress(BillError, duckdb.Error),
                 connections.open(path, read_only=True) as connection,
             ):
-                files |= ledger.loaded_files(connection, self._export.name)
+                files |= ledger.loaded_content(connection, self._export.name)
         return {month: files[month] for month in months if month in files}
 
     def _read_index(self) -> dict[_Key, FileContent]:

@@ -69,7 +69,7 @@ class StagedFiles:
         self._inflated, self._write_lock = 0, Lock()
 
     @property
-    def has_files(self) -> bool:
+    def has_download_log(self) -> bool:
         """Whether the folder has a log of downloads; the files themselves may be deleted."""
         return self._log.exists()
 
@@ -119,7 +119,7 @@ class StagedFiles:
         for name, info in files.items():
             file = staged.get(name)
             if not force and file is not None and file.is_copy_of(info):
-                self._inflated += file.inflated
+                self._inflated += file.inflated_bytes
                 del missing[name]
             elif self._take_copy(name, info, copies.get(info.key, ())):
                 del missing[name]
@@ -214,7 +214,7 @@ class StagedFiles:
         file = StagedFile(
             size=download.size,
             crc32=download.crc32,
-            inflated=download.inflated,
+            inflated_bytes=download.inflated_bytes,
             sha256=download.sha256,
             key=info.key,
             name=path.name,
@@ -232,7 +232,7 @@ class StagedFiles:
     def _check_total_size(self, info: ObjectInfo, download: Download) -> None:
         """Raise FileInvalid where the month's files together inflate beyond the limit."""
         with self._write_lock:
-            self._inflated += download.inflated
+            self._inflated += download.inflated_bytes
             problem = self._limits.month_problem(self._inflated)
         if problem:
             raise FileInvalid(f"{info.location}: {problem}")
@@ -241,7 +241,7 @@ class StagedFiles:
         """Yield the files in the log."""
         # Half a line of a killed process is skipped, and so are entries of earlier releases for
         # what they had counted.
-        lines = self._log.read_text(encoding="utf-8").splitlines() if self.has_files else []
+        lines = self._log.read_text(encoding="utf-8").splitlines() if self.has_download_log else []
         for line in lines:
             with suppress(ValueError):
                 entry = json.loads(line)

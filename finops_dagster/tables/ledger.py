@@ -219,7 +219,9 @@ def loads(
     ]
 
 
-def loaded_files(connection: duckdb.DuckDBPyConnection, export: str) -> dict[BillingMonth, Content]:
+def loaded_content(
+    connection: duckdb.DuckDBPyConnection, export: str
+) -> dict[BillingMonth, Content]:
     """Return the files of each month's loaded version; without months whose load recorded none."""
     rows = connection.execute(
         "SELECT billing_month, files FROM finops_state.manifests "

@@ -83,7 +83,7 @@ def record_restatement(
         _CHANGES.format(costs=costs), {"max_changes": MAX_CHANGES, "other": OTHER}
     ).fetchall()
     changes = sorted_changes(CostChange(*row) for row in change_rows)
-    if load.manifest_id == replaced_id and all(change.is_other for change in changes):
+    if load.manifest_id == replaced_id and all(change.is_sum for change in changes):
         return None
     number = newest_restatement_number(connection, load.export, load.month) + 1
     time = datetime.now(UTC).replace(tzinfo=None)
@@ -152,7 +152,7 @@ def newest_restatement_number(
     return number or 0
 
 
-def restore_restatements(
+def overwrite_restatements(
     connection: duckdb.DuckDBPyConnection,
     export: str,
     month: BillingMonth,
@@ -161,7 +161,7 @@ def restore_restatements(
     """Record the restatements that the ledger lacks, and return how many were recorded.
 
     One in the ledger with the same number that differs in any field is replaced, and counts, unlike
-    in `add_restatements`. The ledger keeps the newest 20 of the month.
+    in `add_missing_restatements`. The ledger keeps the newest 20 of the month.
     """
     recorded = restatements(connection, export, month)
     missing = [restatement for restatement in restored if restatement not in recorded]
@@ -169,7 +169,7 @@ def restore_restatements(
     return len(missing)
 
 
-def add_restatements(
+def add_missing_restatements(
     connection: duckdb.DuckDBPyConnection,
     export: str,
     month: BillingMonth,
@@ -177,7 +177,7 @@ def add_restatements(
 ) -> int:
     """Record the restatements whose numbers the ledger lacks, and return how many were recorded.
 
-    One in the ledger with the same number stays as it is, unlike in `restore_restatements`. The
+    One in the ledger with the same number stays as it is, unlike in `overwrite_restatements`. The
     ledger keeps the newest 20 of the month.
     """
     recorded = connection.execute(

@@ -202,7 +202,7 @@ class Warehouse:
         already: then this load must not replace it.
         """
         advice = f"{dialect.mismatch_effect}; {reprocess_advice(file.export, file.month)}"
-        name, in_lake = self.full_name(file.table), file.file.version()
+        name, in_lake = self.full_name(file.table), file.lake_file.version()
         if in_lake is None or in_lake.manifest_id != file.bill_version:
             newer = f"version {in_lake.manifest_id}" if in_lake else "no version any more"
             raise ReconciliationError(

@@ -45,7 +45,7 @@ class MonthFile:
     export: str
     table: str
     month: BillingMonth
-    file: LakeFile
+    lake_file: LakeFile
     footer: LoadedVersion
     schema: pa.Schema
     cost_column: str | None
@@ -77,14 +77,14 @@ class MonthFile:
     @property
     def location(self) -> str:
         """The address of the file, for messages."""
-        return self.file.location
+        return self.lake_file.location
 
     def local_path(self) -> Path:
         """Return the path of the file on this machine; a file in a store is downloaded first.
 
         See `LakeFile.local_path`, also for the errors.
         """
-        return self.file.local_path()
+        return self.lake_file.local_path()
 
     @property
     def path_in_lake(self) -> str:
@@ -92,7 +92,7 @@ class MonthFile:
 
         A file in a store must exist.
         """
-        return self.folder_in_lake + self.file.name_in_lake
+        return self.folder_in_lake + self.lake_file.name_in_lake
 
     @property
     def list_columns(self) -> list[str]:
@@ -154,7 +154,7 @@ class MonthFile:
             yield
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             message = f"{self.location} cannot be read: {first_line(error)}"
-            if self.file.is_shared:
+            if self.lake_file.is_in_store:
                 raise WarehouseUnavailable(message) from error
             advice = reprocess_advice(self.export, self.month)
             raise BillError(f"{message}; {advice}") from error
@@ -178,7 +178,7 @@ class MonthFile:
             with self.duckdb.open_in_memory(threads=1) as connection:
                 prepare_casts(connection)
                 write_parquet(connection, self.select_sql(target_types), path, self.location)
-            yield replace(self, file=FolderFile(path), schema=pq.read_schema(path))
+            yield replace(self, lake_file=FolderFile(path), schema=pq.read_schema(path))
 
 
 def as_utc(value: Any) -> datetime:

@@ -84,7 +84,7 @@ def refuse_inexact_text(
         if file.data_types.get(name) != SqlType.TEXT or target == SqlType.TEXT:
             continue
         cast = TEXT_TO_AMOUNT[target].format(quoted(name))
-        relation, _ = file.file.relation(connection, [name])
+        relation, _ = file.lake_file.relation_and_location(connection, [name])
         for (text,) in connection.execute(
             f"SELECT {quoted(name)} FROM {relation} "
             f"WHERE {quoted(name)} IS NOT NULL AND TRY({cast}) IS NULL LIMIT 1"

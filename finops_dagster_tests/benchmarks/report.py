@@ -13,7 +13,7 @@ from finops_dagster.billing.columns import Sql, literal
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import month_totals, totals_by_rule
-from finops_dagster.focus.month import FocusMonth
+from finops_dagster.focus.month import ChargesRecord
 from finops_dagster.lake import FolderLake, replacing_file
 from finops_dagster_tests.benchmarks.project import BenchmarkProject, Figure, Run, made_once
 from finops_dagster_tests.focus.test_rules import GOOD, write
@@ -124,7 +124,7 @@ def _write_months(folder: Path, rows: int) -> None:
             query = _CHARGES.format(**sizes, template=template, first_day=first_day)
             connection.execute(f"CREATE OR REPLACE TABLE month AS {query}")
             totals = month_totals(totals_by_rule(connection, Sql("month")))
-            record = FocusMonth(LoadedVersion("1", totals), "bench", {"bench": "1"})
+            record = ChargesRecord(LoadedVersion("1", totals), "bench", {"bench": "1"})
             file, footer = FolderLake(folder).file("bench", month), record.footer_texts("bench")
             with replacing_file(connection, Sql("FROM month"), file, footer):
                 pass

@@ -211,7 +211,7 @@ def test_a_restated_month_changes_only_a_few_other_amounts(
 
 
 def test_resources_stay_the_same_from_month_to_month(first: list[Row], tmp_path: Path) -> None:
-    march = replace(FIRST, month=date(2024, 3, 1), submitted_at=datetime(2024, 4, 5, 3, 9))
+    march = replace(FIRST, first_day=date(2024, 3, 1), submitted_at=datetime(2024, 4, 5, 3, 9))
     rows = rows_of(tmp_path, write_run(tmp_path, "", "daily", march))
     assert {row["ResourceId"].lower() for row in rows} == {
         row["ResourceId"].lower() for row in first

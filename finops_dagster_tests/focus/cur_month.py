@@ -17,8 +17,8 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.aws_cur import AWS_CUR
 from finops_dagster.focus.conformance import find_broken_rules
-from finops_dagster.focus.month import FocusDerivation, FocusMonth
-from finops_dagster.lake import FolderLake, footer_of, replacing_file
+from finops_dagster.focus.month import ChargesRecord, FocusDerivation
+from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_file
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.sources.aws.data_exports import AwsCur2
 from finops_dagster.tables.database import DuckDB
@@ -55,7 +55,7 @@ class CurMonth:
     root: Path
     bill_format: Format = field(default_factory=AwsCur1)
 
-    def derive(self, rows: Iterable[Row]) -> FocusMonth:
+    def derive(self, rows: Iterable[Row]) -> ChargesRecord:
         """Write a bill to the lake, and derive its charges.
 
         Cells are by header; one that is empty or missing is NULL, a map is a dictionary.
@@ -103,7 +103,7 @@ class CurMonth:
             row = connection.execute(f"SELECT count(*), sum({cost}) FROM ({query})").fetchone()
             version = LoadedVersion("1", Totals.from_result_row(row))
             file = FolderLake(self.root).file("acme", JANUARY)
-            with replacing_file(connection, query, file, footer_of(version)):
+            with replacing_file(connection, query, file, footer_texts_of_version(version)):
                 pass
 
     def _cast(self, header: str, name: str) -> Sql:

@@ -19,8 +19,13 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.mappings import mapping_of
-from finops_dagster.focus.month import FocusDerivation, FocusMonth
-from finops_dagster.lake import FolderLake, footer_of, parquet_relation, replacing_file
+from finops_dagster.focus.month import ChargesRecord, FocusDerivation
+from finops_dagster.lake import (
+    FolderLake,
+    footer_texts_of_version,
+    parquet_relation,
+    replacing_file,
+)
 from finops_dagster.sources.base import Format
 from finops_dagster.tables.database import DuckDB
 from finops_dagster_tests.project import ROOT
@@ -69,7 +74,7 @@ class NativeMonth:
         )
 
     @property
-    def record(self) -> FocusMonth:
+    def record(self) -> ChargesRecord:
         """The record of the month that was derived."""
         record = self._derivation.up_to_date_record()
         assert record is not None
@@ -109,7 +114,7 @@ class NativeMonth:
             totals = connection.execute(f"SELECT count(*), sum(billedcost) FROM ({query})")
             version = LoadedVersion("v1", Totals.from_result_row(totals.fetchone()))
             file = FolderLake(self.root).file("acme", SEPTEMBER)
-            with replacing_file(connection, query, file, footer_of(version)):
+            with replacing_file(connection, query, file, footer_texts_of_version(version)):
                 pass
 
     def _cast(self, header: str) -> Sql:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from finops_dagster.billing.errors import ReconciliationError
-from finops_dagster.focus.month import FocusMonth
+from finops_dagster.focus.month import ChargesRecord
 from finops_dagster_tests.focus.cur_month import CurMonth, Row, line
 
 Charge = tuple[str, str, str | None]
@@ -273,7 +273,7 @@ WITH_NET: Table = {
 }
 
 
-def derive(folder: Path, table: Table) -> tuple[FocusMonth, dict[str, list[Charge]]]:
+def derive(folder: Path, table: Table) -> tuple[ChargesRecord, dict[str, list[Charge]]]:
     """Return the record of a bill of a table's line items, and the charges of each by its name."""
     month = CurMonth(folder)
     record = month.derive(

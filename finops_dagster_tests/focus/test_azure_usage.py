@@ -23,9 +23,9 @@ from finops_dagster.focus.azure_usage import AZURE_USAGE
 from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.mapping import Lookup
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.focus.month import FocusDerivation, FocusMonth
+from finops_dagster.focus.month import ChargesRecord, FocusDerivation
 from finops_dagster.focus.specification import Specification
-from finops_dagster.lake import FolderLake, footer_of, replacing_file
+from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_file
 from finops_dagster.sources.azure.format import AzureActual
 from finops_dagster.tables.database import DuckDB
 from finops_dagster_tests.azure import (
@@ -56,7 +56,7 @@ class TwoBills:
         self.lake = FolderLake(root)
         self.month = month
 
-    def derive(self, actual: Sequence[Row], amortized: Sequence[Row]) -> FocusMonth:
+    def derive(self, actual: Sequence[Row], amortized: Sequence[Row]) -> ChargesRecord:
         """Write both bills as the stage `parquet` does, and derive their charges."""
         for export, rows in zip(EXPORTS.values(), (actual, amortized), strict=True):
             self.write(export, rows)
@@ -66,7 +66,9 @@ class TwoBills:
     def write(self, export: str, rows: Sequence[Row], version: str = "v1") -> None:
         """Write the bill of one of the exports."""
         total = sum((Decimal(row["CostInBillingCurrency"]) for row in rows), Decimal(0))
-        footer = footer_of(LoadedVersion(f"{export} {version}", Totals(len(rows), total)))
+        footer = footer_texts_of_version(
+            LoadedVersion(f"{export} {version}", Totals(len(rows), total))
+        )
         query = Sql(" UNION ALL BY NAME ".join(map(_select, rows)))
         with duckdb.connect() as connection:
             file = self.lake.file(export, self.month)
@@ -574,7 +576,7 @@ def load_both(project: Project, actual: Any, amortized: Any, month: str = "2024-
     """Load both bills, and derive the month's charges, by the stages of their exports."""
     project.export = ACTUAL | {"source": f"file://{project.source}"}
     project.add_export(name="contoso-amortized", format="amortized", amortized_from=None)
-    assert project.settings().exports[0].focus_exports == EXPORTS
+    assert project.settings().exports[0].charged_bills == EXPORTS
     for dataset, (export, part) in {
         "AmortizedCost": ("contoso-amortized", amortized),
         "ActualCost": ("contoso", actual),

@@ -21,8 +21,8 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import Entry
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Input, Kind, Lookup
-from finops_dagster.focus.month import FocusDerivation, FocusMonth
-from finops_dagster.lake import FolderLake, footer_of, replacing_file
+from finops_dagster.focus.month import ChargesRecord, FocusDerivation
+from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_file
 from finops_dagster.tables.database import DuckDB
 
 JANUARY = BillingMonth(2024, 1)
@@ -88,13 +88,13 @@ class Lakeside:
                 f" * FROM ({line_items})"
             )
             file = self.lake.file("acme", JANUARY)
-            with replacing_file(connection, query, file, footer_of(version)):
+            with replacing_file(connection, query, file, footer_texts_of_version(version)):
                 pass
 
     def derivation(self, mapping: FocusMapping = MAPPING) -> FocusDerivation:
         return FocusDerivation(self.lake, DuckDB(), mapping, {"": "acme"}, JANUARY)
 
-    def derive(self, mapping: FocusMapping = MAPPING) -> FocusMonth:
+    def derive(self, mapping: FocusMapping = MAPPING) -> ChargesRecord:
         with self.derivation(mapping).replacing_month("run") as month:
             return month
 
@@ -147,7 +147,7 @@ def test_a_charge_names_the_line_items_that_it_is_made_of(lakeside: Lakeside) ->
 
 def test_the_record_of_the_month_has_totals_sources_and_entries(lakeside: Lakeside) -> None:
     derived = lakeside.derive()
-    record = FocusMonth.from_file(lakeside.derivation().charges_file)
+    record = ChargesRecord.from_file(lakeside.derivation().charges_file)
     assert record == derived
     assert (record.version.manifest_id, record.bill_version_ids) == ("v1", {"acme": "v1"})
     assert record.version.totals.costs == {"EUR": Decimal("11.5"), "USD": Decimal("1e-18")}

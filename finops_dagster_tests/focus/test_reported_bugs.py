@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from finops_dagster.demo.export import BillVersion, write_version
-from finops_dagster.focus.month import FocusMonth
+from finops_dagster.focus.month import ChargesRecord
 from finops_dagster.sources.focus_files.format import FocusFilesFormat
 from finops_dagster_tests.demo.delivered import all_rows
 from finops_dagster_tests.focus.broken_charges import broken_charges, rules_broken_by
@@ -98,7 +98,7 @@ def test_currencies_and_json_are_checked_without_a_network(tmp_path: Path) -> No
     assert (tmp_path / "all/focus_validator_detailed.log").exists()
 
 
-DemoMonth = tuple[FocusMonth, CurMonth, list[Row]]
+DemoMonth = tuple[ChargesRecord, CurMonth, list[Row]]
 
 
 def demo_month(folder: Path, *, restated: bool) -> DemoMonth:
@@ -153,7 +153,7 @@ def test_the_file_names_its_version_of_focus(closed: DemoMonth) -> None:
     """Pitfall 57, finops-toolkit#2120: version 1.4 drops columns of 1.2."""
     record, month, _ = closed
     assert record.version.format == "focus-1.2"
-    assert FocusMonth.from_file(month.derivation.charges_file) == record
+    assert ChargesRecord.from_file(month.derivation.charges_file) == record
 
 
 def test_what_a_commitments_fee_costs_is_in_no_savings(tmp_path: Path) -> None:

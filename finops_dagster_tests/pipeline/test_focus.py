@@ -9,7 +9,7 @@ import pytest
 
 from finops_dagster.billing.columns import Sql
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.focus.month import FocusMonth
+from finops_dagster.focus.month import ChargesRecord
 from finops_dagster.lake import FolderFile, parquet_relation, replacing_file
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
@@ -93,7 +93,7 @@ def test_a_month_is_derived_again_when_something_changed(
         focus.focus_path().unlink()
     run = focus.load()
     assert run.outcomes()["focus"] == "derived"
-    record = FocusMonth.from_file(FolderFile(focus.focus_path()))
+    record = ChargesRecord.from_file(FolderFile(focus.focus_path()))
     assert record is not None
     assert (record.version.manifest_id, record.mapping) == (version, mapping.version)
 
@@ -248,7 +248,7 @@ def test_verify_names_what_differs_in_the_charges_and_repairs_it(
 
     path.unlink()
     assert difference() == f"{shown} has no complete month of charges"
-    record = FocusMonth.from_file(FolderFile(path))
+    record = ChargesRecord.from_file(FolderFile(path))
     assert record is not None
     other = FolderFile(path.with_name("other.parquet"))
     query = Sql(f"FROM read_parquet('{path}') LIMIT 1")
@@ -276,7 +276,7 @@ def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -
     finops(*FULL_RUN)
     assert "all agree" in finops("state", "verify", "--deep")
     path = finops.project.focus_path()
-    record = FocusMonth.from_file(FolderFile(path))
+    record = ChargesRecord.from_file(FolderFile(path))
     assert record is not None
     query = Sql(f"SELECT * REPLACE ('999' AS BillingAccountId) FROM {parquet_relation(path)}")
     other, footer = FolderFile(path.with_name("other.parquet")), record.footer_texts("acme")

@@ -16,7 +16,7 @@ from finops_dagster.billing.columns import Sql
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import month_totals, totals_by_rule
-from finops_dagster.focus.month import FocusMonth, focus_lake
+from finops_dagster.focus.month import ChargesRecord, focus_lake
 from finops_dagster.lake import FolderLake, replacing_file
 from finops_dagster.reports.bill import Bill, Scope
 from finops_dagster.reports.document import AMOUNTS, Document
@@ -89,7 +89,7 @@ class Months:
             rows = [{**added, **charge} for charge in charges]
             connection.register("rows", pa.Table.from_pylist(rows, schema=_SCHEMA))
             totals = month_totals(totals_by_rule(connection, Sql("rows")))
-            record = FocusMonth(LoadedVersion("v1", totals), "mapping", {export: "v1"})
+            record = ChargesRecord(LoadedVersion("v1", totals), "mapping", {export: "v1"})
             with replacing_file(connection, Sql("FROM rows"), file, record.footer_texts(export)):
                 pass
         return file.local_path()

@@ -16,7 +16,7 @@ from finops_dagster.reports.budgets import (
     BudgetMonth,
     BudgetSettings,
     budget_months,
-    unmatched_filters,
+    unmatched_filter_messages,
 )
 from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import Settings
@@ -156,7 +156,7 @@ def test_a_filter_that_matches_nothing_is_named_with_what_there_is(tmp_path: Pat
     bill = Months(tmp_path).bill()
     relations = open_relations(DuckDB(), bill.lake, bill.exports, AccountsSettings())
     with relations as (connection, _):
-        assert unmatched_filters(connection, budgets) == [
+        assert unmatched_filter_messages(connection, budgets) == [
             "budget 'Data': no charge of any month has the service 'Disk'; "
             "they have Disks, Machines; correct the filter",
             "budget 'Other': no charge of any month has provider = Cloud and currency = EUR; "

@@ -18,7 +18,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import CostChange, Restatement, footer_of_restatements
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import footer_of, replacing_file
+from finops_dagster.lake import footer_texts_of_version, replacing_file
 from finops_dagster.lake.footer import LOADED_AT
 from finops_dagster.reports import restated
 from finops_dagster_tests.reports.months import Months, charge, rows
@@ -47,7 +47,7 @@ def write_bill(
     text = "NULL" if invoice is None else literal(invoice)
     query = Sql(f"SELECT CAST({cost} AS DECIMAL(38,18)) AS billedcost, {text} AS invoiceid")
     totals = Totals(1, Decimal(cost), None, {"USD": Decimal(cost)})
-    footer = footer_of(LoadedVersion(version, totals, "focus")) | texts
+    footer = footer_texts_of_version(LoadedVersion(version, totals, "focus")) | texts
     file = months.lake.file("acme", BillingMonth.parse(JANUARY))
     with (
         duckdb.connect() as connection,

@@ -96,7 +96,7 @@ def test_files_recorded_before_they_could_be_shared_by_months_are_kept(
     assert contents == [None, files]
     shared = Content.of([FileContent("c.csv.gz", 9, "ff", months=("2024-01", "2024-02"))])
     ledger.record_load(connection, replace(load("v3"), content=shared), 1)
-    assert ledger.loaded_files(connection, "acme") == {JANUARY: shared}
+    assert ledger.loaded_content(connection, "acme") == {JANUARY: shared}
 
 
 @pytest.mark.parametrize("table", ["manifests", "exports", "runs"])

@@ -19,9 +19,9 @@ from finops_dagster.sources.aws.data_exports import AwsCur2
 from finops_dagster.tables import ledger
 from finops_dagster.tables.restatements import (
     copy_replaced_costs,
+    overwrite_restatements,
     record_restatement,
     restatements,
-    restore_restatements,
 )
 
 JANUARY = BillingMonth(2024, 1)
@@ -161,9 +161,9 @@ def test_a_ledger_gets_the_restatements_that_it_lacks() -> None:
     month.connection.execute(
         "UPDATE finops_state.restatements SET cost_after = 0 WHERE restatement_number = 3"
     )
-    assert restore_restatements(month.connection, "acme", JANUARY, history) == 2
+    assert overwrite_restatements(month.connection, "acme", JANUARY, history) == 2
     assert month.history() == history
-    assert restore_restatements(month.connection, "acme", JANUARY, history) == 0
+    assert overwrite_restatements(month.connection, "acme", JANUARY, history) == 0
 
 
 def test_a_thousand_changes_of_a_large_bill_are_listed() -> None:

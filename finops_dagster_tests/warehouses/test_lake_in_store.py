@@ -19,7 +19,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.lake import THIS_MACHINE, footer_of, replacing_file
+from finops_dagster.lake import THIS_MACHINE, footer_texts_of_version, replacing_file
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster_tests.project import Project
@@ -63,7 +63,7 @@ def load(project: Project, file: MonthFile) -> tuple[str, MonthFile]:
     settings = project.settings()
     with settings.storage.open_lake().file(file.export, file.month).replacing() as new:
         shutil.copy(file.local_path(), new.path)
-    stored = replace(file, file=settings.storage.open_lake().file(file.export, file.month))
+    stored = replace(file, lake_file=settings.storage.open_lake().file(file.export, file.month))
     return open_warehouse(settings.database).replace_month(stored).loaded_from, stored
 
 
@@ -102,7 +102,7 @@ def test_bigquery_reads_a_month_from_the_bucket_and_no_row_passes_through_this_m
     uri = run.metadata("warehouse_table")["loaded_from"]
     assert uri.startswith(f"{project.storage['parquet_dir']}/acme/billing_month=2024-01/acme-")
     file = other.settings().storage.open_lake().file("acme", BillingMonth.parse("2024-01"))
-    assert file.store_uri() == uri
+    assert file.verified_store_uri() == uri
     assert_same_rows(warehouse, file.local_path(), "2024-01")
     assert warehouse.ledger(TABLE) == [("2024-01", "v1", 2, "loaded", None)]
     assert other.load(stages=["warehouse_table"]).outcomes() == {"warehouse_table": "unchanged"}
@@ -188,7 +188,11 @@ def test_a_month_in_a_store_is_loaded_exactly(
     file = month_of("v1", **COLUMNS)
     loaded_from, stored = load(in_store, file)
     is_streamed = warehouse.backend in ("postgresql", "sql")
-    expected = f"{stored.file.store_uri()}, through this machine" if is_streamed else THIS_MACHINE
+    expected = (
+        f"{stored.lake_file.verified_store_uri()}, through this machine"
+        if is_streamed
+        else THIS_MACHINE
+    )
     assert loaded_from == expected
     assert_same_rows(warehouse, file.local_path(), "2024-01")
     ((_, version, rows, state, _),) = warehouse.ledger(TABLE)
@@ -220,10 +224,10 @@ def long_month(in_store: Project, month_of: MonthOf) -> MonthFile:
     version = LoadedVersion("v1", Totals(100_000, total, {cost: total}))
     with duckdb.connect() as connection:
         file = settings.storage.open_lake().file("acme", month)
-        with replacing_file(connection, Sql(rows), file, footer_of(version)):
+        with replacing_file(connection, Sql(rows), file, footer_texts_of_version(version)):
             pass
     file = settings.storage.open_lake().file("acme", month)
-    return replace(month_of("v1"), file=file, footer=version, schema=file.schema())
+    return replace(month_of("v1"), lake_file=file, footer=version, schema=file.schema())
 
 
 def answers(s3: S3Server) -> list[int]:
@@ -249,8 +253,8 @@ def test_a_month_passes_through_this_machine_by_row_groups_and_without_a_copy(
     loaded = open_warehouse(in_store.settings().database)
     loaded.replace_month(long_month)
     assert long_month.footer.is_same_version(loaded.measured_version(long_month))
-    assert sum(sizes) < 1.1 * long_month.file.size()
-    assert max(sizes) < long_month.file.size() / 2
+    assert sum(sizes) < 1.1 * long_month.lake_file.size()
+    assert max(sizes) < long_month.lake_file.size() / 2
     assert set(in_store.folder.rglob("*.parquet")) == copies
 
 
@@ -287,19 +291,19 @@ def test_a_copied_or_damaged_file_is_compared_here_by_its_bytes(
 ) -> None:
     file = month_of("v1")
     _, stored = load(in_store, file)
-    key = str(stored.file.store_uri()).removeprefix(f"s3://{bucket}/")
+    key = str(stored.lake_file.verified_store_uri()).removeprefix(f"s3://{bucket}/")
     content = file.local_path().read_bytes()
     # Parts have another ETag, as a copied bucket has.
     s3.client().upload_fileobj(
         BytesIO(content), bucket, key, Config=TransferConfig(multipart_threshold=1)
     )
-    assert stored.file.store_uri() is None
+    assert stored.lake_file.verified_store_uri() is None
     settings = in_store.settings()
     loaded = open_warehouse(settings.database)
 
     def again() -> MonthFile:
         lake = settings.storage.open_lake()
-        return replace(file, file=lake.file("acme", file.month))
+        return replace(file, lake_file=lake.file("acme", file.month))
 
     assert loaded.replace_month(again()).loaded_from == THIS_MACHINE
     s3.client().put_object(Bucket=bucket, Key=key, Body=content[:-9] + b"x" + content[-8:])

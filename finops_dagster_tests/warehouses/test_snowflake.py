@@ -315,7 +315,7 @@ def file_in_bucket(month_of: MonthOf, s3: S3Server, bucket: str, tmp_path: Path)
             with stored.replacing() as new:
                 shutil.copy(file.local_path(), new.path)
     s3.requests.clear()
-    return replace(file, file=stored)
+    return replace(file, lake_file=stored)
 
 
 def test_a_month_of_a_lake_in_a_store_is_copied_from_the_stage(
@@ -333,7 +333,7 @@ def test_a_month_of_a_lake_in_a_store_is_copied_from_the_stage(
     assert stage.sql("snowflake") == "@finops.billing.lake"
     options = {param.this.name: param for param in copy.args["params"]}
     assert set(options) == {"FILES", "FILE_FORMAT"}
-    name = str(file_in_bucket.file.store_uri()).partition("/finops/")[2]
+    name = str(file_in_bucket.lake_file.verified_store_uri()).partition("/finops/")[2]
     assert options["FILES"].expression.find(exp.Literal).name == name
     assert re.fullmatch(r"acme/billing_month=2024-01/acme-2024-01-[0-9a-f]{12}\.parquet", name)
     formats = {
@@ -348,7 +348,9 @@ def test_a_month_of_a_lake_in_a_store_is_copied_from_the_stage(
 def test_a_month_whose_object_was_replaced_is_compared_here_and_not_copied_from_the_stage(
     account: Snowflake, file_in_bucket: MonthFile, s3: S3Server
 ) -> None:
-    bucket, _, key = str(file_in_bucket.file.store_uri()).removeprefix("s3://").partition("/")
+    bucket, _, key = (
+        str(file_in_bucket.lake_file.verified_store_uri()).removeprefix("s3://").partition("/")
+    )
     s3.client().put_object(Bucket=bucket, Key=key, Body=b"PAR1")
     with refused("is damaged: it does not have the checksum of its record"):
         snowflake_warehouse(account, stage="lake").replace_month(file_in_bucket)

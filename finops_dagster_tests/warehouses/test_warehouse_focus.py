@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.focus.month import FocusMonth
+from finops_dagster.focus.month import ChargesRecord
 from finops_dagster.lake import FolderFile
 from finops_dagster_tests.cur import line_items
 from finops_dagster_tests.project import Project
@@ -44,9 +44,9 @@ def test_first_load(project: Project, warehouse: Adapter) -> None:
         [cost, "v1", date(2024, 1, 1), '["abc"]', {"service": "AmazonEC2"}]
         for cost in (Decimal("0.5"), Decimal(1))
     )
-    record = FocusMonth.from_file(FolderFile(project.focus_path()))
+    record = ChargesRecord.from_file(FolderFile(project.focus_path()))
     assert record is not None
-    ledger = [("2024-01", record.load_version, 2, "loaded", None)]
+    ledger = [("2024-01", record.warehouse_version_id, 2, "loaded", None)]
     assert warehouse.ledger(TABLE) == ledger
     assert project.load().outcomes()["warehouse_focus"] == "unchanged"
 

@@ -47,16 +47,16 @@ _TEXTS = {
 class AzureRun:
     """One run of an export over one month.
 
-    `month` is its first day, `submitted_at` the start of the run in UTC without a time zone, and
-    `parts` the number of files. `resources` is the number of resources: each has a charge a day,
-    but machines for development have none at the weekend. Another `seed` gives another bill.
+    `first_day` is that of its month, `submitted_at` the start of the run in UTC without a time
+    zone, and `parts` the number of files. `resources` is the number of resources: each has a charge
+    a day, but machines for development have none at the weekend. Another `seed` gives another bill.
 
     `restated` gives the month as it is after its invoice: every row has the invoice's id, there are
     a credit and a refund that came late, about one row of 400 has 5 % more usage, and a rounding
     adjustment makes the total whole cents. The other rows are those of the run before.
     """
 
-    month: date
+    first_day: date
     submitted_at: datetime
     resources: int
     parts: int = 2
@@ -66,19 +66,19 @@ class AzureRun:
     @property
     def id(self) -> str:
         """The GUID of the run; the same for the same seed, month and time."""
-        return str(uuid5(NAMESPACE_URL, f"{self.seed}/{self.month}/{self.submitted_at}"))
+        return str(uuid5(NAMESPACE_URL, f"{self.seed}/{self.first_day}/{self.submitted_at}"))
 
     @property
     def last_day(self) -> date:
         """The last day of the billing period."""
-        return BillingMonth.of(self.month).next.first_day - timedelta(days=1)
+        return BillingMonth.of(self.first_day).next.first_day - timedelta(days=1)
 
     def folder(self, export_name: str) -> str:
         """Return the folder of the run's files, relative to the directory of the export.
 
         Each run has its own, so no run overwrites the files of another.
         """
-        days = f"{self.month:%Y%m%d}-{self.last_day:%Y%m%d}"
+        days = f"{self.first_day:%Y%m%d}-{self.last_day:%Y%m%d}"
         return f"{export_name}/{days}/{self.submitted_at:%Y%m%d%H%M}/{self.id}"
 
 
@@ -135,7 +135,7 @@ def _write_parts(paths: list[Path], run: AzureRun) -> list[int]:
 def _create_charges(connection: DuckDBPyConnection, run: AzureRun) -> int:
     """Create the macro `charges` of a run by charges.sql, and return the number of charges."""
     parameters = {
-        "month": run.month,
+        "month": run.first_day,
         "resources": run.resources,
         "restated": run.restated,
         "seed": run.seed,
@@ -192,7 +192,7 @@ def _configuration(run: AzureRun, directory: str, export_name: str) -> dict[str,
             "executionType": "OnDemand" if run.restated else "Scheduled",
             "submittedTime": f"{run.submitted_at:%Y-%m-%dT%H:%M:%S.%f}0Z",  # seven digits
             "runId": run.id,
-            "startDate": f"{run.month:%Y-%m-%dT00:00:00}",
+            "startDate": f"{run.first_day:%Y-%m-%dT00:00:00}",
             "endDate": f"{run.last_day:%Y-%m-%dT00:00:00Z}",
         },
     }

@@ -37,7 +37,7 @@ class AzureExport(StoreSettings, ExportSettings):
         return self
 
     @property
-    def focus_exports(self) -> Mapping[str, str] | None:
+    def charged_bills(self) -> Mapping[str, str] | None:
         """The names of the exports from whose bills this export's charges are derived, by dataset.
 
         For FOCUS it is this export alone, with the dataset "". For actual costs with
@@ -45,12 +45,12 @@ class AzureExport(StoreSettings, ExportSettings):
         amortized costs, and for actual costs without `amortized_from`.
         """
         if self.format == "focus":
-            return super().focus_exports
+            return super().charged_bills
         if self.amortized_from is None:
             return None
         return {"actual": self.name, "amortized": self.amortized_from}
 
-    def check_partners(self, exports: Sequence[ExportSettings]) -> None:
+    def check_named_exports(self, exports: Sequence[ExportSettings]) -> None:
         """Raise ValueError if `amortized_from` names an export that it may not name.
 
         It must be None, or the name of an Azure export of amortized costs that no other export

@@ -80,7 +80,7 @@ class IncrementalFiles(Source):
     def _newest(
         self, month: BillingMonth, available: Mapping[str, ObjectInfo], shared: SharedFiles
     ) -> ManifestOrError:
-        loaded_content = shared.loaded.get(month)
+        loaded_content = shared.recorded.get(month)
         loaded = {file.name: file for file in loaded_content.files} if loaded_content else {}
         version = _MonthFiles.of(month, available, shared, loaded)
         for key, problem in shared.problems.items():

@@ -276,7 +276,7 @@ class BigQueryDialect(Dialect):
             labels={"application": "finops_dagster"},
         )
         partition = f"{self.full_name(file.table)}${file.month.first_day:%Y%m}"
-        uri = file.file.store_uri() if self._settings.load_from_lake else None
+        uri = file.lake_file.verified_store_uri() if self._settings.load_from_lake else None
         try:
             if uri and uri.startswith("gs://"):
                 self.loaded_from = uri

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from finops_dagster.settings_table import LocalPath, LocalPathText, SettingsTable, matching
+from finops_dagster.settings_table import LocalPath, LocalPathText, SettingsTable, pattern_validator
 
 
 class DuckDBSettings(SettingsTable):
@@ -24,7 +24,9 @@ class DuckDBSettings(SettingsTable):
     memory_limit: Annotated[
         str,
         StringConstraints(strip_whitespace=True),
-        matching(r"\d{1,7}(\.\d+)?\s*([KMGT]i?B)", "must be a number and a unit, such as 2GB"),
+        pattern_validator(
+            r"\d{1,7}(\.\d+)?\s*([KMGT]i?B)", "must be a number and a unit, such as 2GB"
+        ),
     ] = "2GB"
     threads: int | None = Field(default=None, ge=1, le=1024)
     temp_dir: LocalPath | None = None

@@ -22,7 +22,7 @@ from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, translate_error
 from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
-from finops_dagster.warehouses.postgresql.locks import lock_statement, try_seconds
+from finops_dagster.warehouses.postgresql.locks import lock_statement, lock_timeout_seconds
 from finops_dagster.warehouses.postgresql.settings import PostgreSQLSettings
 from finops_dagster.warehouses.schema_change import SchemaChange, refuse_inexact_text
 
@@ -299,7 +299,7 @@ class PostgreSQLDialect(Dialect):
             connection.execute("SET arrow_lossless_conversion = true")
             with file.translating_read_errors():
                 refuse_inexact_text(self, connection, file, change)
-                relation, self.loaded_from = file.file.relation(connection)
+                relation, self.loaded_from = file.lake_file.relation_and_location(connection)
                 selected_rows = connection.sql(self._select(file, change, relation))
                 rows_a_batch = max(1, _CELLS_A_BATCH // len(change.target_types))
                 batches = selected_rows.to_arrow_reader(rows_a_batch)
@@ -414,7 +414,7 @@ class PostgreSQLDialect(Dialect):
         processes that use them.
         """
         wait = self._settings.lock_wait_seconds
-        self.query(f"SET LOCAL lock_timeout = '{try_seconds(wait)}s'")
+        self.query(f"SET LOCAL lock_timeout = '{lock_timeout_seconds(wait)}s'")
         names = [self.table_sql(table) for table in tables]
         self.query(lock_statement(names, self.full_name(file.table), wait))
 

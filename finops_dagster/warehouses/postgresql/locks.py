@@ -30,7 +30,7 @@ END
 $lock$"""
 
 
-def try_seconds(wait_seconds: int) -> int:
+def lock_timeout_seconds(wait_seconds: int) -> int:
     """Return the `lock_timeout`, in seconds, to set before `lock_statement` is run.
 
     It is the length of one try; between two tries, readers pass. `wait_seconds` is at least 1.
@@ -41,14 +41,14 @@ def try_seconds(wait_seconds: int) -> int:
 def lock_statement(tables: Sequence[Sql], name: str, wait_seconds: int) -> Sql:
     """Return the statement that locks tables against readers until the transaction ends.
 
-    `tables` are quoted names. After as many tries of `try_seconds` as fit into `wait_seconds`,
-    PostgreSQL raises lock_not_available. Its message calls the tables `name`, and has the ids of
-    the server processes that use them.
+    `tables` are quoted names. After as many tries of `lock_timeout_seconds` as fit into
+    `wait_seconds`, PostgreSQL raises lock_not_available. Its message calls the tables `name`, and
+    has the ids of the server processes that use them.
     """
     problem = f"{name} was in use for {wait_seconds} s, last by server process "
     return Sql(
         _LOCK.format(
-            tries=wait_seconds // try_seconds(wait_seconds),
+            tries=wait_seconds // lock_timeout_seconds(wait_seconds),
             tables=", ".join(f"ONLY {table}" for table in tables),
             relations=", ".join(f"to_regclass({literal(table)})" for table in tables),
             problem=literal(problem),

@@ -183,15 +183,19 @@ class SnowflakeDialect(Dialect):
 
         Snowflake reads the file from the external stage of the settings. The file is uploaded if
         they have none. It is also uploaded if the lake is in a store whose object is no longer as
-        it was written, or is in a copied bucket: see `LakeFile.store_uri`. Raises BillError if the
-        external stage has another version of the month than the lake.
+        it was written, or is in a copied bucket: see `LakeFile.verified_store_uri`. Raises
+        BillError if the external stage has another version of the month than the lake.
         """
         # The last 12 characters of `job_id` are random: see Warehouse.replace_month.
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())
         definitions = ", ".join(self.column_definitions(file.data_types))
         self.query(f"CREATE TEMPORARY TABLE {temporary} ({definitions})")
         external_stage = self._settings.stage
-        if file.file.is_shared and external_stage and not file.file.store_uri():
+        if (
+            file.lake_file.is_in_store
+            and external_stage
+            and not file.lake_file.verified_store_uri()
+        ):
             external_stage = None
         if external_stage is None:
             self.query(f"CREATE TEMPORARY STAGE {temporary} ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')")

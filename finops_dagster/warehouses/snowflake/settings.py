@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from finops_dagster.settings_table import SettingsTable, matching
+from finops_dagster.settings_table import SettingsTable, pattern_validator
 
 _STAGE = "must be the name of a stage, such as finops.public.lake, and folders, each after a slash"
 _ADDRESS = re.compile(r"^https?://|\.snowflakecomputing\.(com|cn)(/.*)?$", re.IGNORECASE)
@@ -31,7 +31,7 @@ class SnowflakeSettings(SettingsTable):
     database: str
     schema_name: str = Field(default="PUBLIC", alias="schema")
     role: str | None = None
-    stage: Annotated[str, matching(r'[\w$."]+(/[\w$.=-]+)*', _STAGE)] | None = None
+    stage: Annotated[str, pattern_validator(r'[\w$."]+(/[\w$.=-]+)*', _STAGE)] | None = None
     host: str | None = None
     port: int = 443
     protocol: Literal["https", "http"] = "https"

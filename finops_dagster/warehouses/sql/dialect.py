@@ -248,14 +248,14 @@ class SqlDialect(Dialect):
         )
         with file.duckdb.open_in_memory(threads=1) as connection, file.translating_read_errors():
             prepare_casts(connection)
-            relation, self.loaded_from = file.file.relation(connection)
+            relation, self.loaded_from = file.lake_file.relation_and_location(connection)
             rows = file.select_sql(target_types, relation)
             cursor = connection.execute(f"SELECT {cells} FROM ({rows})")
             while batch := cursor.fetchmany(_ROWS_AT_ONCE):
                 keyed = [dict(zip(table.columns.keys(), row, strict=True)) for row in batch]
                 self._connection.execute(sa.insert(table), keyed)
                 self._commit_outside_transaction()
-            relation, _ = file.file.relation(connection)
+            relation, _ = file.lake_file.relation_and_location(connection)
             in_file = connection.sql(file.select_sql(target_types, relation))
             self._compare_with_file(file, in_file, incoming, target_types)
         return self.table_sql(incoming)

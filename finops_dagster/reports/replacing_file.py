@@ -12,7 +12,7 @@ from finops_dagster.billing.errors import BillError
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path) -> Iterator[Path]:
     """Give the block a path to write to, and replace the file at `path` by it after the block.
 
     The new file gets the mode of the old one. If `path` is a link, the file that it leads to is
