@@ -24,9 +24,9 @@ _own_locks: set[str] = set()
 def set_private_umask() -> None:
     """Set the umask so that other users cannot read the files that this process creates.
 
-    Child processes inherit it. DuckDB, Dagster and SQLite create files themselves, with the umask
-    alone. Call it where a process starts: `finops`, the demo, and the module that Dagster loads. A
-    default access list of a folder (`setfacl -d`) takes precedence.
+    Child processes inherit it. It is the only way to restrict the files that DuckDB, Dagster and
+    SQLite create. Call it where a process starts: `finops`, the demo, and the module that Dagster
+    loads. A default access list of a folder (`setfacl -d`) takes precedence over it.
     """
     os.umask(0o077)
 

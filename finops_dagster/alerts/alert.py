@@ -74,10 +74,10 @@ def failed_month_alert(
 
 
 def exceeds_thresholds(restatement: Restatement, percent: float, amount: float) -> bool:
-    """Return whether the cost in a currency rose or fell by at least both thresholds.
+    """Return whether the cost in any currency rose or fell by at least both thresholds.
 
-    `percent` is of the cost before, without its sign, and `amount` is in units of the currency. A
-    cost that did not change never counts, even if the thresholds are 0.
+    `percent` is of the absolute cost before; if that was 0, only `amount` counts. `amount` is in
+    units of the currency. A cost that did not change never counts, even if the thresholds are 0.
     """
     return any(
         abs(total.added_cost)

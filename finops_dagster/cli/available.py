@@ -57,8 +57,8 @@ def available_manifests(
     """Return the newest manifest of each month that has one; its error if it cannot be read.
 
     Months without a manifest are left out. `months` must not be empty. Raises StoreError if the
-    store fails for some of the months, also if that is transient; StoreError or StoreUnavailable if
-    it fails for all; and ManifestMissing if none has a manifest.
+    store fails for any of the months, even by a transient error. If the store fails for all of
+    them, it may raise StoreUnavailable instead. Raises ManifestMissing if none has a manifest.
     """
     manifests = source.newest_manifests(months)
     problems = [

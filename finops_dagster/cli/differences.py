@@ -48,8 +48,8 @@ class Repair(Enum):
     def combined(cls, repairs: Collection[Repair]) -> Repair:
         """Return the one repair that does what all of these do; `repairs` must not be empty.
 
-        It is the one with the most work; for RUN and FETCH, neither of which includes the other, it
-        is REPROCESS.
+        If RUN and FETCH are both among them, it is REPROCESS, as neither includes the other.
+        Otherwise it is the one with the most work.
         """
         if {cls.RUN, cls.FETCH} <= set(repairs):
             return cls.REPROCESS

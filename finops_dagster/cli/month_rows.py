@@ -54,12 +54,15 @@ def loaded_month_rows(settings: Settings, selection: Selection) -> list[Row]:
 
 
 def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
-    """Yield a row for each selected month that is stored, or whose last run did not succeed.
+    """Yield a row for each selected month that is stored, or of which a run left a stage undone.
 
-    By export, newest month first. A row has the version of each stage under the stage's name, as
-    `StoredMonth.versions`, rows and cost of the Parquet file, and the status of the last run in
-    `last_run`: "success" also if none ran. `reason` says why the run failed, or why the month has
-    no charges. A missing value is None.
+    By export, newest month first. The keys are `export`, `month`, the name of each stage, with its
+    version as in `StoredMonth.versions`, `rows` and `cost` of the Parquet file, `last_run` and
+    `reason`. A missing value is None.
+
+    `last_run` is the status of the newest run that left a stage undone, such as "failure" or
+    "started"; "success" if no run did, or none ran (see `History.month_status`). `reason` says why
+    that run failed, or why the month has no charges.
     """
     for month in StoredMonths(settings).months_with_footers(selection):
         export, name = month.key

@@ -50,13 +50,19 @@ def run_months(
 ) -> bool:
     """Run the months one by one, print a line as each ends, and return whether all succeeded.
 
-    Export by export, newest month first; first the exports that complete the charges of others. An
-    export that has none of the months is a failure too. `stage` is None for every stage, or the
-    only stage to run, from what the stage before it stored; but `staged_files` runs `manifest`
-    first. `force` runs unchanged months again. `as_json`
-    prints each month as one line of JSON. Without it, all failures are printed again at the end, on
-    standard error, unless the last month failed or none ran. Lost runs are marked as failed first.
-    Raises BillError if no selected export has the stage; KeyboardInterrupt if Ctrl-C stopped a run.
+    The months are run export by export, newest month first. The exports that complete the charges
+    of others come first. An export that has none of the months counts as a failure too. Lost runs
+    are marked as failed before.
+
+    `stage` is the only stage to run, from what the stage before it has stored; `staged_files` also
+    runs `manifest`. With None, every stage runs, but an unchanged month is only verified. `force`
+    runs unchanged months again.
+
+    `as_json` prints each month as one line of JSON. Without it, all failures are printed again at
+    the end, on standard error, unless the last month failed or none ran.
+
+    Raises BillError if no selected export has the stage, and KeyboardInterrupt if Ctrl-C stopped a
+    run.
     """
     stages = _stages(settings, selection, stage)
     # Built for the first month that needs a run, without the other exports: a thousand take 14 s.
@@ -240,7 +246,7 @@ def _row(month: StoredMonth, result: MonthRun) -> Row:
     the charges failed.
     """
     stages = list(result.stages.values())
-    # Only the stages that hold the month's rows have this key: table, Parquet file, warehouse.
+    # Only the stages that store the month's rows have this key: table, Parquet file, warehouse.
     with_rows = {s: m for s, m in result.stages.items() if "dagster/partition_row_count" in m}
     loads = [m for s, m in with_rows.items() if s in BILL_STAGES] or list(with_rows.values())
     # The last stage of the bill that had work to do counts, or else that of the charges.

@@ -196,10 +196,13 @@ _PROBLEMS = (BillError, SettingsError, StoreError, StoreUnavailable, WarehouseUn
 def check_connections(settings: Settings) -> list[Row]:
     """Check each export, folder and database that the settings name; return a row for each.
 
-    Also the catalog, the accounts file and the budgets, if they are set. `answer` says what was
-    found; if something cannot be used, `answer` is empty and `problem` has a line. Connects to the
-    stores and the warehouse. A small file or object that is written to test a folder or a lake is
-    deleted again; nothing else is changed.
+    Also the catalog, the accounts file and the budgets, if they are set. The keys are `what` (the
+    name of an export or a setting), `answer` and `problem`. `answer` says what was found; if
+    something cannot be used, `answer` is empty and `problem` has a line. Without exports, there is
+    a row with that problem.
+
+    Connects to the stores and the warehouse. A small file or object that is written to test a
+    folder or a lake is deleted again; nothing else is changed.
     """
     storage = settings.storage
     checks: dict[str, Callable[[], str]] = {

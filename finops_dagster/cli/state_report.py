@@ -64,10 +64,11 @@ Sections = dict[str, list[Row]]
 def report_sections(settings: Settings, on_problem: OnProblem) -> Sections:
     """Return the tables of the report: progress, restatements, failures, durations, restarts.
 
-    Reads from the vendors which months they have. If those of an export cannot be listed,
-    `on_problem` gets a line, and only the stored months of the export are counted. The restatements
-    are the ten newest, with a row for each currency. Durations are in seconds of wall time. Raises
-    BillError if the settings have no export.
+    Their keys are `progress`, `restatements`, `failures_by_cause`, `times` (the durations) and
+    `restarts`. Reads from the vendors which months they have. If those of an export cannot be
+    listed, `on_problem` gets a line, and only the stored months of the export are counted. The
+    restatements are the ten newest, with a row for each currency. Durations are in seconds of wall
+    time. Raises BillError if the settings have no export.
     """
     exports = [export.name for export in settings.exports]
     with open_history() as history:

@@ -52,8 +52,8 @@ FROM finops_state.manifests WHERE state = 'loaded'
 def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     """Return the stages of an export, those of the bill first.
 
-    Those of the charges are left out if the export has none of its own, see `bill_exports`, and
-    `warehouse_table` and `warehouse_focus` without a warehouse.
+    The stages of the charges are left out if the export has no charges of its own, see
+    `bill_exports`. Without a warehouse, `warehouse_table` and `warehouse_focus` are left out.
     """
     return export_stages(
         has_warehouse=settings.database.has_warehouse, has_focus=bill_exports(export) is not None
@@ -271,7 +271,10 @@ class StoredMonth:
 
     @property
     def month_file(self) -> MonthFile:
-        """The Parquet file as a warehouse loads it. Raises StageMissing."""
+        """The input of a warehouse: the Parquet file with its footer and columns.
+
+        Only the footer is read. Raises StageMissing if the file is missing or damaged.
+        """
         from finops_dagster.pipeline.export import Export
         from finops_dagster.pipeline.warehouse_table import month_file
 
@@ -390,7 +393,11 @@ class StoredMonth:
 
     @property
     def focus_month_file(self) -> MonthFile:
-        """The file of charges as a warehouse loads it. Raises StageMissing."""
+        """The input of a warehouse: the file of charges with its footer and columns.
+
+        The footer's version id has the versions of the bills and of the mapping. Raises
+        StageMissing if the file is missing or damaged.
+        """
         from finops_dagster.pipeline.export import Export
         from finops_dagster.pipeline.warehouse_focus import charges_record_and_file
 
@@ -415,8 +422,9 @@ class StoredMonth:
     def has_stage(self, stage: str) -> bool:
         """Return whether this stage has stored the month, so that the next stage can run.
 
-        Staged files count only if they are those of the newest manifest. True if the warehouse does
-        not answer. False for a stage that the export does not have.
+        Staged files count only if they are those of the newest manifest; only their record is read,
+        and the files may have been deleted since. True for a stage of a warehouse that does not
+        answer. False for a stage that the export does not have.
         """
         if stage == "staged_files":
             return self.staged_month.current_record() is not None

@@ -98,6 +98,9 @@ def run_rows(settings: Settings, selection: Selection, limit: int | None) -> lis
 def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     """Return a row for each run that has not ended, of one export or of all.
 
+    The keys are `run` (its id), `export`, `month`, `status`, `stage` (the last that the run
+    reached), `seconds` since its start, and those below.
+
     `estimated_completion` is a time in UTC, computed from the median durations of the stages, and
     `seconds_left` are the seconds until then, 0 if it has passed; both are None if they cannot be
     estimated, as for a run that has not started. `process` is the id of the run's process, None if

@@ -65,8 +65,8 @@ class DemoColumn:
     def is_per_slot(self) -> bool:
         """Whether the value is the same in all charges of a slot.
 
-        A bill repeats 1,000 slots (see charges.sql). The charges of a slot differ in date, quantity
-        and workload.
+        A slot is one of 1,000 templates of charges. A bill repeats them in turn (see charges.sql).
+        The charges of a slot differ in date, quantity and workload.
         """
         return "charge." not in self.value
 
@@ -85,8 +85,9 @@ class DemoColumn:
 def cur1_columns(width: int) -> list[DemoColumn]:
     """Return `width` columns of CUR v1 in AWS's order; `width` is from 67 to 205.
 
-    They are the 67 that every export has, then those that AWS adds for what is in the bill, and
-    last some that are empty in this bill.
+    The 67 columns that every export has are always among them. A larger `width` adds first those
+    that AWS adds for what is in the bill, and last some that are empty in this bill. An added
+    column stands at its place in AWS's order, not at the end.
     """
 
     def position(column: DemoColumn) -> tuple[int, str]:

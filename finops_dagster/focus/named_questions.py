@@ -18,7 +18,11 @@ class NamedQuestion(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> NamedQuestion:
-        """Read a file of `questions/`: comments first, of which the first line is the question."""
+        """Return the question in a file of `questions/`.
+
+        The first comment line is the question, and the others are the remarks. All other lines are
+        the SQL, without the semicolon at its end.
+        """
         lines = path.read_text(encoding="utf-8").splitlines()
         comments = [line.removeprefix("-- ") for line in lines if line.startswith("--")]
         sql = "\n".join(line for line in lines if not line.startswith("--"))

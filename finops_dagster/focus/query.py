@@ -383,7 +383,10 @@ class FocusQuery:
 
 
 def x_column_name(column: str) -> str:
-    """Return the name that a column of the bill has in the charges: with `x_` at its beginning."""
+    """Return the name that a column of the bill has in the charges.
+
+    It is the column's name with `x_` before it; a name that begins with `x_` stays.
+    """
     return column if column.startswith("x_") else f"x_{column}"
 
 

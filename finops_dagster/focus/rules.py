@@ -47,7 +47,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class PresenceRule(Rule):
-    """There is a column of this name, spelled as FOCUS spells it."""
+    """There is a column of the name in `columns`, spelled as FOCUS spells it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,10 @@ class TypeRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class CustomColumnsRule(Rule):
-    """All columns that FOCUS does not have begin with a prefix."""
+    """All columns that FOCUS does not have begin with a prefix.
+
+    `columns` are FOCUS's. Unlike other rules, this one is checked even if some of them are missing.
+    """
 
     prefix: str
 
@@ -107,9 +110,10 @@ def rules_of(specification: Specification) -> tuple[Rule, ...]:
 
 
 def uncast_column(column: str) -> Sql:
-    """Return the quoted name by which `breaks` reads a column's values before their cast.
+    """Return the quoted name by which `ChargeRule.breaks` reads a column's values before the cast.
 
-    `find_broken_rules` adds these columns, since a cast makes NULL of values that cannot be read.
+    `find_broken_rules` casts each column to FOCUS's type, which makes NULL of values that cannot be
+    read. So it also has the uncast column, under this name.
     """
     return quoted(f"{column} as written")
 

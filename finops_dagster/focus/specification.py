@@ -167,7 +167,7 @@ class Specification:
         )
 
     def column(self, name: str) -> FocusColumn:
-        """Return a column by FOCUS's spelling of its name. Raises KeyError."""
+        """Return the column with this name; KeyError if there is none in this spelling."""
         for column in self.columns:
             if column.name == name:
                 return column

@@ -47,6 +47,7 @@ def empty_columns(path: Path) -> set[str]:
     """Return the columns that are NULL in every row of a Parquet file.
 
     Only the footer is read. Maps and lists, and columns without statistics, are not returned.
+    Raises OSError or pyarrow's errors if it cannot be read.
     """
     metadata = _metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]

@@ -65,7 +65,7 @@ class LakeFile(Protocol):
 
     @property
     def is_in_store(self) -> bool:
-        """Whether other machines write the file, too."""
+        """Whether the file is in a store, so that other machines may replace it too."""
         ...
 
     @property
@@ -73,7 +73,8 @@ class LakeFile(Protocol):
         """The path from the export's folder on, such as `acme/billing_month=…/….parquet`.
 
         Folders of `LakeReader.in_folder`, such as `focus`, are not in it. In a store, it is the
-        path of the current file, which must exist, and not that of the pointer.
+        path of the current file, which must exist, and not that of the pointer. In a folder, a kept
+        version has no such path.
         """
         ...
 
@@ -154,11 +155,12 @@ class LakeFile(Protocol):
     ) -> tuple[Sql, str]:
         """Return what follows FROM to read the file in one query, and a text of where it is read.
 
-        The text is for people: "this machine", or the address in a store. Use the relation in one
-        query only, on this connection. `columns` are those that a file in a store is read for; a
-        file on this machine ignores them, so the query must name its columns too. A file in a store
-        is read row group by row group, without a download, unless there is a copy, or
-        `verified_store_uri` returns None.
+        Use the relation in one query only, on this connection. The text is for people: "this
+        machine", or the file's address in a store and "through this machine".
+
+        A file in a store is read row group by row group, and only its `columns`; None reads all. It
+        is downloaded only if `verified_store_uri` returns None. A local copy or a file of a folder
+        ignores `columns`, so the query must name its columns too.
         """
         ...
 

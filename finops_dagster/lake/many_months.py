@@ -17,10 +17,11 @@ Record = TypeVar("Record")
 def read_months(
     lake: Lake, read: Callable[[Month], Record], months: Iterable[Month]
 ) -> list[Record]:
-    """Return what `read` returns of each of the months, in their order.
+    """Call `read` for each month, and return the results in the order of the months.
 
-    Of a lake in a store, up to 8 are read at a time, after the first, which opens the connection:
-    `read` must be safe for that. Raises the error of the first month, in their order, that has one.
+    `months` may be any values that `read` takes, such as pairs of export and month. For a lake in a
+    store, `read` is called in up to 8 threads at a time, after the first call, which connects: it
+    must be thread-safe. Raises the error of the first month, in their order, that has one.
     """
     waiting = list(months)
     if not lake.is_in_store or len(waiting) < 2:

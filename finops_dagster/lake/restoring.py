@@ -25,11 +25,12 @@ def restoring_month(
 ) -> Iterator[tuple[Load, list[str]]]:
     """Load the month into the billing table from its file in the lake, and record the load.
 
-    Both are one transaction. The block runs before the commit, and gets the recorded load, which
-    was loaded now, and the warnings about columns and rows without a billing period. After an error
-    in the block, nothing is committed. `load` is that of `load_from_footer`. Raises BillError:
-    FileInvalid if the file cannot be read, ReconciliationError if its rows do not have its footer's
-    totals, and as `MonthLoader.column_mapping`.
+    `load` is that of `load_from_footer`. Rows and record are written in one transaction, and the
+    block runs before the commit: after an error in it, nothing is changed. The block gets the
+    recorded load, with the present time as `loaded_at`, and warnings: for each column whose type in
+    the table is another one, and for rows without a billing period. Raises FileInvalid if the file
+    cannot be read, ReconciliationError if its rows do not have the totals in its footer, and what
+    `MonthLoader.column_mapping` raises.
     """
     prepare_casts(connection)
     path = file.local_path()

@@ -62,7 +62,8 @@ class StoreClient:
     def abandoned_copies(self, name: str) -> list[Path]:
         """Return copies that a killed process has left: those older than a day, sorted by path.
 
-        `name` is the beginning of the files' names in the lake, or a part of them after a hyphen.
+        Only copies of files with a name in the lake that begins with `name`, or has it after a
+        hyphen.
         """
         yesterday = time.time() - _SECONDS_OF_A_DAY
         copies = self._scratch.glob(f"*/*-{glob.escape(name)}*")

@@ -74,9 +74,9 @@ def alerts_sensor(
     """Return the sensor that sends the alerts of all exports.
 
     `last_stage` is the last stage of the bill, and `prefix` begins the sensor's name. An alert that
-    a channel refuses is sent again at each tick, through that channel alone; it is given up after
-    288 tries, or if more than 100 newer alerts wait. An alert may be sent twice if a channel did
-    not confirm it in 15 seconds, or if the process dies before Dagster has stored the cursor.
+    a channel refuses is sent again at each tick, through that channel alone. It is given up after
+    288 tries, or if 100 newer alerts wait. An alert may be sent twice if a channel did not confirm
+    it in 15 seconds, or if the process dies before Dagster has stored the cursor.
     """
 
     @dg.sensor(

@@ -74,7 +74,11 @@ def billing_table_asset(export: Export) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Load]:
-        """Load the month's line items into the export's table, with exact types."""
+        """Replace the month in the export's DuckDB table by the new version's line items.
+
+        It is one transaction: if the load fails or does not reconcile, the old version stays. What
+        the new version changed is recorded as a restatement.
+        """
         at = StageMonth.of_run(context, export, run_options)
         if version is None:
             raise _not_staged(export, at.month)

@@ -78,10 +78,10 @@ def plain_resources(settings: Settings) -> Resources:
 def build_definitions(settings: Settings, exports: Collection[str] | None = None) -> dg.Definitions:
     """Return the Dagster definitions of exports, and of what all exports share.
 
-    `exports` are names; None means all. The exports that complete the charges of these are
-    included. Those of the upkeep are not: `upkeep_definitions` returns them. Needs no network and
-    no credentials. Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg
-    is not installed.
+    `exports` are names; None means all. Exports that complete the charges of these are added. The
+    definitions of `upkeep_definitions` are not included. Needs no network and no credentials.
+    Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is not
+    installed.
     """
     project_wide = dg.Definitions(
         # A run writes JSON lines if its config names that logger: docs/operations.md.

@@ -33,7 +33,10 @@ class Check:
     def result(
         self, *, passed: bool, description: str, metadata: Mapping[str, Any] | None = None
     ) -> dg.AssetCheckResult:
-        """Return the result of a check that only warns if it fails; not for blocking checks."""
+        """Return the result of the check; if it fails, it only warns.
+
+        So a blocking check may have it only if it passed.
+        """
         return dg.AssetCheckResult(
             passed=passed,
             check_name=self.name,

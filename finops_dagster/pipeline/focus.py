@@ -80,9 +80,9 @@ def focus_asset(
 ) -> dg.AssetsDefinition:
     """Return the asset of a month's charges, for an export with `has_focus`.
 
-    `exports` are all of the settings. If another export of the same vendor is native, the charges
-    are compared with its charges. `open_catalog` opens the catalog in which their file is
-    registered; with None there is no catalog.
+    `exports` are all of the settings. If one of the same vendor has the month's charges too, and
+    exactly one of the two exports is native, their charges are compared. `open_catalog` opens the
+    catalog in which the file of charges is registered; with None there is no catalog.
     """
     settings = [other.settings for other in exports]
     checks = [*_CHECKS, *catalog_checks(open_catalog)]
@@ -104,7 +104,11 @@ def focus_asset(
         database: dg.ResourceParam[BillingDatabase],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion] | Sequence[dg.AssetCheckResult]:
-        """Derive the month's charges from its bill, and account for every amount of it."""
+        """Derive the month's charges in FOCUS from its bill, and write them to a file in the lake.
+
+        The charges add up to the bill, or the stage fails and the old file stays. Amounts that
+        FOCUS leaves out or moves to other charges are listed with the reason.
+        """
         at = StageMonth.of_run(context, export, run_options)
         if reason := no_charges_reason(export.settings, at.month, settings):
             context.log.warning(reason)
@@ -134,10 +138,10 @@ def focus_result(
 ) -> dg.MaterializeResult[LoadedVersion]:
     """Return the stage's result for charges that the lake has.
 
-    Checks the charges by the rules of FOCUS, and compares them with native exports of the vendor,
-    by queries. If the month's last materialization is of the same charges, what it found is copied
-    instead. `derived` is the record of the charges and the outcome, `exports` are all of the
-    settings, and `catalog_results` is what `register_files` returned.
+    Queries check the charges by the rules of FOCUS, and compare them with those of other exports,
+    as `focus_asset` says. If the month's last materialization is of the same charges, what it found
+    is copied instead. `derived` is the record of the charges and the outcome, `exports` are all of
+    the settings, and `catalog_results` is what `register_files` returned.
     """
     record, outcome = derived
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}
@@ -234,9 +238,10 @@ def _comparison(
 
 
 def focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult:
-    """Check that the charges break no undisputed rule of FOCUS; a failure only warns.
+    """Return the result of the check `focus_conforms`; a failure only warns.
 
-    `rules_broken` of `conformance` must be the number of undisputed rules that are broken.
+    `conformance` is metadata in which `rules_broken` is the number of broken rules of FOCUS,
+    without disputed ones. Nothing is queried. `at` is for the message.
     """
     count = conformance[_RULES_BROKEN]
     broken = count.value if isinstance(count, dg.IntMetadataValue) else count

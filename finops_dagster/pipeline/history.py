@@ -196,12 +196,12 @@ class History:
     ) -> tuple[str, str | None]:
         """Return the month's status by its runs, and the message of its failure or None.
 
-        The status is "success" if no run left a stage undone, as in a month without runs. Else it
-        is that of the newest run that did, such as "failure", "canceled" or "started". A run that
-        failed leaves undone what it did not complete, and a run in progress all of its stages. A
-        stage is not undone if another run with it succeeded: a later one, or an earlier one that
-        ended later, as two pods may work at a month at the same time. `stages` are those that the
-        export has; no others count.
+        The status is "success" if each stage that a run left undone was completed by another run
+        since; also for a month without runs. Otherwise it is the status of the newest run with a
+        stage that is still undone, such as "failure", "canceled" or "started". A failed run leaves
+        undone what it did not complete, and a run in progress all of its stages. "Since" includes a
+        run that was requested earlier but ended later, as two pods may work at a month at the same
+        time. `stages` are those that the export has; all others are ignored.
         """
         runs = self.month_runs.get((export, month), [])
         for number, run in enumerate(runs):
@@ -309,11 +309,12 @@ class History:
     def why_not_materialized(
         self, export: str, month: str, stage: str, last: Materialization | None
     ) -> RunFailure | None:
-        """Return why the newest run that was to execute a month's stage did not materialize it.
+        """Return why the newest run that includes a month's stage did not materialize it, or None.
 
-        None if the run did or succeeded, if another run has since, or if no run was to execute the
-        stage. `last` is the stage's last materialization of the month. The failure may be of an
-        earlier stage. For a run in progress, the message says so, and which error is being retried.
+        None if it did, if it succeeded without a result of this stage, if another run has
+        materialized it since, or if no run included it. `last` is the stage's last materialization
+        of the month. The failure may be of an earlier stage. For a run in progress, the message
+        says so, and which error is being retried.
         """
         runs = self.month_runs.get((export, month), [])
         run = next((run for run in runs if stage in run.stages[export]), None)

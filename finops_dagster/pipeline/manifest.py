@@ -46,7 +46,11 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[Manifest]:
-        """Read the vendor's newest manifest of the month: its version, files and columns."""
+        """Read the vendor's newest manifest of the month: its version, files and columns.
+
+        If the newest run of an Azure export was submitted before the loaded one, the loaded version
+        stays, with a warning. If it covers fewer days, the stage fails.
+        """
         at = StageMonth.of_run(context, export, run_options)
         source = export.source(stores, staging, lake, database)
         result = manifest_result(at, source, staging, lake)
@@ -59,10 +63,11 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
 def manifest_result(
     at: StageMonth, source: Source, staging: StagingFolder, lake: Lake
 ) -> dg.MaterializeResult[Manifest]:
-    """Read the vendor's newest manifest, and return the stage's result; nothing is written.
+    """Read the vendor's newest manifest, and return the stage's result; nothing is staged.
 
-    The result has the staged manifest instead if that stays, as `manifest_asset` says. Raises
-    BillError where the stage fails for that reason, and what `newest_manifest` raises.
+    The result has the staged manifest instead if that stays, as `manifest_asset` says. The source
+    may download shared files to read their months. Raises BillError where the stage fails for the
+    reasons that `manifest_asset` gives, and what `newest_manifest` raises.
     """
     export, month = at.export, at.month
     previous, newest = (

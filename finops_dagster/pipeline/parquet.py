@@ -53,7 +53,11 @@ def parquet_asset(export: Export, open_catalog: OpenCatalog = None) -> dg.Assets
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
-        """Write the month's rows to its Parquet file in the lake, which is replaced in one step."""
+        """Write the month's rows to its Parquet file in the lake, which is replaced in one step.
+
+        The rows come from the billing table. If the export fails, the old file stays. With an
+        Iceberg catalog, the file is then registered there.
+        """
         month = billing_month(context)
         writing = writing_month(export, month, database, lake, force=run_options.force)
         with writing as (version, outcome, size):
@@ -92,9 +96,9 @@ def writing_month(
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
     A file is up to date if it is of the ledger's load, has the restatements in the ledger, and has
-    the checksum that it was written with, or if that is unknown, the rows of the table. A file in a
-    store is also up to date if this machine's table never had the month. `force` replaces it in any
-    case.
+    the checksum in the ledger. If the ledger has no checksum, or another one for a file in a store,
+    the file must have the rows of the table instead. An intact file in a store is also up to date
+    if the ledger has no load of the month. `force` replaces it in any case.
 
     The block gets the load, the outcome, and the file's size in bytes. The outcome is `unchanged`
     or `exported`; for a damaged file it is `exported again, as the file was damaged`. The block

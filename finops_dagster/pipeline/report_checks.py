@@ -46,7 +46,8 @@ def check_report(report: Report) -> list[dg.AssetCheckResult]:
 def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
     """Check that no budget is exceeded in the newest month or in the one before it.
 
-    `months` has each budget in each month of the report.
+    `months` has each budget in each month of the bill; the newest month is the newest of these.
+    Passes without budgets.
     """
     newest = max((budget_month.month for budget_month in months), default=None)
     # The last days of a month are delivered when the next one has begun.

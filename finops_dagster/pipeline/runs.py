@@ -29,10 +29,11 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class MonthRun:
     """The result of a run of one month: the metadata of the stages that succeeded, and the error.
 
-    `run_id` is None if no run was started; if the month needed none, it is that of an earlier run.
-    `seconds` is how long this took. `stages` has plain values of metadata by stage and key. `error`
-    is a line of text, or None if all stages succeeded. The stages of the bill may have succeeded
-    although `focus` is among the `failed_stages`.
+    `run_id` is the run's id; for a month that needed no run, that of the run that recorded its last
+    stage. It is None if an error came before a run. `seconds` is how long this took. `stages` has
+    plain values of metadata by stage and key. `error` is a line of text, or None if all stages
+    succeeded. The stages of the bill may have succeeded although `focus` is among the
+    `failed_stages`.
     """
 
     month: BillingMonth
@@ -72,11 +73,12 @@ def run_month(
     month: BillingMonth,
     **options: Unpack[MonthOptions],
 ) -> MonthRun:
-    """Run the stages of one month in this process.
+    """Run the stages of one month in this process, and return what they did.
 
-    The failure of a stage is returned as `error`, not raised. The caller must not hold the instance
-    lock. Raises Dagster's error for a month that is no partition of the export, and
-    KeyboardInterrupt if Ctrl-C stopped the run; Dagster itself would only record that.
+    `definitions` must have the export's job; `options` are those of MonthOptions. The failure of a
+    stage is returned as `error`, not raised. The caller must not hold the instance lock. Raises
+    Dagster's error for a month that is no partition of the export, and KeyboardInterrupt if Ctrl-C
+    stopped the run; Dagster itself would only record that.
     """
     job = definitions.resolve_job_def(f"{export.settings.dagster_name}_month")
     run_id, stages = str(uuid4()), options.get("stages")

@@ -324,7 +324,7 @@ class _ExportHistory:
 
     @property
     def focus_stages(self) -> Sequence[str]:
-        """The stages of the charges that the export has."""
+        """The stages of the charges, if the export has charges."""
         return FOCUS_STAGES if self.last_stage == "warehouse_table" else FOCUS_STAGES[:1]
 
     @cached_property
@@ -342,7 +342,10 @@ class _ExportHistory:
         return months
 
     def was_canceled(self, month: str) -> bool:
-        """Return whether the month's last run was canceled, in the UI or by Ctrl-C."""
+        """Return whether the last run of the export's job for the month was canceled.
+
+        Runs of single assets that the UI started do not count.
+        """
         tags = {"finops/export": self.export.name, "dagster/partition": month}
         records = self.instance.get_run_records(dg.RunsFilter(tags=tags), limit=1)
         return any(record.dagster_run.status == dg.DagsterRunStatus.CANCELED for record in records)

@@ -52,15 +52,15 @@ def stage(
 ) -> Callable[[Body], dg.AssetsDefinition]:
     """Return a decorator that makes the body of the stage `name` an asset, partitioned by month.
 
-    Each keyword argument in `upstream` is a parameter of the body, and the name of the stage whose
-    record it receives; None where no record is stored. The body's other parameters, after the
-    context, are resources; `lake` must be one. `deps` are other assets that the stage reads,
-    `options` are further arguments of `dagster.asset`.
+    The body's docstring is the asset's description. `upstream` maps parameters of the body to
+    stages: each receives the stored record of its stage and month, or None if there is none. The
+    other parameters, after the context, are resources; `lake` must be one. `deps` are other assets
+    that the stage reads, and `options` are further arguments of `dagster.asset`.
 
-    Errors of the body become failures with a message of one line; only a transient error is
-    retried, three times. A ReconciliationError also becomes a failed result of the blocking check.
-    A body with the option `output_required=False` may return only the results of its checks: then
-    the month has nothing in this stage, and the next stage is skipped.
+    An error of the body becomes a failure with a message of one line. Only a transient error is
+    retried, three times. A ReconciliationError also fails the blocking check. A body with the
+    option `output_required=False` may return only the results of its checks: then the month has
+    nothing in this stage, and the next stage is skipped.
     """
     key = export.asset_key(name)
     with catch_warnings():

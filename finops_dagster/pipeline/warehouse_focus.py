@@ -55,7 +55,11 @@ def warehouse_focus_asset(
         warehouse: dg.ResourceParam[Warehouse],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
-        """Load the month's charges into the warehouse, in one step, and update the view `focus`."""
+        """Replace the month's charges in the warehouse, in one step, and update the view `focus`.
+
+        They are loaded from the file of charges in the lake. The view has the charges of all
+        exports.
+        """
         at = StageMonth.of_run(context, export, run_options)
         record, file = charges_record_and_file(export, at.month, lake, database.duckdb)
         if charges is not None:

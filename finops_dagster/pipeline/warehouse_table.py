@@ -38,7 +38,10 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
         warehouse: dg.ResourceParam[Warehouse],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[LoadedVersion]:
-        """Load the month's Parquet file into the warehouse, in one step."""
+        """Replace the month in the warehouse's table by the month's Parquet file, in one step.
+
+        Nothing is loaded if the warehouse has this version already.
+        """
         at = StageMonth.of_run(context, export, run_options)
         file = month_file(export, at.month, lake, database.duckdb)
         if footer is not None:
@@ -51,7 +54,11 @@ def warehouse_table_asset(export: Export, backend: str) -> dg.AssetsDefinition:
 
 @dataclass(frozen=True)
 class WarehouseLoading:
-    """The load of a month's file into the warehouse; `version` is what the results record."""
+    """The load of a month's file into the warehouse.
+
+    `version` is the version in the stage's results. For charges, `file.footer` has another id,
+    which names the versions of all bills and of the mapping: by that, loads are compared.
+    """
 
     at: StageMonth
     file: MonthFile

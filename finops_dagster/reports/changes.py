@@ -51,7 +51,8 @@ def find_new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
 def find_new_services(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week of a service's costs after eight weeks without any.
 
-    Half of the eight weeks must be known; at the start of the data, four weeks are enough.
+    Half of the eight weeks must be known; at the start of the data, four weeks are enough. The week
+    must cost at least `history.least` of its first day.
     """
     for row, first in _beginnings(history.costs.cost):
         yield from _first_week(history.costs, AnomalyKind.NEW_SERVICE, [row], first, history.least)

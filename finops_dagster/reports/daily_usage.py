@@ -143,11 +143,14 @@ def read_daily_costs(
 ) -> DailyCosts | None:
     """Return the daily costs of thirteen months up to `last`; by default, up to the newest month.
 
-    `last` counts as the newest month if it is later. None if there are no charges. A service that
-    costs little is left out. Needs the relations `focus` and `focus_named`. `service_usage` is for
-    callers that have already computed the effective cost of usage of these months: a query with the
-    columns month, export, currency, provider, account, service and usage. Replaces the temporary
-    tables `series`, `series_usage`, `prices`, `usage_days` and `regions` of the connection.
+    A `last` after the newest month counts as the newest month. None if there are no charges. A
+    service that costs little is left out. Needs the relations `focus` and `focus_named`.
+
+    `service_usage` is for callers that have already computed the effective cost of usage of these
+    months: a query with the columns month, export, currency, provider, account, service and usage.
+
+    Replaces the temporary tables `series` and `regions` of the connection, and drops those named
+    `series_usage`, `prices` and `usage_days`.
     """
     newest = newest_month(connection)
     if newest is None:

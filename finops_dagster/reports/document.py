@@ -52,7 +52,7 @@ KINDS: Final = (
 
 
 def exact_amount(document: Document, units: int | str) -> Decimal:
-    """Return an amount of the document as a decimal; `units` is its whole number, also as text."""
+    """Return an amount of the document as a decimal; `units` is its whole number, or its text."""
     return Decimal(units).scaleb(-document["scale"], EXACT)
 
 

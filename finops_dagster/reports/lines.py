@@ -121,9 +121,10 @@ class Lines:
 def add_lines(connection: DuckDBPyConnection, document: Document) -> None:
     """Fill the document's lists of accounts, services and regions, and those to which they refer.
 
-    These are `providers`, `owners` and `categories`. `left_out` gets how many accounts, services
-    and regions have no line of their own. Creates the tables `account_lines`, `service_lines` and
-    `region_lines`. Needs those of `create_cost_and_usage_sums`, and `account_spellings`.
+    The lists to which they refer are `providers`, `owners` and `categories`. `left_out` gets how
+    many accounts, services and regions have no line of their own. Creates the temporary tables
+    `account_lines`, `service_lines` and `region_lines`. Needs the tables of
+    `create_cost_and_usage_sums` and `create_account_spellings`.
     """
     accounts, services, regions = _accounts(connection), _services(connection), _regions(connection)
     document["left_out"] |= {

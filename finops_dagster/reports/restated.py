@@ -25,11 +25,11 @@ def add_restatements(
 ) -> None:
     """Fill the document's `restatements` with the newest 24, the newest first.
 
-    They are read from the footers of the bills. Each has an entry for each of the document's
-    currencies that it has, with its 50 largest changes; all others are added up in one, without
-    service and account. A service that no charge of the report has is added to the document's
-    services. Amounts are decimals. Needs the tables of `add_lines` and
-    `create_cost_and_usage_sums`.
+    They are read from the footers of the bills. A restatement has an entry for each of its
+    currencies that the document has too. The entry has the 50 largest changes in the currency. All
+    other changes are added up in one without service and account. A service that no charge of the
+    report has is added to the document's services. Amounts are decimals. Needs the tables of
+    `add_lines` and `create_cost_and_usage_sums`.
     """
     newest = sorted(
         ((charges, restated) for charges in files.charges for restated in charges.restatements),

@@ -34,7 +34,11 @@ _RESTING = 0.05  # times the level: what a service costs on a day of rest
 
 
 def find_rises(history: CostHistory) -> Iterator[Finding]:
-    """Yield the findings of the kinds SPIKE, WEEKEND_WORK, STEP, RAMP and COMMITMENT_ENDED."""
+    """Yield findings of the kinds SPIKE, WEEKEND_WORK, STEP, RAMP and COMMITMENT_ENDED.
+
+    Each is of one service whose cost is far above its estimate on several days or on one.
+    `find_price_changes` also yields COMMITMENT_ENDED.
+    """
     flags = _high_days(history) & history.has_enough_days
     # A service that rests on many days has a usual cost on none.
     busiest = shifted(rolling_max(history.costs.cost, 3 * MONTH), 1)

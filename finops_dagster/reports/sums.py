@@ -73,15 +73,20 @@ def create_cost_and_usage_sums(
 ) -> None:
     """Create the tables `cost_sums` and `usage_sums`.
 
-    `charges` and `charges_by_day` are what follows FROM to read charges. Both tables are by month,
-    export, currency, provider, account, and the account's lines in the accounts file:
+    `charges` and `charges_by_day` are what follows FROM to read charges. Both tables are temporary.
+    Their rows are by `month`, `export`, `currency`, `provider`, `account`, and `own_line` and
+    `billed_line`, the account's lines in `account_spellings` (-1 without a line).
 
-    - `cost_sums` has the costs `billed` and `effective` of all charges three times: by `service`
-      and `category`, by `region`, and by `kind`. Those of `charges_by_day` are also in it by `day`.
-      In each row, the columns of the other groupings are NULL, so choose one of them before you
-      add up. `usage` is the effective cost of a service's usage; NULL if it has none.
-    - `usage_sums` has the number and the costs of all charges by `commitment`, which is NULL for
-      charges that are not usage of one, and the part of the costs that is usage.
+    `cost_sums` has the costs `billed` and `effective` of all charges three times: by `service` and
+    `category`, by `region`, and by `kind`. The costs of `charges_by_day` are also in it by `day`.
+    A row of one grouping has NULL in the columns of the others, so choose one grouping before you
+    add up. `usage` is the effective cost of a service's usage; NULL if it has none.
+
+    `usage_sums` has all charges once, by `commitment`, which is NULL for charges that are not usage
+    of a commitment. `charges` is their number, `billed` and `effective` are their costs. These
+    columns are of usage only: `list` and `contracted` (without unused commitments), and the
+    effective costs `usage`, `used` and `unused` (of commitments), `tagged` and `untagged` (of
+    resources). `account_name`, `commitment_type` and `commitment_end` are texts.
 
     Needs the table of `create_account_spellings`.
     """
@@ -137,9 +142,11 @@ def _create_usage_sums(connection: DuckDBPyConnection) -> None:
 def create_resource_sums(connection: DuckDBPyConnection, charges: Sql) -> None:
     """Create the table `resource_sums`: the costs of each resource by month and currency.
 
-    `charges` is what follows FROM to read charges; those without a resource are left out. Accounts
-    and services are the positions of their lines in the report. `untagged` is the effective cost of
-    usage without a tag; the vendors' own tags do not count. Needs the tables of `add_lines`.
+    `charges` is what follows FROM to read charges; those without a resource are left out. The
+    columns are `month`, `currency`, `account`, `service`, `resource` (its id), `name`, `detail`
+    (its type), `billed`, `effective` and `untagged`. Account and service are the positions of their
+    lines in the report. `untagged` is the effective cost of usage without a tag; the vendors' own
+    tags do not count. Needs the tables of `add_lines`.
     """
     is_untagged = Sql(f"{_IS_USAGE} AND NOT {_IS_TAGGED}")
     connection.execute(f"""
@@ -163,9 +170,10 @@ def create_resource_sums(connection: DuckDBPyConnection, charges: Sql) -> None:
 def create_tag_key_sums(connection: DuckDBPyConnection, charges: Sql) -> None:
     """Create the table `tag_key_sums`: the effective cost of usage with each tag key.
 
-    `charges` is what follows FROM to read charges. Usage with several tags counts for each of their
-    keys. As in `usage_sums`, usage without a resource and the vendors' own tags do not count.
-    Accounts are the positions of their lines in the report. Needs the tables of `add_lines`.
+    `charges` is what follows FROM to read charges. The columns are `month`, `currency`, `account`,
+    `key` and `tagged`, the cost. Usage with several tags counts for each of their keys. As in
+    `usage_sums`, usage without a resource and the vendors' own tags do not count. Accounts are the
+    positions of their lines in the report. Needs the tables of `add_lines`.
     """
     usage = Sql(f"EffectiveCost) FILTER ({_IS_USAGE} AND ResourceId IS NOT NULL")
     _group(connection, "by_tags", charges, Sql(f"map_keys(Tags) AS keys, sum({usage}) AS tagged"))

@@ -100,7 +100,7 @@ class MonthOfCharges:
         return None if is_final is None else bool(is_final)
 
     def is_late(self, restatement: Restatement) -> bool:
-        """Return whether a restatement was loaded on the month's closing day or later, in UTC."""
+        """Return whether a restatement was loaded on `BillingMonth.closing_day` (UTC) or later."""
         return restatement.restated_at.date() >= self.month.closing_day
 
     def state(self, *, is_final: bool | None) -> str:
@@ -145,10 +145,11 @@ class ReportMonths:
     def of(
         cls, lake: Lake, exports: Iterable[ExportSettings], last: BillingMonth | None, count: int
     ) -> ReportMonths:
-        """Return the files of at most `count` months up to `last`, or up to the newest month.
+        """Return the charges of at most `count` months up to `last`, or up to the newest month.
 
-        No month is before the first one with charges; without charges, there are no months. Raises
-        BillError if no export has charges of `last`, and for a file that cannot be read.
+        Reads the footers of the files, and not their rows. No month is before the first one with
+        charges; without charges and `last`, there are no months. Raises BillError if no export has
+        charges of `last`, and for a file that cannot be read.
         """
         files = [
             (month, export, file)
@@ -241,8 +242,9 @@ def require_recorded_totals(connection: DuckDBPyConnection, files: ReportMonths)
 def add_versions(connection: DuckDBPyConnection, files: ReportMonths, document: Document) -> None:
     """Fill the document's `versions`, and the states of its months in `month_states`.
 
-    If the states of a month differ between exports, it has the first one of IN_PROGRESS, OPEN,
-    RESTATED and FINAL. The state of a month without charges is None.
+    `versions` gets a row for each month of each export. If the exports have different states of a
+    month, the month gets the first one of IN_PROGRESS, OPEN, RESTATED and FINAL. The state of a
+    month without charges is None.
     """
     states = defaultdict[int, list[str]](list)
     for charges in files.charges:

@@ -52,7 +52,11 @@ class StagingFolder:
     limits: InflationLimits
 
     def shared_files(self, export: str) -> StagedFiles:
-        """Return the copies of an export's shared files, from which their months were read."""
+        """Return the folder of downloaded copies of an export's shared files.
+
+        The months of their rows are read from these copies. A month that stages such a file links
+        the copy instead of downloading it.
+        """
         return StagedFiles(shared_folder(self.root / export), self.limits)
 
     def staged_month(self, export: str, month: BillingMonth) -> StagedMonth:
@@ -188,10 +192,10 @@ class StagedVersion(StagedFiles):
 
     @property
     def selected_months(self) -> dict[Path, BillingMonth]:
-        """The month whose rows are to be loaded, for each shared file with rows of others, by path.
+        """The manifest's month by path, for each file of which only that month's rows are loaded.
 
-        It is always the manifest's month. A file that has no row of any month is in it too. All
-        other files are left out: their rows are all loaded.
+        These are the shared files that do not have rows of this month alone. A file without any
+        rows is among them. Files that are left out are loaded in full.
         """
         month = self.manifest.month
         return {

@@ -29,9 +29,9 @@ class NotExact(Exception):
 
 
 def exact_total(amounts: pa.Array) -> Decimal:
-    """Return the exact sum of amounts of the type MONEY, without NULLs; 0 if there are none.
+    """Return the exact sum of amounts of the type MONEY; 0 if there are none.
 
-    Raises NotExact if the absolute value of an amount is LIMIT or more.
+    NULLs do not count. Raises NotExact if the absolute value of an amount is LIMIT or more.
     """
     # pyarrow's CSV reader accepts such amounts, and its sums of 128 bits overflow silently.
     ends = pc.min_max(amounts).as_py()

@@ -225,7 +225,7 @@ def plain_type(arrow: pa.DataType) -> pa.DataType:
 
 
 def _is_plain_text(arrow: pa.DataType) -> bool:
-    # `scan` has DuckDB read bytes as text.
+    # `scan_all` has DuckDB read bytes as text.
     type_names = "string large_string string_view binary large_binary binary_view fixed_size_binary"
     return any(getattr(pa.types, f"is_{name}")(arrow) for name in type_names.split())
 

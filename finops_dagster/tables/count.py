@@ -97,8 +97,8 @@ class FileCounter:
     def count(self) -> _Tally:
         """Return the totals of the file's rows that its month filter selects.
 
-        A money column with a cell that is not exact is in `unknown`; for the headline cost it
-        raises NotExact. Also raises errors of pyarrow, gzip and the disk.
+        `unknown` of the result has the money columns with a cell that is no exact number. Raises
+        NotExact for such a headline cost, and errors of pyarrow, gzip and the disk.
         """
         if not isinstance(self.file, CsvFiles):
             return self._tally(self.parquet_batches())

@@ -163,7 +163,7 @@ def open_text(path: Path, gzipped: bool) -> IO[str]:
 
 
 def malformed_row_error(error: duckdb.Error) -> FileInvalid | None:
-    """Return the error to raise for an error of DuckDB's about a malformed row, else None.
+    """Return the error to raise for DuckDB's error about a malformed row; None for other errors.
 
     Its message names the file, and the line if DuckDB names one.
     """

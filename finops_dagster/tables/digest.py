@@ -114,12 +114,12 @@ def column_groups(columns: Collection[str], size: int) -> Iterator[Sequence[str]
 def month_digest(
     connection: duckdb.DuckDBPyConnection, relation: Sql, types: Mapping[str, str], kind: DigestKind
 ) -> MonthDigest:
-    """Return the digests of a month's columns. Raises duckdb.Error.
+    """Return the digests of a month's columns.
 
     They are of the relation's columns that `kind` compares, and all cells of these are read.
     `relation` is what follows FROM. A column is cast to its type in `types` first, if it has one
     there; a cell that cannot be cast counts as NULL. The connection needs the macros of
-    `prepare_casts`.
+    `prepare_casts`. Raises duckdb.Error.
     """
     described = connection.execute(f"DESCRIBE FROM {relation}").fetchall()
     stored_types = {name: sql_type for name, sql_type, *_ in described}
@@ -178,7 +178,7 @@ def _total(cell: Sql, sql_type: str, kind: DigestKind) -> Sql:
 
 
 def md5_text(cell: Sql, sql_type: str) -> Sql:
-    """Return DuckDB's SQL for the text of a value of which the MD5 is taken; not for maps.
+    """Return DuckDB's SQL for the text of a value that an MD5 digest hashes; not for maps.
 
     The text of an amount has 18 decimals, a day is `2024-01-31`, a time is the number of
     microseconds since 1970, and a text is itself. The callers build the text of each entry of a

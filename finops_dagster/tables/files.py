@@ -33,11 +33,12 @@ def read_files(
     bill_format: Format,
     selected_months: Mapping[Path, BillingMonth] | None = None,
 ) -> list[BillFiles]:
-    """Return the files, grouped by kind, headers and types. Raises FileInvalid.
+    """Return the files, grouped by kind, headers and types.
 
     Only headers and schemas are read here. The first bytes of a file decide its kind, as its name
     may be wrong. Empty files are left out: vendors empty the surplus ones of an older version. A
-    file in `selected_months` gets a filter for the rows of that month.
+    file in `selected_months` gets a filter for the rows of that month. Raises FileInvalid if a
+    header or schema cannot be read or used.
     """
     groups: dict[BillFiles, list[Path]] = defaultdict(list)
     for path in paths:
@@ -68,7 +69,7 @@ def _with_time_format(file: CsvFiles, bill_format: Format) -> CsvFiles:
 
 
 def billing_period_header(file: BillFiles, bill_format: Format) -> str:
-    """Return the header of the start of the billing period. Raises FileInvalid if there is none."""
+    """Return the header of the start of the billing period; FileInvalid if there is none."""
     for header in file.headers:
         if bill_format.column(header) == bill_format.billing_period:
             return header

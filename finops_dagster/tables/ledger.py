@@ -267,7 +267,7 @@ def newest_load(
 ) -> Load | None:
     """Return the month's newest load in this state, `loaded` or `superseded`; None if none is.
 
-    Only the ledger is read. `verified_load` of tables/load.py also measures the table.
+    Only the ledger is read; `verified_load` of tables/billing_table.py also measures the table.
     """
     month_loads = loads(connection, export, month)
     return next((load for load in month_loads if load.state == state), None)
@@ -339,7 +339,7 @@ def restore_superseded_loads(connection: duckdb.DuckDBPyConnection, loads: Seque
     """Write superseded loads of one month; each replaces the record of its version.
 
     Each must have a number. Unlike `restore_loads`, this writes all at once: a statement for each
-    would take minutes. `lake_sha256` is not written.
+    would take minutes. As there, `lake_sha256` is not written, and a recorded one is lost.
     """
     if not loads:
         return

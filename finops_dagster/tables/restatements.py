@@ -61,7 +61,7 @@ def copy_replaced_costs(
     connection, for `record_restatement`; a second call replaces them.
     """
     costs = _costs(connection, rows, bill_format)
-    # A temporary table hides a table of its name: an export hardly has this one.
+    # A temporary table hides a table of the same name, which hardly any export has.
     connection.execute(f"CREATE OR REPLACE TEMP TABLE finops_replaced_costs AS {costs}")
 
 
@@ -158,10 +158,11 @@ def overwrite_restatements(
     month: BillingMonth,
     restored: Iterable[Restatement],
 ) -> int:
-    """Record the restatements that the ledger lacks, and return how many were recorded.
+    """Record restatements, also over others with their numbers; return how many were recorded.
 
-    One in the ledger with the same number that differs in any field is replaced, and counts, unlike
-    in `add_missing_restatements`. The ledger keeps the newest 20 of the month.
+    Those that the ledger has with the same fields are not recorded again, and do not count. Unlike
+    `add_missing_restatements`, this replaces one with the same number and other fields. The ledger
+    keeps the newest 20 of the month.
     """
     recorded = restatements(connection, export, month)
     missing = [restatement for restatement in restored if restatement not in recorded]

@@ -84,7 +84,10 @@ class Warehouse:
         return self._open_dialect().full_name(table)
 
     def loaded_months(self, table: str) -> list[WarehouseMonth]:
-        """Return the loaded months of the table's ledger, newest first; empty without a ledger."""
+        """Return the loaded months of the table's ledger with their newest loads.
+
+        The newest month is first. Empty if the table has no ledger.
+        """
         with self._connected_dialect() as dialect:
             return months_from_loads(recorded_loads(dialect, table))
 
@@ -141,7 +144,7 @@ class Warehouse:
 
         They are of those columns of the file that this kind compares, and all of their cells are
         read. Raises BillError if the table lacks one of them. In DuckDB they are of all columns of
-        the table instead, and no error is raised.
+        the table instead, and a column that only the file has is left out.
         """
         with self._connected_dialect() as dialect:
             return dialect.digest(file)

@@ -59,10 +59,12 @@ class BaseDialect(ABC):
 
     @abstractmethod
     def connect(self, *, write: bool) -> AbstractContextManager[None]:
-        """Connect until the block ends. Raises errors of the client, or BillError.
+        """Connect until the block ends.
 
-        Without `write` the block must change nothing: the connection may be read-only, or what it
-        changes may be rolled back.
+        With `write`, changes are committed at the end of the block at the latest. If the block
+        raises, those that are not committed yet are rolled back. Without `write` the block must
+        change nothing: the connection may be read-only, or what it changes may be rolled back.
+        Raises errors of the client, or BillError.
         """
 
     @abstractmethod

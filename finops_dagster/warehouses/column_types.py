@@ -32,9 +32,9 @@ class ColumnType(NamedTuple):
 
     @classmethod
     def of(cls, native: str, to_text: str = "", **expressions: str) -> ColumnType:
-        """Return a type from texts, which must be constants of the program, as they become SQL.
+        """Return the type with these texts as its fields; `expressions` are those after `to_text`.
 
-        `expressions` are the other fields.
+        The texts become SQL without a check, so they must be constants of the program.
         """
         return cls(
             Sql(native), Sql(to_text), **{field: Sql(text) for field, text in expressions.items()}

@@ -65,13 +65,16 @@ class MonthFile:
     version_column: str = "manifest_id"
     """The column of the bill's version id."""
     version_in_rows: str | None = None
-    """The version id in the rows, where it is not the footer's."""
+    """The version id in the rows; None if it is that of `footer`.
+
+    For charges the rows have the bill's; `footer` has one that the mapping's version is part of.
+    """
     folder_in_lake: str = ""
     """The folder of the lake that has the export's folder, with a slash at its end."""
 
     @property
     def bill_version(self) -> str:
-        """The version id of the bill, as the rows have it."""
+        """The version id in the rows, which is the bill's, also in a file of charges."""
         return self.version_in_rows or self.footer.manifest_id
 
     @property
@@ -90,7 +93,7 @@ class MonthFile:
     def path_in_lake(self) -> str:
         """The path of the file below the address of the bills' lake, such as `focus/acme/...`.
 
-        A file in a store must exist.
+        Raises BillError if the lake is in a store that does not have the file.
         """
         return self.folder_in_lake + self.lake_file.name_in_lake
 
@@ -182,6 +185,9 @@ class MonthFile:
 
 
 def as_utc(value: Any) -> datetime:
-    """Return a time, or the text of a time, in UTC; one without a zone is taken as UTC."""
+    """Return a time in UTC; `value` is a datetime, or a text in ISO 8601.
+
+    A time without a zone is taken as UTC.
+    """
     timestamp = datetime.fromisoformat(str(value))
     return timestamp.astimezone(UTC) if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

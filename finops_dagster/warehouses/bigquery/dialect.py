@@ -246,7 +246,7 @@ class BigQueryDialect(Dialect):
 
         A job of a killed run that `begin_load` found is waited for instead. Readers see the old
         rows until the job is done. BigQuery reads a file in Google's storage itself, unless columns
-        must be cast; any other file is uploaded.
+        must be cast or `load_from_lake` is false; any other file is uploaded.
         """
         if self._load_job is None:
             with file.converted_copy(change.target_types) as converted:
@@ -311,7 +311,7 @@ class BigQueryDialect(Dialect):
     def cast_columns_to_text(self, table: str, columns: Mapping[str, str]) -> None:
         """Rebuild the table with the columns as text, which reads and writes all of its rows.
 
-        Raises BillError for a column with policy tags, which the table would lose.
+        Raises BillError if any column of the table has policy tags, which it would lose.
         """
         cells = {
             n: Sql(self.column_types[data_type].to_text.format(in_backticks(n)))

@@ -162,9 +162,9 @@ class PostgreSQLDialect(Dialect):
     def target_columns(self, file: MonthFile) -> dict[str, str]:
         """Return {name: data type} of the columns that the month fills.
 
-        Tags for which the table has no room are not in the result; they become keys of the overflow
-        column, which is. In a table that has this column already, all new tags do. The first call
-        decides which tags these are; `load_incoming` may add more.
+        If the table has no room for all new tags, some of them become keys of the overflow column.
+        If the table already has that column, all new tags do. The result then has the overflow
+        column in place of these tags. The first call chooses them; `load_incoming` may add more.
         """
         if self._overflow_tags is None:
             self._overflow_tags = self._tags_for_overflow(file)
