@@ -58,7 +58,10 @@ class Naming(Protocol):
     """The part of a format that turns headers into column names."""
 
     def column(self, header: str) -> str:
-        """Return the preferred column name of a header, the same in CSV and in Parquet."""
+        """Return the preferred column name of a header, the same in CSV and in Parquet.
+
+        It must be in lower case.
+        """
         ...
 
     def is_user_defined(self, header: str) -> bool:
@@ -196,9 +199,9 @@ def literal(text: str) -> Sql:
 def file_literal(path: Path) -> Sql:
     """Return the path of one file as an SQL literal, such as for `read_parquet` of DuckDB.
 
-    Unlike with `literal`, DuckDB takes `*`, `?` and `[` in the path for plain characters.
+    It is for statements that read a file, where `*`, `?` and `[` would be wildcards: they are
+    escaped. For a file to write, use `literal`.
     """
-    # DuckDB takes `*`, `?` and `[` in a path for patterns.
     return literal(glob.escape(str(path)))
 
 

@@ -17,8 +17,8 @@ class FileContent:
 
     `name` is its path below the folder that all files of the version share, so that names in a
     copied bucket are equal. `sha256` is None while the bytes have not been read. `etag` is the
-    store's; another store has another ETag for the same bytes. `months` are those that the file
-    holds rows of, such as `2026-01`; None for a file that belongs to one version alone.
+    store's; another store has another ETag for the same bytes. For a file that months share,
+    `months` are the months of its rows, such as `2026-01`; for any other file it is None.
     """
 
     name: str

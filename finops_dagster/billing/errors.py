@@ -98,9 +98,9 @@ def count_text(count: int, noun: str, sign: str = "") -> str:
 
 
 def reprocess_advice(export: str, month: object) -> str:
-    """Return the end of a message: the command that reads the month's files again from the vendor.
+    """Return the advice to run the command that reads the month's files again from the vendor.
 
-    `month` becomes text, such as 2026-01.
+    It is the end of a message, without the `; ` before it. `month` becomes text, such as 2026-01.
     """
     return f"run finops state reprocess {export} {month} to read the vendor's files again"
 

@@ -87,9 +87,10 @@ class Manifest:
 
     @property
     def file_names(self) -> list[str]:
-        """The names of `files` in records, in their order: paths below a folder that all share.
+        """The names of `files` in the ledger and the footers, in the order of `files`.
 
-        That is `shared_folder` or, without one, the deepest folder that holds all of the files.
+        A name is the path below `shared_folder` or, without one, below the deepest folder that has
+        all of the files.
         """
         keys = [file.key for file in self.files]
         if self.shared_folder is None:
@@ -98,9 +99,9 @@ class Manifest:
 
     @property
     def will_be_overwritten(self) -> bool:
-        """Whether the vendor writes the next version over these files.
+        """Whether the vendor may write the next version over these files.
 
-        True where a key does not contain the vendor's id.
+        True if the key of any file does not contain the vendor's id.
         """
         return any(self.id not in file.key for file in self.files)
 

@@ -34,8 +34,10 @@ class Totals:
     def first_difference(self, other: Totals) -> tuple[str, str] | None:
         """Return the first difference as two texts, of these totals and the others; None if equal.
 
-        `sums` and `costs` are compared where both sides have them. A column or currency that one
-        side lacks counts as 0.
+        If rows or cost differ, both texts are like `2 rows, 20.5`. Otherwise the texts are two
+        amounts, and the first text also has the name of the column or currency. `sums` and `costs`
+        are compared where both sides have them. A column or currency that one side lacks counts
+        as 0.
         """
         if (self.rows, self.cost) != (other.rows, other.cost):
             return str(self), str(other)

@@ -18,7 +18,7 @@ from finops_dagster.billing.money import decimal_text, exact_sum
 MAX_CHANGES = 1000
 """The number of services and accounts that a restatement lists; it adds up all others."""
 MAX_RESTATEMENTS = 20
-"""The number of a month's restatements that are kept, the newest."""
+"""How many restatements of a month the ledger and the footer have: the newest ones."""
 OTHER = "other"
 """Stands for service and account in the sum of those that a restatement does not list."""
 _FOOTER_KEY = "restatements"
@@ -131,8 +131,9 @@ def sorted_changes(changes: Iterable[CostChange]) -> tuple[CostChange, ...]:
 def restatements_of_footer(texts: Mapping[str, str]) -> list[Restatement]:
     """Return a month's restatements from the footer of its Parquet file, the newest first.
 
-    `texts` are those that `finops_dagster.lake.footer_texts` returns. The list is empty if the
-    month was loaded once, and for a file of an earlier release.
+    `texts` are those that `finops_dagster.lake.footer_texts` returns. A footer has at most the
+    newest `MAX_RESTATEMENTS`. The list is empty if the month was loaded once, and for a file of an
+    earlier release.
     """
     return [
         Restatement(

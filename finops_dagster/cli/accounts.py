@@ -57,7 +57,8 @@ def pull(
         str, typer.Option(metavar="NAME", help="AWS region. Change it for China or GovCloud.")
     ] = "us-east-1",
     endpoint_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Another address of AWS Organizations.")
+        str | None,
+        typer.Option(metavar="URL", help="Address of AWS Organizations. Default: AWS's own."),
     ] = None,
     profile: Profile = None,
     role_arn: Role = None,

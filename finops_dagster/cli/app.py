@@ -75,7 +75,7 @@ app.add_typer(
 )
 app.add_typer(focus.app, name="focus", help="Check and compare the FOCUS charges of months.")
 app.add_typer(
-    accounts.app, name="accounts", help="Compare the accounts file with the bill, and fill it."
+    accounts.app, name="accounts", help="List the bill's accounts, and fill the accounts file."
 )
 app.add_typer(alerts.app, name="alerts", help="Test the channels through which alerts are sent.")
 app.add_typer(worker.app, name="worker", help="List and stop runs in progress.")
@@ -151,8 +151,8 @@ def demo(
 ) -> None:
     """Load three months of two invented bills, from AWS and Azure.
 
-    The demo has its own settings, and refuses other ones. Its data is in data/demo. Its runs are
-    recorded in DAGSTER_HOME, as all runs are.
+    The demo has its own settings, and refuses other ones. Its files are in data/demo. Its runs are
+    recorded in DAGSTER_HOME, like all other runs.
 
     $ finops demo
     $ finops demo --restate
@@ -237,7 +237,7 @@ def query(
 ) -> None:
     """Query the Parquet files of all exports.
 
-    A query can run while months are being loaded. The format table shows at most 200 rows; the
+    A query can run while months are being loaded. The format "table" shows at most 200 rows. The
     other formats have all rows.
 
     $ finops query "SELECT count(*) FROM aws_billing_data"

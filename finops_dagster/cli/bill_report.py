@@ -24,7 +24,9 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="File to write; with csv a folder. Default: report.<format>"
+            metavar="PATH",
+            help="File to write. For csv, a folder to write. Default: report.<format>; for csv, "
+            "report.",
         ),
     ] = None,
     output_format: Annotated[

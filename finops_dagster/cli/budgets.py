@@ -74,8 +74,9 @@ def budgets(context: typer.Context, month: Month = None, json: Json = False) -> 
 def anomalies(context: typer.Context, month: Month = None, json: Json = False) -> None:
     """Show the anomalies that begin in a month, the newest first.
 
-    The expected cost is estimated from earlier days. docs/budgets.md says what counts as an
-    anomaly. A lasting change is shown once, with its first seven days.
+    An anomaly is one or more days on which a service of an account costs much more or less than
+    expected. The expected cost is estimated from earlier days, as docs/budgets.md says. A lasting
+    change is shown once, with its first seven days.
 
     $ finops anomalies
     $ finops anomalies --month 2026-01

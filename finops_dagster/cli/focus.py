@@ -29,9 +29,9 @@ def check(
 ) -> None:
     """Check the charges of months against every rule of FOCUS.
 
-    Lists each rule that charges break, with the number of charges and an example. The exit code is
-    then 1. Some rules are disputed, because correct charges may break them. A disputed rule alone
-    does not change the exit code.
+    Lists each rule that charges break, with the number of charges and an example. Some rules are
+    disputed, because correct charges may break them. The exit code is 1 if charges break a rule
+    that is not disputed.
 
     $ finops focus check
     $ finops focus check acme 2026-01
@@ -62,9 +62,9 @@ def compare(
 ) -> None:
     """Compare the charges of two exports in a month.
 
-    Use it to compare, for example, AWS's own FOCUS export with the charges that are derived from
-    the CUR of the same bill. Lists each account, service and category whose billed or effective
-    cost differs. The exit code is 1 if there is any.
+    For example, compare AWS's own FOCUS export with the charges that are derived from the CUR of
+    the same bill. Lists each account, service and category whose billed or effective cost differs.
+    The exit code is 1 if any cost differs.
 
     $ finops focus compare acme acme-focus 2026-01
     """

@@ -136,7 +136,7 @@ def run_pipeline(
 
     The exports run one after the other. An unchanged month is only verified. If a month fails, the
     others still run, and the exit code is 1. --json prints one line of JSON for each month, as soon
-    as the month has ended.
+    as the month's run has ended.
 
     $ finops aws run-pipeline
     $ finops aws run-pipeline --export acme --start-date 2026-01 --dry-run

@@ -226,7 +226,8 @@ def verify(
 
     Compares Dagster's event log, the load records (the ledger), the DuckDB table, the Parquet
     files, the FOCUS charges and the warehouse. Lists every difference with the command that repairs
-    it. The exit code is 1 if there is any. Standard error says what was checked, and what was not.
+    it. If anything differs, the exit code is 1. Standard error says what was checked, and what was
+    not.
 
     With --repair, runs the repairs instead of listing the differences. The exit code is 1 if a
     repair fails.
@@ -296,6 +297,7 @@ def cleanup(
     Deletes what is older than --older-than:
 
     - staged files of versions that are loaded, or that are not the newest
+    - local copies of files that several months share
     - ended runs with their logs, except the last run of each stage of each month
     - load records of superseded versions
 
@@ -303,8 +305,8 @@ def cleanup(
     not apply to these files: in a folder they are deleted at once, in a bucket when they are a day
     old.
 
-    With --stale, deletes none of this. It only marks runs whose process is gone as failed, and
-    deletes their unfinished files.
+    With --stale, deletes none of these. It only marks runs whose process is gone as failed, and
+    deletes what they have left: unfinished files, and local copies of the lake's files.
 
     $ finops state cleanup --older-than 90d --dry-run
     $ finops state cleanup --stale

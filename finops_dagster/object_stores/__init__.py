@@ -50,8 +50,9 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """A store whose objects can be listed and read.
 
-    A folder is given as a key without a slash at its end; the empty text is the whole store.
-    Methods that send requests raise StoreError or StoreUnavailable.
+    A folder is given as a key without a slash at its end; the empty text is the root of the store.
+    Empty objects that stand for folders are not listed as objects. Methods that send requests
+    raise StoreError or StoreUnavailable.
     """
 
     def location(self, key: str) -> str:
@@ -77,7 +78,7 @@ class ObjectStore(Protocol):
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
         """Return a small object's bytes and description; None if its ETag is still `known_etag`.
 
-        Raises ObjectMissing, and ObjectChanged if a local file changes while it is read.
+        Raises ObjectMissing, and ObjectChanged if the object changes while it is read.
         """
         ...
 

@@ -117,7 +117,8 @@ class AzureBlobStore(WritableStore):
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
         """Return a small blob and its description; None if its ETag is still `known_etag`.
 
-        One GET request for every 8 MiB, with If-None-Match. Raises ObjectMissing.
+        One GET request for every 8 MiB, the first with If-None-Match. Raises ObjectMissing, and
+        ObjectChanged if a blob of more than 8 MiB changes while it is read.
         """
         with self._translated_errors(key):
             try:

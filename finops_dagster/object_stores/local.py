@@ -48,6 +48,7 @@ class LocalStore(WritableStore):
         self._folder = Path(folder)
 
     def location(self, key: str) -> str:
+        """Return the path of a file or folder: `/folder/key`."""
         return str(self._folder / key.lstrip("/"))
 
     def folder_names(self, folder: str) -> set[str]:

@@ -11,8 +11,8 @@ from finops_dagster.billing.errors import excerpt
 from finops_dagster.object_stores.azure_address import AZURE_EXAMPLE, AZURE_SCHEMES, AzureAddress
 from finops_dagster.settings_table import SettingsTable, pattern_validator
 
-# The ARN of an S3 access point, which boto3 takes as a bucket; its name ends at the next slash.
 _ENDPOINT = "must be a URL, such as https://s3.acme.example"
+# The ARN of an S3 access point, which boto3 takes as a bucket; its name ends at the next slash.
 _ACCESS_POINT = re.compile(r"arn:[^/]*:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+(?=/|$)")
 
 
@@ -68,8 +68,10 @@ def is_azure(source: str) -> bool:
 def split_source(source: str) -> tuple[str, str]:
     """Return the address of a source's store, and the prefix in it.
 
-    `s3://bucket/exports/cur/` gives `s3://bucket` and `exports/cur`; a folder gives `file://` and
-    its path, with the first slash. Raises ValueError if the source is not the address of a store.
+    `s3://bucket/exports/cur/` gives `s3://bucket` and `exports/cur`. A source in Azure gives
+    `AzureAddress.root`, whatever its scheme, and the decoded prefix. A folder gives `file://` and
+    its path as it is written, with the first slash. Raises ValueError if the source is not the
+    address of a store.
     """
     scheme, _, rest = source.partition("://")
     if is_azure(source):

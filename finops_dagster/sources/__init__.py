@@ -1,4 +1,4 @@
-"""Sources of charges: one folder for each vendor."""
+"""Where bills come from: one folder for each vendor."""
 
 from __future__ import annotations
 

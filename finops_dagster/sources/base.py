@@ -106,10 +106,11 @@ class VersionFolder(Protocol):
     """The folder to which the files of a version are downloaded."""
 
     def fetch(self, store: ObjectStore, files: Sequence[ObjectInfo], *, force: bool = False) -> int:
-        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
+        """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
-        `files` are all files of the version, in the manifest's order. Raises FileInvalid if a file
-        is damaged or the files inflate too far, and the store's errors.
+        `files` are all files of the version, in the manifest's order. Each download is verified. A
+        file that the store has deleted is no error if the folder has an intact copy. Raises
+        FileInvalid if a file is damaged or the files inflate too far, and the store's errors.
         """
         ...
 
@@ -144,9 +145,10 @@ class SharedFilesReader(Protocol):
     ) -> SharedFiles:
         """Return the months of the rows of each file of an export.
 
-        `files` must be all files below `folder`. Only new files are downloaded and read: those
-        whose path below the folder, size or ETag is not known yet. A file that cannot be read is in
-        the result's `problems`, with the reason. Raises the store's errors.
+        `files` must be all files of the export; they are below `folder`. Only new files are
+        downloaded and read: those whose path below the folder, size or ETag is not known yet. A
+        file that cannot be read is in the result's `problems`, with the reason. Raises the store's
+        errors.
         """
         ...
 
@@ -183,8 +185,10 @@ class Source(Protocol):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
+        """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
-        Raises FileInvalid if a file is damaged or not the manifest's, and the store's errors.
+        `available` is the result of `available_files`. Files are verified, and downloaded into
+        `folder`. Raises FileInvalid if a file is damaged or not the manifest's, and the store's
+        errors.
         """
         ...

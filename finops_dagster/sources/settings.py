@@ -14,9 +14,9 @@ from finops_dagster.billing.errors import excerpt
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.settings_table import SettingsTable, pattern_validator
 
-# The owners that Dagster accepts.
 _NAME = "must have letters, digits, - and _ only, at most 63, and begin with a letter or a digit"
 _TABLE = "must have letters, digits and _ only, and begin with no digit"
+# The owners that Dagster accepts.
 _OWNER = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b|team:.+")
 # Relations, assets and folders of the lake beside those of the exports.
 _RESERVED = ("focus", "focus_named", "accounts", "report", "state_backup", "backups")

@@ -42,7 +42,10 @@ class AwsFormat(FixedFormat, Protocol):
     expects_one_currency: bool = True
 
     def months_folder(self, prefix: str, export_name: str) -> str:
-        """Return the folder that has the months' folders, without a slash at its end."""
+        """Return the folder that has a folder with a manifest for each month.
+
+        `prefix` is that of the export's keys, and may be empty. The folder has no slash at its end.
+        """
         return "/".join(filter(None, [prefix, export_name, self.subfolder]))
 
     def manifest_keys(
@@ -53,10 +56,11 @@ class AwsFormat(FixedFormat, Protocol):
         return tuple(f"{months_folder}/{path.format_map(names)}" for path in self.manifest_paths)
 
     def parse_manifest(self, body: bytes, source: ManifestFile, month: BillingMonth) -> Manifest:
-        """Parse a manifest of this format. Raises ManifestInvalid.
+        """Parse a manifest of this format.
 
         Keys of files are resolved relative to the manifest's key, because a copied bucket may have
-        another prefix.
+        another prefix. Raises ManifestInvalid, also if `billingPeriod` is another month; CUR v1
+        alone must have this field.
         """
         document = ManifestJson.read(body, source, month, self.title)
         if self.has_billing_period or document.fields.get("billingPeriod"):
@@ -66,7 +70,7 @@ class AwsFormat(FixedFormat, Protocol):
             list, f"list of {' or '.join(self.file_list_fields)}", self.file_list_fields
         ):
             file = self.listed_file(document, entry)
-            if file.key in files:  # its charges would count twice
+            if file.key in files:  # its line items would count twice
                 raise document.invalid(f" lists {excerpt(file.key)} twice")
             files[file.key] = file
         return Manifest(

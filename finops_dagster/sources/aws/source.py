@@ -122,7 +122,7 @@ class AwsSource(Source):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
+        """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
         Raises FileInvalid if a file is damaged, has another size than the manifest says, or was
         overwritten by AWS with that of a newer version, and the store's errors.

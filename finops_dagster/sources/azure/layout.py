@@ -34,7 +34,7 @@ _MAX_PARALLEL_REQUESTS = 16
 
 @dataclass(frozen=True)
 class DateRange:
-    """The days that a run covers; both are inclusive."""
+    """The first and the last day that a run covers, both inclusive."""
 
     first: date
     last: date

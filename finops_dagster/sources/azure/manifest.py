@@ -93,7 +93,7 @@ def run_without_manifest(run: VendorRun, format_name: str, number: int) -> Parse
 
 
 def _delivery(submitted: datetime, days: DateRange) -> Delivery:
-    """Return the delivery of a run, which has no charges of days after its submission."""
+    """Return the delivery of a run, which has no costs of days after its submission."""
     submitted = submitted.astimezone(UTC).replace(tzinfo=None)
     last = min(days.last, submitted.date())
     return Delivery(submitted, days.first, last if last >= days.first else None)
@@ -196,7 +196,7 @@ class _Document:
         for blob in blobs:
             name = validated_key(blob.get("blobName"), source).rpartition("/")[2]
             key = f"{folder}/{name}"
-            if not name or key in files:  # its charges would count twice
+            if not name or key in files:  # its line items would count twice
                 problem = " twice" if name else ", which is a folder"
                 raise self.invalid(f" lists {excerpt(blob['blobName'])}{problem}")
             size = _count(blob.get("byteCount"))

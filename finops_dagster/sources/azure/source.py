@@ -57,8 +57,8 @@ class AzureSource(Source):
         """Return the manifest of each month's newest run, or the error that says why there is none.
 
         Lists the folders down to those of dates, then everything below those of the months, and
-        reads new manifests that may be the newest. Raises the store's error if it fails for the
-        first listing, or for all months that exist.
+        reads new manifests that may be the newest. Raises the store's error if the folders of dates
+        cannot be listed, or if the store fails for every month that has such a folder.
         """
         months = list(dict.fromkeys(months))
         found = sorted(date_folders(self._store, self._prefix))
@@ -103,7 +103,7 @@ class AzureSource(Source):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
+        """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
         Raises FileInvalid if a file is damaged or gone, as when a newer run has replaced this one,
         or if the manifest has changed meanwhile, and the store's errors.

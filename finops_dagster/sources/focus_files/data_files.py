@@ -1,4 +1,4 @@
-"""Which objects are FOCUS files, and the manifest that is made of a list of them."""
+"""Which objects are FOCUS files, and the parts of the manifest that is built from their list."""
 
 from __future__ import annotations
 
@@ -61,9 +61,10 @@ def relative_path(key: str, folder: str) -> str:
 
 
 def version_digest(rows: Sequence[tuple[object, ...]]) -> str:
-    """Return the id of the version with these files: 16 hex digits, whatever the order of rows.
+    """Return an id of the version with these files: 16 hex digits, whatever the order of rows.
 
-    A row has the name of a file, and values that differ if its bytes do: size, ETag, SHA-256.
+    A manifest has it in place of a vendor's id. A row has the name of a file, and values that
+    differ if its bytes do: size, ETag, SHA-256.
     """
     return sha256(repr(sorted(rows)).encode()).hexdigest()[:16]
 
@@ -71,10 +72,10 @@ def version_digest(rows: Sequence[tuple[object, ...]]) -> str:
 def manifest_source(
     store: ObjectStore, folder: str, version: str, files: Sequence[ObjectInfo]
 ) -> ManifestFile:
-    """Return the folder as the object that a manifest was read from, since there is no manifest.
+    """Return a folder as the object that a manifest was read from, since there is no manifest.
 
-    Its time is that of the newest of `files`, of which there is at least one. Its size is theirs in
-    all, and its ETag is `version`, the version id.
+    Its time is that of the newest of `files`, of which there is at least one. Its size is the sum
+    of their sizes. Its ETag is `version`, the id that `version_digest` returns.
     """
     return ManifestFile(
         folder,

@@ -165,7 +165,7 @@ class IncrementalFiles(Source):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
+        """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
         Raises FileInvalid if a file is damaged, or if neither the store nor the staging folder has
         it: the month without its rows would be another. Raises the store's other errors.

@@ -127,7 +127,7 @@ class ReplacedFiles(Source):
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
     ) -> int:
-        """Download and verify the missing files, or all with `force`; return the bytes downloaded.
+        """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
         Raises FileInvalid if a file is damaged, or if the vendor has changed the folder meanwhile,
         and the store's errors.
