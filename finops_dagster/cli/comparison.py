@@ -36,7 +36,8 @@ def compare_exports(
         except duckdb.Error as error:
             raise BillError(
                 f"the charges of {' and '.join(exports)} of {month} cannot be compared: "
-                f"{first_line(error)}; {reprocess_advice(exports[0], month)}"
+                f"{first_line(error)}; {reprocess_advice(exports[0], month)}, and then do the "
+                f"same for {exports[1]}"
             ) from error
 
 
@@ -102,6 +103,7 @@ def _path(settings: Settings, export: str, month: BillingMonth) -> Path:
     if not file.exists():
         raise BillError(
             f"{export} has no charges of {month} ({file.location}); "
-            f"{reprocess_advice(export, month)}"
+            f"{reprocess_advice(export, month)}; an export without a mapping to FOCUS, or whose "
+            "bill completes that of another export, never has charges"
         )
     return file.local_path()

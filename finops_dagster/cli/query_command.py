@@ -27,8 +27,8 @@ class QueryCommand(typer.core.TyperCommand):
         end = args.index("--") if "--" in args else len(args)
         if any(map(_COMMENT.match, args[:end])):
             raise typer.BadParameter(
-                "SQL that begins with -- is taken for an option; write -- and a blank before it, "
-                "or use --file"
+                "SQL that begins with -- is taken for an option; write -- as an argument of its "
+                'own before it (finops query -- "SQL"), or use --file'
             )
         for position in reversed(range(end)):
             value = args[position + 1 : position + 2]

@@ -104,7 +104,10 @@ class StoredMonths:
 
     @cached_property
     def warehouse(self) -> Warehouse | None:
-        """The warehouse; None if the settings have none. It is opened when it is first read."""
+        """The warehouse; None if the settings have none. Nothing is connected yet.
+
+        Raises SettingsError, as `open_warehouse` does.
+        """
         database = self.settings.database
         return open_warehouse(database) if database.has_warehouse else None
 
@@ -219,7 +222,10 @@ class StoredMonths:
 
 @dataclass(frozen=True)
 class StoredMonth:
-    """A month of an export in every place that stores it; each place is read when needed."""
+    """A month of an export in every place that stores it; each place is read when needed.
+
+    If the lake is in a store, whatever reads a footer also raises StoreError and StoreUnavailable.
+    """
 
     export: ExportSettings
     month: BillingMonth
@@ -423,8 +429,9 @@ class StoredMonth:
         """Return whether this stage has stored the month, so that the next stage can run.
 
         Staged files count only if they are those of the newest manifest; only their record is read,
-        and the files may have been deleted since. True for a stage of a warehouse that does not
-        answer. False for a stage that the export does not have.
+        and the files may have been deleted since. Any other stage counts if `versions` has a
+        version of it: so a manifest that is missing counts if the month is staged or loaded, and so
+        does a warehouse that does not answer. False for a stage that the export does not have.
         """
         if stage == "staged_files":
             return self.staged_month.current_record() is not None

@@ -96,10 +96,11 @@ def run_rows(settings: Settings, selection: Selection, limit: int | None) -> lis
 
 
 def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
-    """Return a row for each run that has not ended, of one export or of all.
+    """Return a row for each run that has not ended, of one export or of all, newest first.
 
-    The keys are `run` (its id), `export`, `month`, `status`, `stage` (the last that the run
-    reached), `seconds` since its start, and those below.
+    The keys are `run` (its id), `export` (the names of all exports of the run with commas; None if
+    it has no stage), `month` (empty if it has none), `status`, `stage` (the last that the first of
+    its exports reached, or None), `seconds` since its start or its request, and those below.
 
     `estimated_completion` is a time in UTC, computed from the median durations of the stages, and
     `seconds_left` are the seconds until then, 0 if it has passed; both are None if they cannot be

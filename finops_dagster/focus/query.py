@@ -63,8 +63,8 @@ class FocusQuery:
         """Create what the queries read: temporary tables of lookups and inputs, and a view `bill`.
 
         `bill` has the line items with the mapping's inputs, and as `x_...` the bill's columns that
-        no input reads or that are in `kept`. Of the inputs that are built, it has only those that
-        the extra lines read. The mapping's extra lines are put into the table `extra_lines`.
+        no input reads or that are in `kept`. An input with `Input.build` is in it only if the extra
+        lines read it. The mapping's extra lines are put into the table `extra_lines`.
         """
         for lookup in self.mapping.lookups:
             self._create_table(lookup)

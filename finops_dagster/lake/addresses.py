@@ -31,7 +31,10 @@ def _checked_address(address: object) -> object:
         return Path(address) if isinstance(address, str) else address
     scheme, _, rest = address.partition("://")
     if not rest or scheme == "file":
-        raise ValueError("is a URL; it must be a path on this machine or the address of a store")
+        raise ValueError(
+            "is a URL; it must be a path on this machine or the address of a store, such as "
+            "s3://bucket/folder"
+        )
     split_source(address)
     return address
 

@@ -83,7 +83,7 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
 def no_anomalies(anomalies: Sequence[Anomaly], newest: BillingMonth | None) -> dg.AssetCheckResult:
     """Check that no anomaly begins in the month `newest` or in the one before it.
 
-    `anomalies` are those of all months; `newest` is None without any month.
+    `anomalies` are those of all months. Passes if `newest` is None: no month has charges.
     """
     found = [anomaly for anomaly in anomalies if newest and anomaly.month >= newest.previous]
     description = f"No anomaly in {newest}." if newest else "No month has charges."

@@ -137,9 +137,10 @@ SELECT count(*) FROM placed_resources WHERE month = $month AND (billed <> 0 OR e
 def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Document) -> None:
     """Fill the document's TABLES with amounts as decimals; rows whose amounts are 0 are left out.
 
-    The number of resources that are not listed is set in `left_out`. Needs the tables of
-    `sums.py` and `add_lines`, and the document's `month` and `currencies`. `first_day` is that of
-    the document's first month. Creates views in the connection, so it can be called once.
+    `resources` of the document's `left_out` gets how many resources of its `month` are not listed.
+    Needs the tables of `sums.py` and `add_lines`, and a document that has `month`, `currencies` and
+    `left_out`. `first_day` is that of the document's first month. Creates views in the connection,
+    so it can be called once.
     """
     currencies = Sql(f"[{', '.join(map(literal, document['currencies']))}]")
     for view, sums in _PLACED_SUMS.items():
@@ -177,8 +178,9 @@ def _table(
 def scaled_document(document: Document) -> Document:
     """Return a copy of a document with its decimals as whole numbers, multiplied by 10^`scale`.
 
-    The key `scale` gets the smallest scale with which all of them are whole, 18 at most. Numbers
-    from 2^53 on, also negative ones, become text.
+    The key `scale` gets the smallest scale with which all of them are whole. No decimal may have
+    more than 18 decimal places: further ones are cut off. Of the whole numbers made from decimals,
+    those from 2^53 on, also negative ones, become text.
     """
     divisor = gcd(10**_DECIMALS, *map(_units, _decimals(document)))
     zeros = next(n for n in range(_DECIMALS, -1, -1) if divisor % 10**n == 0)

@@ -119,7 +119,11 @@ def _read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
         with open_text(path, gzipped) as text:
             header = tuple(next(csv.reader(_lines(text, lines), strict=True), ()))
             "".join(header).encode()
-    except (UnicodeEncodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
+    except UnicodeEncodeError as error:
+        raise FileInvalid(
+            f"{path}: the header cannot be read: its bytes are not UTF-8; {_ADVICE}"
+        ) from error
+    except (csv.Error, EOFError, gzip.BadGzipFile) as error:
         raise FileInvalid(f"{path}: the header cannot be read: {error}; {_ADVICE}") from error
     if not _RFC_4180.fullmatch("".join(lines)):
         raise FileInvalid(

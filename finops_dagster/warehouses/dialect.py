@@ -102,7 +102,8 @@ class Dialect(BaseDialect):
     def load_has_ended(self, error: Exception) -> bool:
         """Return whether this error has ended the load, which is then recorded as `failed`.
 
-        False if it may still be running in the warehouse, or if the next run will complete it. By
+        `error` is as `connected` raises it: an error of the client is translated already. False if
+        the load may still be running in the warehouse, or if the next run will complete it. By
         default always true.
         """
         return True

@@ -26,7 +26,8 @@ def discover(searched: SearchedStore) -> Iterator[FoundExport]:
 
     Searches at most five levels and 500 folders, then ends without an error; folders in an export
     are not searched. Reads the manifest of each month that an export has. A folder of months
-    without any manifest is left out. Raises the store's error.
+    without any manifest is left out. An export whose newest manifest cannot be read has a `problem`
+    and no format. Raises the store's error.
     """
     level, searched_folders = [searched.folder], 0
     for _ in range(_MAX_LEVELS):

@@ -32,7 +32,10 @@ _MAX_NAMES_SHOWN = 12
 
 
 class ReplacedFiles(Source):
-    """A folder of FOCUS files for each month: the files below it are its newest version.
+    """A folder of FOCUS files for each month, with its newest version.
+
+    The version is all files below the folder. If they all are in folders named by a time, each of
+    these has the whole month, and the version is the files of the latest one.
 
     No manifest says which files belong together. So the listing is the manifest: the version's id
     is a digest of the names, sizes and ETags, and a version is only taken if the listing is the
@@ -110,10 +113,10 @@ class ReplacedFiles(Source):
         )
 
     def available_files(self, manifest: Manifest) -> AvailableFiles:
-        """Return the files of the month's folder, by one LIST.
+        """Return the files of the newest version in the month's folder, by one LIST.
 
-        Raises ObjectMissing if a file of the manifest is gone, and FileInvalid if the folder has
-        changed otherwise.
+        Raises ObjectMissing if a file of the manifest is not among them: it is gone, or a folder of
+        a later time has come. Raises FileInvalid if the folder has changed otherwise.
         """
         folder = manifest.source.key
         files = newest_files(self._store, folder)

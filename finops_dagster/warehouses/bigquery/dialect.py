@@ -202,10 +202,12 @@ class BigQueryDialect(Dialect):
     def begin_load(self, file: MonthFile) -> None:
         """Find the load job that a killed run has started, or record a new one as `loading`.
 
-        Sets `job_id`, made of export, month, version, table and the number of the attempt, so that
-        every run of a version finds its jobs. The first number is the count of ended loads in the
-        ledger. A job that ended without loading the month is recorded as `failed`, and the next
-        number is tried. Jobs that the ledger lacks are those of a deleted table; they are skipped.
+        `load_incoming` starts the new one, or waits for the one that was found. The dialect's
+        `job_id` becomes its id. This is made of export, month, version, table and the number of the
+        attempt, so that every run of a version finds its jobs. The first number is the count of
+        ended loads in the ledger. A job that ended without loading the month is recorded as
+        `failed`, and the next number is tried. Jobs that the ledger lacks are those of a deleted
+        table; they are skipped.
         """
         states = dict(
             self.query(

@@ -96,7 +96,8 @@ class PostgreSQLDialect(Dialect):
         """Connect until the block ends; commit then with `write`, else roll back.
 
         POSTGRESQL_PASSWORD has the password. Statements wait for table locks up to
-        `lock_wait_seconds`; a load waits for other loads of its month without a limit.
+        `lock_wait_seconds`. Those of `prepare_tables`, `load_incoming` and `create_view` wait
+        without a limit, also for other loads.
         """
         parameters = {
             "host": self._settings.host,
@@ -346,9 +347,10 @@ class PostgreSQLDialect(Dialect):
     ) -> tuple[str, ...]:
         """Replace the month's partition by the incoming table, and return the warnings.
 
-        Waits up to `lock_wait_seconds` for readers of the table. The schema change is determined
-        anew, since loads of other months may have changed columns. Raises WarehouseUnavailable if
-        one has changed the type of a column.
+        Waits up to `lock_wait_seconds` for readers of the table; then the client's error is raised,
+        which `connected` makes WarehouseUnavailable. The schema change is determined anew, since
+        loads of other months may have changed columns. Raises WarehouseUnavailable if one has
+        changed the type of a column.
         """
         table, partition = self.table_sql(file.table), self._partition_name(file)
         has_partition = self.query(
@@ -419,6 +421,10 @@ class PostgreSQLDialect(Dialect):
         self.query(lock_statement(names, self.full_name(file.table), wait))
 
     def create_view(self, view: str, query: Sql) -> None:
+        """Create or replace a view; it is committed when the connection closes.
+
+        Waits without a limit for loads that replace the view, and for queries that read it.
+        """
         # Two loads that replace one view at the same time would fail.
         self._take_advisory_lock(str(self.table_sql(view)))
         super().create_view(view, query)
