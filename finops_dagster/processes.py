@@ -9,8 +9,9 @@ from __future__ import annotations
 import gc
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 
 # The names of the errors with which a run ends that a person stopped.
 INTERRUPT_ERRORS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
+_SECONDS_BETWEEN_TRIES = 0.1
 _own_locks: set[str] = set()
 
 
@@ -56,19 +58,24 @@ def instance_lock(home: Path) -> Iterator[None]:
 def run_lock(home: Path, run_id: str) -> Iterator[None]:
     """Hold the run's lock during the block; do nothing if this process holds it already.
 
-    Waits without limit while another process holds it. Writes the run's note with the process id.
-    At the end of the block, the lock file and the note are removed. If the block raises, they stay,
-    and `is_lost_run` is then true. Creating and removing them takes the instance lock, which the
-    caller must not hold.
+    Waits while another process of the run holds it: an executor may start a process for each stage.
+    Writes the run's note with the process id. At the end of the block, the lock file and the note
+    are removed. If the block raises, they stay, and `is_lost_run` is then true. Creating and
+    removing them takes the instance lock, which the caller must not hold.
     """
     if run_id in _own_locks:
         yield
         return
     lock = FileLock(_path(home, run_id))
-    with instance_lock(home):
-        _path(home, run_id).parent.mkdir(exist_ok=True)
-        lock.acquire()
-        update_run_note(home, run_id, process=os.getpid())
+    while not lock.is_locked:
+        with instance_lock(home):
+            _path(home, run_id).parent.mkdir(exist_ok=True)
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                update_run_note(home, run_id, process=os.getpid())
+        if not lock.is_locked:
+            # Not within the instance lock, which the other process needs to remove its lock.
+            time.sleep(_SECONDS_BETWEEN_TRIES)
     _own_locks.add(run_id)
     try:
         yield

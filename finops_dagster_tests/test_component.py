@@ -1,14 +1,17 @@
 """`CostExport` in the project of another team, which has definitions of its own."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
 from finops_dagster.settings_table import SettingsError
-from finops_dagster_tests.project import STAGES, Project
+from finops_dagster_tests.project import ROOT, STAGES, Project
 
 PYPROJECT = '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "{name}"\n'
 OWN = """
@@ -97,3 +100,39 @@ def test_exports_take_their_lake_from_a_settings_file(project: Project, defs: Pa
     for path in defs.glob("*/defs.yaml"):
         path.write_text(f"{path.read_text()}  settings: finops.toml\n")
     assert str((load(defs).resources or {})["finops_lake"].root) == "lake"
+
+
+DEFINITIONS = """
+from pathlib import Path
+
+import dagster as dg
+
+folder = Path(__file__).parent / "platform_data" / "defs"
+defs = dg.load_from_defs_folder(path_within_project=folder)
+"""
+
+
+MONTH = "-f definitions.py --select key:acme/* --partition 2024-01"
+
+
+@pytest.mark.thorough
+def test_stages_of_a_run_may_be_processes_of_their_own(
+    project: Project, defs: Path, tmp_path: Path
+) -> None:
+    """So they are with Dagster's default executor; two of them then run at the same time."""
+    (defs / "own.py").unlink()
+    (tmp_path / "definitions.py").write_text(DEFINITIONS)
+    (tmp_path / "finops.toml").write_text(
+        '[database]\nbackend = "duckdb"\n[database.duckdb]\nwarehouse_path = "warehouse.duckdb"'
+    )
+    for path in defs.glob("*/defs.yaml"):
+        path.write_text(f"{path.read_text()}  settings: finops.toml\n")
+    project.deliver("1", "2")
+    command = [sys.executable, *f"-m dagster asset materialize {MONTH}".split()]
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, *command, "key:acme/*"], env=environment, check=True, timeout=300
+    )
+    with duckdb.connect("warehouse.duckdb") as connection:
+        rows = connection.sql("SELECT (SELECT count(*) FROM acme), (SELECT count(*) FROM focus)")
+        assert rows.fetchall() == [(2, 2)]
