@@ -164,6 +164,20 @@ def test_reader_that_blocks_a_load_is_named_in_the_error(
     assert month_totals(postgresql) == [("2024-01", 1, 2)]
 
 
+def test_a_reader_of_the_view_blocks_its_replacement_for_a_time_only(
+    project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf
+) -> None:
+    """New readers would wait behind it."""
+    warehouse = project_warehouse(project, lock_wait_seconds=1)
+    warehouse.replace_month(month_of("v1"))
+    warehouse.create_union_view("all_bills", [TABLE], {COST: "MONEY"})
+    with server.connect("acme", autocommit=False) as reader:
+        reader.execute("SELECT 1 FROM finops.all_bills")
+        with refused(r"finops\.all_bills was in use for 1 s", WarehouseUnavailable):
+            warehouse.create_union_view("all_bills", [TABLE], {COST: "MONEY"})
+    warehouse.create_union_view("all_bills", [TABLE], {COST: "MONEY"})
+
+
 @pytest.mark.thorough
 def test_load_that_waits_for_a_reader_does_not_block_other_readers(
     project: Project, server: PostgreSQLServer, postgresql: PostgreSQL, month_of: MonthOf

@@ -20,7 +20,11 @@ from finops_dagster.tables.digest import DATE, HEX_DIGITS, MAPS, DigestKind
 from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
-from finops_dagster.warehouses.postgresql.errors import ROW_TOO_WIDE, translate_error
+from finops_dagster.warehouses.postgresql.errors import (
+    LOCK_NOT_AVAILABLE,
+    ROW_TOO_WIDE,
+    translate_error,
+)
 from finops_dagster.warehouses.postgresql.expressions import AMOUNT_OF_TEXT, TIME_AS_TEXT
 from finops_dagster.warehouses.postgresql.locks import lock_statement, lock_timeout_seconds
 from finops_dagster.warehouses.postgresql.settings import PostgreSQLSettings
@@ -96,8 +100,7 @@ class PostgreSQLDialect(Dialect):
         """Connect until the block ends; commit then with `write`, else roll back.
 
         POSTGRESQL_PASSWORD has the password. Statements wait for table locks up to
-        `lock_wait_seconds`. Those of `prepare_tables`, `load_incoming` and `create_view` wait
-        without a limit, also for other loads.
+        `lock_wait_seconds`; a load waits for other loads of its month without a limit.
         """
         parameters = {
             "host": self._settings.host,
@@ -423,11 +426,21 @@ class PostgreSQLDialect(Dialect):
     def create_view(self, view: str, query: Sql) -> None:
         """Create or replace a view; it is committed when the connection closes.
 
-        Waits without a limit for loads that replace the view, and for queries that read it.
+        Waits without a limit for loads that replace the view. Raises WarehouseUnavailable if a
+        query reads it for more than `lock_wait_seconds`.
         """
         # Two loads that replace one view at the same time would fail.
         self._take_advisory_lock(str(self.table_sql(view)))
-        super().create_view(view, query)
+        try:
+            super().create_view(view, query)
+        except adbc.Error as error:
+            if error.sqlstate != LOCK_NOT_AVAILABLE:
+                raise
+            seconds = self._settings.lock_wait_seconds
+            raise WarehouseUnavailable(
+                f"{self.full_name(view)} was in use for {seconds} s by queries, which "
+                "pg_stat_activity shows; end them"
+            ) from error
 
     def add_columns(self, table: str, columns: Mapping[str, str]) -> None:
         clauses = ", ".join(
@@ -439,3 +452,5 @@ class PostgreSQLDialect(Dialect):
         """Wait without a timeout for this key's lock, and hold it until the transaction ends."""
         self.query("SET LOCAL lock_timeout = 0")
         self.query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"finops {key}")
+        # Those that follow wait for readers, behind whom new readers would queue.
+        self.query(f"SET LOCAL lock_timeout = '{self._settings.lock_wait_seconds}s'")

@@ -9,7 +9,7 @@ import adbc_driver_postgresql.dbapi as adbc
 from finops_dagster.billing.errors import BillError
 from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
-ROW_TOO_WIDE = "54000"
+ROW_TOO_WIDE, LOCK_NOT_AVAILABLE = "54000", "55P03"
 _ADVICE = {
     "42501": "docs/warehouses.md lists the rights that the user needs",
     ROW_TOO_WIDE: "docs/warehouses.md says how much a row can hold",
@@ -19,7 +19,7 @@ _CHECK_TABLE = "docs/warehouses.md says what the load needs, and which changes a
 _UNTRANSLATABLE = ("22021", "22P05")
 # Codes and classes of codes of transient errors: broken connections, conflicting transactions,
 # no connection left, locks, and servers that stop or start.
-_TRANSIENT_CODES = ("08", "40001", "40P01", "53300", "55P03", "57P")
+_TRANSIENT_CODES = ("08", "40001", "40P01", "53300", LOCK_NOT_AVAILABLE, "57P")
 # A login that the server refuses has no code. A server that starts or is full is transient.
 _LOGIN_REFUSED = re.compile(
     r"(?s)Failed to connect: .*?(no password supplied|certificate|SSL|FATAL:  (?!.*(starting up"
