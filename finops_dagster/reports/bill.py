@@ -155,5 +155,6 @@ def _currencies(connection: DuckDBPyConnection, first: str | None) -> list[str]:
     rows = connection.execute(_CURRENCIES).fetchall()
     currencies = [currency for (currency,) in rows]
     if first and first not in currencies:
-        raise BillError(f"no charge has the currency {first}; choose {' or '.join(currencies)}")
+        advice = f"choose {' or '.join(currencies)}" if currencies else "there are no charges"
+        raise BillError(f"no charge has the currency {first}; {advice}")
     return sorted(currencies, key=lambda currency: currency != first)

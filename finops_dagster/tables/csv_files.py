@@ -123,7 +123,7 @@ def _read_header(path: Path, gzipped: bool) -> tuple[tuple[str, ...], str]:
         raise FileInvalid(
             f"{path}: the header cannot be read: its bytes are not UTF-8; {_ADVICE}"
         ) from error
-    except (csv.Error, EOFError, gzip.BadGzipFile) as error:
+    except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FileInvalid(f"{path}: the header cannot be read: {error}; {_ADVICE}") from error
     if not _RFC_4180.fullmatch("".join(lines)):
         raise FileInvalid(

@@ -85,6 +85,11 @@ def test_a_header_that_cannot_be_read_is_refused(reader: Reader, header: str, me
     assert message in reader.refusal(header.encode() + b"\n" + ROW + b"\n")
 
 
+def test_a_header_of_another_encoding_is_refused_in_words(reader: Reader) -> None:
+    header = (FIRST + ",Gebühr").encode("latin-1")
+    assert "its bytes are not UTF-8" in reader.refusal(header + b"\n" + ROW + b"\n")
+
+
 def test_2000_tags_are_loaded(reader: Reader) -> None:
     assert reader.load(tagged(*map(str, range(2_000)))) == Totals(2, 2)
 

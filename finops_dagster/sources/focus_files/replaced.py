@@ -115,15 +115,16 @@ class ReplacedFiles(Source):
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Return the files of the newest version in the month's folder, by one LIST.
 
-        Raises ObjectMissing if a file of the manifest is not among them: it is gone, or a folder of
-        a later time has come. Raises FileInvalid if the folder has changed otherwise.
+        Raises ObjectMissing if a file of the manifest is gone, and FileInvalid if the folder has
+        changed otherwise.
         """
         folder = manifest.source.key
         files = newest_files(self._store, folder)
         present = {file.key for file in files}
-        for listed in manifest.files:
-            if listed.key not in present:
-                raise ObjectMissing(f"{self._store.location(listed.key)}: there is no such file")
+        missing = [listed.key for listed in manifest.files if listed.key not in present]
+        # If a folder of a later time has come, all are missing: they exist, but no longer count.
+        if missing and (len(missing) < len(manifest.files) or not files):
+            raise ObjectMissing(f"{self._store.location(missing[0])}: there is no such file")
         self._require_version(manifest, files)
         return AvailableFiles(files)
 

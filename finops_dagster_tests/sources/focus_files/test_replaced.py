@@ -188,6 +188,19 @@ def test_a_folder_that_changes_while_it_is_fetched_is_refused(
     assert costs(project, "2026-01") == [2, 4]
 
 
+def test_a_later_folder_that_comes_after_the_manifest_is_the_next_version(
+    project: Project,
+) -> None:
+    """The files of the manifest are not missing: the month must only be run again."""
+    put(project, "2026-01/202602010312/part-0.csv", "2026-01", "1")
+    project.load("2026-01", export="oracle", stages=["manifest"])
+    put(project, "2026-01/202602020312/part-0.csv", "2026-01", "2")
+    run = project.materialize("2026-01", export="oracle", stages=["staged_files"])
+    assert "the vendor is writing the next version; run the month again" in run.error
+    load(project, "2026-01")
+    assert costs(project, "2026-01") == [2]
+
+
 def test_parquet_and_csv_may_stand_side_by_side_whatever_their_names(project: Project) -> None:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(charges("2026-01", "3")), sink)
