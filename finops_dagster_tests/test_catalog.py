@@ -191,7 +191,9 @@ def test_a_table_has_the_rows_of_the_lake_to_the_last_digit(
     bill = table_of(project, BILL)
     assert len(rows_of_table(bill)) == 3
     files = [task.file.file_path for task in bill.scan().plan_files()]
-    assert sorted(files) == sorted(file.permanent_url() for file in lake.files("acme").values())
+    assert sorted(files) == sorted(
+        file.create_permanent_url() for file in lake.files("acme").values()
+    )
 
 
 @pytest.mark.thorough

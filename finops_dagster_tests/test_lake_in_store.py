@@ -20,7 +20,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import restatements_of_footer
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.lake import Lake, LakeFile, footer_texts_of_version, read_months, replacing_file
+from finops_dagster.lake import Lake, LakeFile, footer_texts_of_version, map_months, replacing_file
 from finops_dagster.object_stores import ObjectChanged, WritableStore, open_store
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster_tests.finops import Finops
@@ -164,7 +164,7 @@ def test_many_months_are_read_in_their_order_by_one_request_each(
         write(lake, f"v{month}", month=month)
     files = lake.files("acme")
     store_server.requests.clear()
-    versions = read_months(lake, LakeFile.version, files.values())
+    versions = map_months(lake, LakeFile.version, files.values())
     assert [v and v.manifest_id for v in versions] == [f"v{month}" for month in months]
     assert len([path for _, path in store_server.requests if ".json" in path]) == len(months)
     for month in (months[3], months[1]):

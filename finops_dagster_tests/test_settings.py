@@ -242,7 +242,7 @@ def test_the_charges_of_an_export_are_derived_from_its_bill(file: Path) -> None:
     """Actual and amortized costs of Azure are two bills of the same charges."""
     focus = ACTUAL.replace('"actual"', '"focus-costs"', 1).replace('"actual"', '"focus"')
     exports = load(file, EXPORT + ACTUAL + FROM + AMORTIZED + focus).exports
-    assert [export.charged_bills for export in exports] == [
+    assert [export.bill_exports_by_dataset for export in exports] == [
         {"": "acme"},
         {"actual": "actual", "amortized": "amortized"},
         None,
@@ -253,7 +253,7 @@ def test_the_charges_of_an_export_are_derived_from_its_bill(file: Path) -> None:
 
 def test_actual_and_amortized_costs_alone_have_no_focus(file: Path) -> None:
     exports = load(file, ACTUAL + AMORTIZED).exports
-    assert [export.charged_bills for export in exports] == [None, None]
+    assert [export.bill_exports_by_dataset for export in exports] == [None, None]
     assert all(export.lacks_charges(exports) for export in exports)
 
 

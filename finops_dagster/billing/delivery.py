@@ -40,7 +40,7 @@ class Delivery:
             return ""
         return f"{self.first_day} to {self.last_day}"
 
-    def covers_less_than(self, other: Delivery | None) -> bool:
+    def misses_days_of(self, other: Delivery | None) -> bool:
         """Return whether the other delivery covers a day that this one does not.
 
         False where the days of either are unknown.

@@ -95,9 +95,9 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from finops_dagster.cli.errors import one_line_message
+        from finops_dagster.cli.errors import error_line
 
-        print_error(one_line_message(error))
+        print_error(error_line(error))
         raise SystemExit(1) from None
 
 

@@ -9,7 +9,7 @@ from finops_dagster.billing.delivery import Delivery
 from finops_dagster.billing.errors import BillError, ManifestMissing
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.cli.errors import one_line_message
+from finops_dagster.cli.errors import error_line
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import OnProblem, Row
 from finops_dagster.cli.stored_months import (
@@ -46,7 +46,7 @@ def available_months(
             source = stored.source(export, stores)
             manifests = available_manifests(source, months)
         except Exception as error:
-            on_problem(f"{export.name}  failed: {one_line_message(error)}")
+            on_problem(f"{export.name}  failed: {error_line(error)}")
         else:
             yield export, source, manifests
 
@@ -62,7 +62,7 @@ def available_manifests(
     """
     manifests = source.newest_manifests(months)
     problems = [
-        one_line_message(manifest_or_error)
+        error_line(manifest_or_error)
         for manifest_or_error in manifests.values()
         if isinstance(manifest_or_error, StoreError | StoreUnavailable)
     ]
@@ -88,7 +88,7 @@ def _manifests(
             if isinstance(manifest_or_error, Manifest):
                 yield StoredMonth(export, month, stored), source, manifest_or_error
             else:
-                on_problem(f"{export.name} {month}  failed: {one_line_message(manifest_or_error)}")
+                on_problem(f"{export.name} {month}  failed: {error_line(manifest_or_error)}")
 
 
 def discovery_rows(
@@ -109,7 +109,7 @@ def discovery_rows(
         try:
             size = sum(file.size for file in source.available_files(manifest).files)
         except Exception as error:
-            on_problem(f"{export} {name}  failed: {one_line_message(error)}")
+            on_problem(f"{export} {name}  failed: {error_line(error)}")
             continue
         yield {
             "export": export,
@@ -132,7 +132,7 @@ def _delivery(delivery: Delivery | None) -> Row:
 
 
 def _loaded(month: StoredMonth, manifest: Manifest) -> str:
-    loaded, lake = month.table_version, month.lake_record
+    loaded, lake = month.table_version, month.lake_version
     if not loaded:
         return "no"
     if is_version_of(loaded, manifest.id):

@@ -59,7 +59,7 @@ def clean(
             if not dry_run:
                 shutil.rmtree(folder)
             yield row, _change(row, export.name, "staged_files", month)
-        copies = stored.staging.shared_files(export.name).existing_paths()
+        copies = stored.staging.shared_copies(export.name).existing_paths()
         for row in _delete_copies(copies, cutoff, dry_run=dry_run):
             yield row, _change(row, export.name, "staged_files", None)
         tables = {

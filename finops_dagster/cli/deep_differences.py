@@ -62,7 +62,7 @@ def _bill_differences(
     if load is None or not load.is_same_version(month.lake_file.version()):
         coverage.skipped["cells, as table and Parquet file have different versions"] += 1
         return
-    file, warehouse_copy = month.month_file, _Copy("no warehouse")
+    file, warehouse_copy = month.warehouse_input, _Copy("no warehouse")
     if month.stored_months.warehouse is not None and logged["warehouse_table"] is not None:
         warehouse_copy = _warehouse_copy(file, month.stored_months.warehouse, coverage)
     # DuckDB's own hash is fastest; a warehouse can compute MD5 or sums only. The table and the
@@ -95,7 +95,7 @@ def _charges_differences(month: StoredMonth) -> Differences:
 
     A file that `version_differences` reports is not read.
     """
-    if month.focus_record is None or month.focus_derivation.up_to_date_record() is None:
+    if month.charges_record is None or month.focus_derivation.up_to_date_record() is None:
         return
     path = month.focus_lake_file.location
     try:

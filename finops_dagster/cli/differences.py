@@ -114,7 +114,7 @@ def version_differences(month: StoredMonth, logged: LoggedVersions) -> Differenc
             Repair.RUN,
         )
         return  # the other copies can only be compared with a table that has its load's totals
-    footer = month.lake_record
+    footer = month.lake_version
     in_table = load or (footer if month.is_only_in_lake else None)
     if month.lake_file.is_in_store and not any(logged.values()):
         logged = _versions_without_log(month)
@@ -137,7 +137,7 @@ def _lake_differences(
 
     `in_ledger` are the month's restatements in the ledger.
     """
-    file, footer = month.lake_file, month.lake_record
+    file, footer = month.lake_file, month.lake_version
     if file.is_in_store and footer is not None and not file.sha256():
         yield f"{file.location} names a file that is missing", Repair.REPROCESS
     elif load is not None and not load.is_same_version(footer):
@@ -159,16 +159,18 @@ def _later_differences(
         location = month.lake_file.location
         yield f"{location} has {footer.manifest_id}, the event log {logged_version}", Repair.RUN
     if (warehouse := month.stored_months.warehouse) is not None:
-        yield from _warehouse_differences(month.month_file, logged["warehouse_table"], warehouse)
-    if "focus" in month.stages:
+        yield from _warehouse_differences(
+            month.warehouse_input, logged["warehouse_table"], warehouse
+        )
+    if "focus" in month.expected_stages:
         yield from _focus_differences(month, logged)
 
 
 def _versions_without_log(month: StoredMonth) -> LoggedVersions:
     """Return the versions of the data instead of those of an event log that lacks the month."""
     versions = {**dict.fromkeys(STAGES), **month.versions}
-    if month.focus_record is not None:  # Without what else `versions` says of it.
-        versions["focus"] = month.focus_record.version.manifest_id
+    if month.charges_record is not None:  # Without what else `versions` says of it.
+        versions["focus"] = month.charges_record.version.manifest_id
     return versions
 
 
@@ -187,7 +189,7 @@ def _restatement_differences(
 def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Differences:
     """Compare the charges with the bill and the mapping, in their file and in the warehouse."""
     path, derivation = month.focus_lake_file.location, month.focus_derivation
-    record = month.focus_record
+    record = month.charges_record
     if record is None:
         yield f"{path} has no complete month of charges", Repair.RUN
         return
@@ -200,7 +202,7 @@ def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Difference
         yield f"{path} has {version}, the event log {logged['focus'] or 'no version'}", Repair.RUN
     warehouse, logged_load = month.stored_months.warehouse, logged["warehouse_focus"]
     if warehouse is not None:
-        file = month.focus_month_file
+        file = month.focus_warehouse_input
         # The ledger has the versions of bills and mapping, the event log that of the bill alone.
         logged_version = file.footer.manifest_id if logged_load == version else logged_load
         yield from _warehouse_differences(file, logged_version, warehouse)

@@ -16,7 +16,7 @@ _DISK_ERRORS = (
 )
 
 
-def one_line_message(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Return an error as one line: what is wrong, and what to do.
 
     If an error of this project is among its causes, the line is that error's message. The trace of

@@ -67,14 +67,14 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
     for month in StoredMonths(settings).months_with_footers(selection):
         export, name = month.key
         # The status is "success" also if no run ever was; such a month is listed only if stored.
-        last_run, reason = history.month_status(export, name, month.stages)
+        last_run, reason = history.month_status(export, name, month.expected_stages)
         if last_run != "success" or not set(month.versions.values()) <= {None, UNKNOWN}:
             yield {
                 "export": export,
                 "month": name,
                 **month.versions,
-                "rows": month.lake_record and month.lake_record.totals.rows,
-                "cost": month.lake_record and month.lake_record.totals.cost,
+                "rows": month.lake_version and month.lake_version.totals.rows,
+                "cost": month.lake_version and month.lake_version.totals.cost,
                 "last_run": last_run,
                 "reason": reason or month.no_charges_reason,
             }
@@ -110,9 +110,9 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
 
 def _stored_fields(month: StoredMonth, stage: str) -> Row:
     """Return the version of a stage, with the totals of the file that records it."""
-    version, record = month.versions.get(stage), month.lake_record
+    version, record = month.versions.get(stage), month.lake_version
     if stage in FOCUS_STAGES:
-        record = month.focus_record.version if month.focus_record else None
+        record = month.charges_record.version if month.charges_record else None
     if record is None or version is None:
         return {}
     totals = record.totals
@@ -188,7 +188,7 @@ def change_text(change: CostChange) -> str:
     return f"{service} in {account} {change.added_cost:+,.2f} {change.currency or ''}".rstrip()
 
 
-def stages_behind(versions: StageVersions) -> str | None:
+def stages_behind_text(versions: StageVersions) -> str | None:
     """Return the stages that do not have the month's newest version: `parquet: v1; focus: nothing`.
 
     The newest is that of `newest_version`. Empty if all have it; None if it is not known.
@@ -206,7 +206,7 @@ def stages_behind(versions: StageVersions) -> str | None:
 MONTH_HEADINGS: Headings = {
     **key_headings("export month"),
     "version": newest_version,
-    "stages_behind": stages_behind,
+    "stages_behind": stages_behind_text,
     **key_headings("rows cost last_run"),
 }
 STAGE_HEADINGS: Headings = {

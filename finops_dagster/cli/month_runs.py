@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from finops_dagster.billing.errors import BillError, count_text, shortened
 from finops_dagster.cli.available import available_months
-from finops_dagster.cli.errors import one_line_message
+from finops_dagster.cli.errors import error_line
 from finops_dagster.cli.month_rows import restatement_fields, restatement_text
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import OnProblem, Row, print_json
@@ -146,7 +146,7 @@ def _month_run(
             on_warning=progress.print_warning,
         )
     except Exception as error:
-        return MonthRun(month.month, None, 0, {}, one_line_message(error))
+        return MonthRun(month.month, None, 0, {}, error_line(error))
 
 
 def _months_to_run(

@@ -19,7 +19,7 @@ from finops_dagster.billing.columns import flat_name
 from finops_dagster.billing.disk import check_writable
 from finops_dagster.billing.errors import BillError, count_text, excerpts, shortened
 from finops_dagster.cli.available import available_manifests
-from finops_dagster.cli.errors import one_line_message
+from finops_dagster.cli.errors import error_line
 from finops_dagster.cli.options import Options, no_exports_error
 from finops_dagster.cli.output import Row
 from finops_dagster.cli.relations import open_bill_relations
@@ -227,7 +227,7 @@ def check_connections(settings: Settings) -> list[Row]:
         try:
             rows.append({"what": name, "answer": check(), "problem": ""})
         except _PROBLEMS as error:
-            rows.append({"what": name, "answer": "", "problem": one_line_message(error)})
+            rows.append({"what": name, "answer": "", "problem": error_line(error)})
     return rows
 
 

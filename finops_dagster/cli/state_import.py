@@ -191,11 +191,11 @@ def _confirmed_version(
     if stage == "billing_table":
         return table_version
     if stage == "parquet":
-        return month.lake_record.manifest_id if month.lake_record else None
+        return month.lake_version.manifest_id if month.lake_version else None
     if stage == "warehouse_table":
-        if month.stored_months.warehouse is None or month.lake_record is None:
+        if month.stored_months.warehouse is None or month.lake_version is None:
             return None
-        version = month.stored_months.warehouse.measured_version(month.month_file)
+        version = month.stored_months.warehouse.measured_version(month.warehouse_input)
         return version.manifest_id if version else None
     if stage in FOCUS_STAGES:
         return month.versions.get(stage)

@@ -21,7 +21,7 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
 from finops_dagster.focus.exports import bill_exports, focus_derivation, no_charges_reason
 from finops_dagster.focus.month import ChargesRecord, FocusDerivation, focus_lake
-from finops_dagster.lake import LakeFile, load_from_footer, read_months, version_of_footer
+from finops_dagster.lake import LakeFile, load_from_footer, map_months, version_of_footer
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES, export_stages
 from finops_dagster.settings import Settings
@@ -123,17 +123,20 @@ class StoredMonths:
     def months_with_footers(self, selection: Selection) -> Iterator[StoredMonth]:
         """Yield the months as `months`, and read the footers of each export's bills and charges.
 
-        `lake_record`, `restatements` and `focus_record` of a month then read nothing. Of a lake in
-        a store, several footers are read at a time. In memory are those of one export.
+        `lake_version`, `restatements` and `charges_record` of a month then read nothing. Of a lake
+        in a store, several footers are read at a time. In memory are those of one export.
         """
 
         def read(month: StoredMonth) -> tuple[dict[str, str], ChargesRecord | None]:
-            texts, has_focus = month.lake_file.footer_texts() or {}, "focus" in month.stages
+            texts, has_focus = (
+                month.lake_file.footer_texts() or {},
+                "focus" in month.expected_stages,
+            )
             return texts, ChargesRecord.from_file(month.focus_lake_file) if has_focus else None
 
         for _, of_export in groupby(self.months(selection), lambda month: month.export.name):
             months = list(of_export)
-            footers = read_months(self.lake, read, months)
+            footers = map_months(self.lake, read, months)
             self.footers = {m.key: footer for m, footer in zip(months, footers, strict=True)}
             yield from months
 
@@ -163,7 +166,7 @@ class StoredMonths:
             loads += [load for name, *load in rows if name == export.name]
         months_in_ledger = {month for month, *_ in loads}
         in_lake = self.lake.files(export.name) if self.lake.is_in_store else {}
-        for load in read_months(
+        for load in map_months(
             self.lake,
             lambda month: load_from_footer(in_lake[month], export.name, month, export.table_name),
             in_lake,
@@ -206,7 +209,7 @@ class StoredMonths:
                 "shown"
             )
         months = [StoredMonth(export, month, self) for month in export.months()]
-        records = {str(stored.month): stored.lake_record for stored in months}
+        records = {str(stored.month): stored.lake_version for stored in months}
         return {month: record.manifest_id for month, record in records.items() if record}
 
     def _warehouse_versions(self, table: str) -> dict[str, str] | None:
@@ -255,7 +258,7 @@ class StoredMonth:
         return footers[0] if footers else self.lake_file.footer_texts() or {}
 
     @cached_property
-    def lake_record(self) -> LoadedVersion | None:
+    def lake_version(self) -> LoadedVersion | None:
         """The version that the Parquet file's footer records; None if it is missing or damaged."""
         return version_of_footer(self._footer_texts)
 
@@ -265,7 +268,7 @@ class StoredMonth:
 
         If it is in such a lake, the DuckDB file is opened as by `connect`, and created if missing.
         """
-        if not self.lake_file.is_in_store or self.lake_record is None:
+        if not self.lake_file.is_in_store or self.lake_version is None:
             return False
         with self.connect() as connection:
             return ledger.newest_load(connection, self.export.name, self.month) is None
@@ -276,7 +279,7 @@ class StoredMonth:
         return restatements_of_footer(self._footer_texts)
 
     @property
-    def month_file(self) -> MonthFile:
+    def warehouse_input(self) -> MonthFile:
         """The input of a warehouse: the Parquet file with its footer and columns.
 
         Only the footer is read. Raises StageMissing if the file is missing or damaged.
@@ -343,14 +346,14 @@ class StoredMonth:
             "manifest": manifest.id if manifest else files and files.partition("+")[0],
             "staged_files": files,
             "billing_table": self.table_version,
-            "parquet": self.lake_record.manifest_id if self.lake_record else None,
+            "parquet": self.lake_version.manifest_id if self.lake_version else None,
             "warehouse_table": UNKNOWN if warehouse is None else warehouse.get(str(self.month)),
-            **(self._focus_versions if "focus" in self.stages else {}),
+            **(self._focus_versions if "focus" in self.expected_stages else {}),
         }
-        return {stage: versions[stage] for stage in self.stages}
+        return {stage: versions[stage] for stage in self.expected_stages}
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def expected_stages(self) -> tuple[str, ...]:
         """The stages of the month's export; without those of the charges if it cannot have any.
 
         It cannot if `no_charges_reason` has a reason. Whether the month is stored does not matter.
@@ -383,7 +386,7 @@ class StoredMonth:
         return focus_derivation(self.export, self.month, storage.lake, storage.database.duckdb)
 
     @cached_property
-    def focus_record(self) -> ChargesRecord | None:
+    def charges_record(self) -> ChargesRecord | None:
         """The record in the footer of the file of charges; None if that is missing or damaged."""
         footers = self.stored_months.footers.get(self.key)
         return footers[1] if footers else ChargesRecord.from_file(self.focus_lake_file)
@@ -393,12 +396,12 @@ class StoredMonth:
         """The version of each stage of the charges, None where there is none."""
         loads = self.stored_months.warehouse_versions(f"{self.export.table_name}_focus")
         loaded = UNKNOWN if loads is None else loads.get(str(self.month))
-        if self.focus_record and loaded == self.focus_record.warehouse_version_id:
+        if self.charges_record and loaded == self.charges_record.warehouse_version_id:
             loaded = self.focus_version
         return {"focus": self.focus_version, "warehouse_focus": loaded}
 
     @property
-    def focus_month_file(self) -> MonthFile:
+    def focus_warehouse_input(self) -> MonthFile:
         """The input of a warehouse: the file of charges with its footer and columns.
 
         The footer's version id has the versions of the bills and of the mapping. Raises
@@ -417,7 +420,7 @@ class StoredMonth:
         If the bill or the mapping has changed since, the difference follows in parentheses:
         `v1 (the bill of acme is v2)`. The rows of the charges are not read.
         """
-        record = self.focus_record
+        record = self.charges_record
         if record is None:
             return None
         with suppress(BillError):

@@ -42,7 +42,7 @@ def find_differences(
     with console(stderr=True).status("") as status:
         for month, logged in _recorded_months(settings, selection, coverage):
             status.update(f"reading {month}")
-            coverage.has_charges |= "focus" in month.stages
+            coverage.has_charges |= "focus" in month.expected_stages
             try:
                 found.extend(
                     (month, *difference) for difference in version_differences(month, logged)

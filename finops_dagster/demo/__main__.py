@@ -40,7 +40,7 @@ from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.instance import open_instance
-from finops_dagster.pipeline.report import record_newest_report, write_newest_report
+from finops_dagster.pipeline.report import record_report, write_report_page
 from finops_dagster.pipeline.runs import MetadataValues, run_month
 from finops_dagster.processes import set_private_umask
 from finops_dagster.settings import Settings
@@ -109,9 +109,9 @@ def main() -> int:
     if all(load.is_unchanged for load in loads):
         console.print("\nNothing has changed: every stage already has the newest version.")
     lake, duckdb = settings.storage.open_lake(), DuckDB.with_limits(settings.database.duckdb)
-    page, metadata, checks = write_newest_report(settings, lake, duckdb)
+    page, metadata, checks = write_report_page(settings, lake, duckdb)
     with open_instance() as instance:
-        record_newest_report(instance, metadata, checks)
+        record_report(instance, metadata, checks)
     console.print(f"\nThe bill as a page, for any browser: {page}", soft_wrap=True)
     _print_next(console)
     return 0

@@ -20,14 +20,14 @@ from finops_dagster.focus.rules import (
     rules_of,
     uncast_column,
 )
-from finops_dagster.focus.specification import ColumnType, Specification
+from finops_dagster.focus.specification import FocusType, Specification
 
 # DuckDB's names of the types that can hold FOCUS's. A map of texts stands for its JSON object.
 _TYPES = {
-    ColumnType.TEXT: r"VARCHAR|ENUM\(.*\)",
-    ColumnType.DECIMAL: r"DECIMAL\(.*\)|DOUBLE|FLOAT",
-    ColumnType.TIME: r"TIMESTAMP.*|DATE",
-    ColumnType.JSON: r"VARCHAR|JSON|MAP\(VARCHAR, ([A-Z ]+|DECIMAL\(.*\))\)",
+    FocusType.TEXT: r"VARCHAR|ENUM\(.*\)",
+    FocusType.DECIMAL: r"DECIMAL\(.*\)|DOUBLE|FLOAT",
+    FocusType.TIME: r"TIMESTAMP.*|DATE",
+    FocusType.JSON: r"VARCHAR|JSON|MAP\(VARCHAR, ([A-Z ]+|DECIMAL\(.*\))\)",
 }
 _LINE_ITEMS = "x_source_line_items"
 
@@ -177,18 +177,18 @@ def _readable(relation: Sql, types: Mapping[str, str], cells: Mapping[str, Sql])
     return Sql(f"(SELECT {Sql(', ').join([*read, *written])} FROM {relation})")
 
 
-def _cast(name: Sql, written_type: str, column_type: ColumnType) -> Sql:
+def _cast(name: Sql, written_type: str, column_type: FocusType) -> Sql:
     """Return the SQL that reads a column as FOCUS's type; NULL where a value cannot be read."""
     is_read = re.fullmatch(_TYPES[column_type], written_type)
     if is_read and written_type not in ("VARCHAR", "JSON", "DOUBLE", "FLOAT"):
         return name
     text = Sql(f"{name}::VARCHAR")
     match column_type:
-        case ColumnType.TEXT:
+        case FocusType.TEXT:
             return name if written_type == "VARCHAR" else text
-        case ColumnType.DECIMAL | ColumnType.TIME:
+        case FocusType.DECIMAL | FocusType.TIME:
             return Sql(f"TRY_CAST({text} AS {column_type.sql_type})")
-        case ColumnType.JSON:
+        case FocusType.JSON:
             # json_type has the types of all values of an object, if `$.*` asks for them.
             return Sql(
                 f"CASE WHEN json_valid({text}) AND json_type({text}) = 'OBJECT' "

@@ -18,7 +18,7 @@ from finops_dagster.focus.query import KindTotals
 
 COST, EFFECTIVE_COST, CURRENCY = "BilledCost", "EffectiveCost", "BillingCurrency"
 COSTS = (COST, EFFECTIVE_COST, "ListCost", "ContractedCost")
-REPORT = (
+FAULT_ADVICE = (
     "the mapping has a fault: report it to the maintainers of finops_dagster, with this message"
 )
 
@@ -123,7 +123,7 @@ def _entry(kind: Kind, items: KindTotals, charges: Sequence[RuleTotals]) -> Entr
     if first and rows != items.rows and not kind.is_extra:
         raise ReconciliationError(
             f"{count_text(items.rows, 'line item')} of the kind {kind.name!r} became "
-            f"{count_text(rows, 'charge')} of the rule {first}, instead of one each; {REPORT}"
+            f"{count_text(rows, 'charge')} of the rule {first}, instead of one each; {FAULT_ADVICE}"
         )
     billed, effective = (
         exact_sum([amount, *(-charge.sums[name] for charge in charges)])
@@ -133,7 +133,7 @@ def _entry(kind: Kind, items: KindTotals, charges: Sequence[RuleTotals]) -> Entr
         raise ReconciliationError(
             f"the charges of the kind {kind.name!r} differ from the bill, which has "
             f"BilledCost {decimal_text(billed)} and EffectiveCost {decimal_text(effective)} "
-            f"{items.currency} more; {REPORT}"
+            f"{items.currency} more; {FAULT_ADVICE}"
         )
     return Entry(kind.name, kind.moved, items.currency, items.rows, billed, effective)
 
@@ -151,5 +151,5 @@ def _require_cancelled(mapping: FocusMapping, entries: Iterable[Entry]) -> None:
             if difference:
                 raise ReconciliationError(
                     f"the {name} costs that {group} moves do not cancel out: "
-                    f"{decimal_text(difference)} {currency} is left; {REPORT}"
+                    f"{decimal_text(difference)} {currency} is left; {FAULT_ADVICE}"
                 )

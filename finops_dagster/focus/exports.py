@@ -23,7 +23,7 @@ def bill_exports(export: ExportSettings) -> Mapping[str, str] | None:
     """
     formats = VENDORS[export.vendor].formats(export)
     has_mapping = any((export.vendor, name) in MAPPINGS for name in formats)
-    return export.charged_bills if has_mapping else None
+    return export.bill_exports_by_dataset if has_mapping else None
 
 
 def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:

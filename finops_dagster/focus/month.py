@@ -34,7 +34,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import (
     COSTS,
     CURRENCY,
-    REPORT,
+    FAULT_ADVICE,
     Entry,
     month_totals,
     reconcile_charges,
@@ -47,9 +47,9 @@ from finops_dagster.lake import (
     Lake,
     LakeFile,
     LakeReader,
-    distinct_texts,
-    empty_columns,
+    distinct_values_in_footer,
     footer_texts_of_version,
+    null_columns,
     parquet_relation,
     replacing_file,
     version_of_footer,
@@ -261,7 +261,7 @@ class FocusDerivation:
                 "x_billing_month": Sql(f"DATE {literal(str(self.month.first_day))}"),
             },
             {
-                name: distinct_texts(self.lake.file(export, self.month).local_path())
+                name: distinct_values_in_footer(self.lake.file(export, self.month).local_path())
                 for name, export in self.exports.items()
             },
         )
@@ -271,7 +271,7 @@ class FocusDerivation:
     def _relation(self, export: str) -> Sql:
         """Return what follows FROM to read a bill, without the columns that have no value."""
         path = self.lake.file(export, self.month).local_path()
-        empty = ", ".join(map(quoted, sorted(empty_columns(path))))
+        empty = ", ".join(map(quoted, sorted(null_columns(path))))
         excluded = Sql(f"EXCLUDE ({empty})") if empty else Sql("")
         return Sql(
             f"(SELECT * {excluded} FROM read_parquet({file_literal(path)}, "
@@ -323,5 +323,5 @@ class FocusDerivation:
                 f"the line items of {self.export} {self.month} have {counted} (amortized "
                 f"{decimal_text(amortized)}), but the lake has {recorded}"
                 + "".join(f" and {second.totals}" for second in second_bills)
-                + f"; {REPORT}"
+                + f"; {FAULT_ADVICE}"
             )

@@ -48,8 +48,8 @@ class FocusQuery:
     `sources` has what follows FROM to read the month's bill, by dataset; a single bill has the
     dataset "". Each has the numbers of its rows in `file_row_number`. `constants` has the SQL of
     the columns with the same value in all charges of the month, such as `x_export`. `texts` has, by
-    dataset and column, all texts of columns that have only few, as `lake.distinct_texts` returns
-    them.
+    dataset and column, all texts of columns that have only few, as `lake.distinct_values_in_footer`
+    returns them.
     """
 
     connection: duckdb.DuckDBPyConnection

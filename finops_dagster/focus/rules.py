@@ -12,8 +12,8 @@ from pathlib import Path
 from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.focus.specification import (
     ColumnsRule,
-    ColumnType,
     FocusColumn,
+    FocusType,
     Specification,
     ValueFormat,
 )
@@ -54,7 +54,7 @@ class PresenceRule(Rule):
 class TypeRule(Rule):
     """A column has one of the types in DuckDB that can hold FOCUS's type."""
 
-    type: ColumnType
+    type: FocusType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +139,12 @@ def _column_rules(column: FocusColumn) -> Iterator[Rule]:
 def _value_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
     """Yield the rules on a column's values: their kind, the end of a sentence, and `breaks`."""
     name = quoted(column.name)
-    if column.type is ColumnType.TEXT and not column.allowed_values:
+    if column.type is FocusType.TEXT and not column.allowed_values:
         # The comparison, which only blank texts and few others pass, saves most of the time.
         blank = Sql(f"({name} < '!' AND trim({name}) = '')")
         placeholder = Sql(f"{name} IN {_in_parentheses(_PLACEHOLDERS)}")
         yield "format", "is not blank, and no word for null", Sql(f"{blank} OR {placeholder}")
-    elif column.type is not ColumnType.TEXT:
+    elif column.type is not FocusType.TEXT:
         unreadable = Sql(f"{name} IS NULL AND {uncast_column(column.name)} IS NOT NULL")
         yield "format", f"can be read as {column.type}", unreadable
     if column.allowed_values:

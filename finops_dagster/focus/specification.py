@@ -16,7 +16,7 @@ from typing import Any, Self
 from finops_dagster.billing.columns import SqlType
 
 
-class ColumnType(StrEnum):
+class FocusType(StrEnum):
     """The types of values in FOCUS; its two formats of numbers and of times are part of them."""
 
     TEXT = "text"
@@ -28,10 +28,10 @@ class ColumnType(StrEnum):
     def sql_type(self) -> SqlType:
         """The type of such a column in the table of charges."""
         return {
-            ColumnType.TEXT: SqlType.TEXT,
-            ColumnType.DECIMAL: SqlType.MONEY,
-            ColumnType.TIME: SqlType.TIME,
-            ColumnType.JSON: SqlType.TEXT_MAP,
+            FocusType.TEXT: SqlType.TEXT,
+            FocusType.DECIMAL: SqlType.MONEY,
+            FocusType.TIME: SqlType.TIME,
+            FocusType.JSON: SqlType.TEXT_MAP,
         }[self]
 
 
@@ -64,7 +64,7 @@ class FocusColumn:
     """
 
     name: str
-    type: ColumnType
+    type: FocusType
     level: Level
     nullable: bool
     description: str
@@ -91,7 +91,7 @@ class FocusColumn:
         value_format = fields.pop("format", None)
         return cls(
             name=name,
-            type=ColumnType(fields.pop("type")),
+            type=FocusType(fields.pop("type")),
             level=Level(fields.pop("level")),
             allowed_values=tuple(values),
             keys=tuple(fields.pop("keys", [])),

@@ -115,7 +115,7 @@ class IcebergCatalog:
         files, folder = _files_of(table), _folder_url(lake, export)
         _refuse_second_copies(name, files, folder, export)
         old = {url: file for url, file in files.items() if url.startswith(folder)}
-        new = {file.permanent_url(): file for file in lake.files(export).values()}
+        new = {file.create_permanent_url(): file for file in lake.files(export).values()}
         added = {url: file for url, file in new.items() if url not in old}
         # A lake without files was probably moved or is not mounted: its registered files stay.
         removed = [file for url, file in old.items() if url not in new] if new else []

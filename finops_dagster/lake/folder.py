@@ -93,7 +93,7 @@ class FolderFile(LakeFile):
         is_kept = self.keep_versions and self.footer_texts() is not None
         return self._second_name().name if is_kept else self.path.name
 
-    def permanent_url(self) -> str:
+    def create_permanent_url(self) -> str:
         return f"file://{self._second_name().absolute()}"
 
     def _second_name(self) -> Path:

@@ -43,7 +43,7 @@ def _metadata(path: Path) -> pq.FileMetaData:
     return pq.read_metadata(path)
 
 
-def empty_columns(path: Path) -> set[str]:
+def null_columns(path: Path) -> set[str]:
     """Return the columns that are NULL in every row of a Parquet file.
 
     Only the footer is read. Maps and lists, and columns without statistics, are not returned.
@@ -63,7 +63,7 @@ def _is_empty(chunk: pq.ColumnChunkMetaData) -> bool:
     return bool(chunk.is_stats_set and chunk.statistics.null_count == chunk.num_values)
 
 
-def distinct_texts(path: Path) -> dict[str, set[str]]:
+def distinct_values_in_footer(path: Path) -> dict[str, set[str]]:
     """Return the distinct values of text columns with few of them, by column, from the footer.
 
     Only columns of which every row group has at most two values: the minimum and the maximum in its
@@ -118,7 +118,7 @@ def footer_texts_of_version(version: LoadedVersion) -> dict[str, str]:
     }
 
 
-def loaded_at_footer(load: Load) -> dict[str, str]:
+def footer_texts_of_loaded_at(load: Load) -> dict[str, str]:
     """Return the footer text with the time at which a load was recorded; empty if it has none."""
     # The time of the file is not enough: a copy or a restored backup has another one.
     return {} if load.loaded_at is None else {LOADED_AT: load.loaded_at.isoformat()}

@@ -16,7 +16,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import restatements_of_footer
 from finops_dagster.lake.footer import LOADED_AT
 from finops_dagster.lake.lake import REPLACES, Lake, LakeFile, LakeReader
-from finops_dagster.lake.many_months import read_months
+from finops_dagster.lake.many_months import map_months
 
 File = TypeVar("File", bound=LakeFile)
 
@@ -102,7 +102,7 @@ class LakeAsOf(LakeReader):
         Raises VersionNotKept or BillError for the first month for which `file_as_of` does.
         """
         files = self.lake.files(export)
-        versions = read_months(self.lake, lambda file: file_as_of(file, self.end), files.values())
+        versions = map_months(self.lake, lambda file: file_as_of(file, self.end), files.values())
         return {
             month: version
             for month, version in zip(files, versions, strict=True)

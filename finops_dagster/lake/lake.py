@@ -164,7 +164,7 @@ class LakeFile(Protocol):
         """
         ...
 
-    def permanent_url(self) -> str:
+    def create_permanent_url(self) -> str:
         """Return the full address of this version's file, which no other version ever gets.
 
         In a folder, it is a `file://` URL of a hard link in the folder `versions`, or of a copy

@@ -14,7 +14,7 @@ Month = TypeVar("Month")
 Record = TypeVar("Record")
 
 
-def read_months(
+def map_months(
     lake: Lake, read: Callable[[Month], Record], months: Iterable[Month]
 ) -> list[Record]:
     """Call `read` for each month, and return the results in the order of the months.

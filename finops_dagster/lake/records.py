@@ -18,7 +18,7 @@ from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import measure_month, verified_totals
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.digest import DigestKind, column_type, month_digest
+from finops_dagster.tables.digest import DigestKind, lake_type, month_digest
 from finops_dagster.tables.restatements import newest_restatement_number, overwrite_restatements
 
 
@@ -78,7 +78,7 @@ def matches_checksum(load: Load, file: LakeFile) -> bool | None:
     return None if load.lake_sha256 is None else file.sha256() == load.lake_sha256
 
 
-def verify_file(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
+def has_rows_of_load(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
     """Return whether the file has the rows of the load; may record its checksum in the ledger.
 
     The file must exist, and have a footer. Its checksum is compared with that of `load`. Loads of
@@ -92,7 +92,7 @@ def verify_file(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFil
     if not checksum or (load.lake_sha256 is not None and not file.is_in_store):
         return False
     prepare_casts(connection)
-    types = {field.name: column_type(field.type) for field in file.schema()}
+    types = {field.name: lake_type(field.type) for field in file.schema()}
     try:
         in_file, in_table = (
             month_digest(connection, rows, types, DigestKind.HASH)

@@ -42,7 +42,7 @@ def restoring_month(
             for name, sql_type, *_ in described[len(ADDED_COLUMNS) :]
         ]
         names = names_from_footers([file])
-        with loader.writing_rows([parquet_file(path)], mappings, names) as loaded:
+        with loader.replacing_rows([parquet_file(path)], mappings, names) as loaded:
             yield loaded
     except duckdb.Error as error:
         raise FileInvalid(

@@ -35,7 +35,7 @@ from finops_dagster.lake.lake import (
     NewFile,
     unique_file_name,
 )
-from finops_dagster.lake.many_months import read_months
+from finops_dagster.lake.many_months import map_months
 from finops_dagster.lake.pointer import Pointer
 from finops_dagster.lake.relations import parquet_relation
 from finops_dagster.lake.store_client import StoreClient
@@ -116,7 +116,7 @@ class StoreFile(LakeFile):
                 )
         return pointer.name
 
-    def permanent_url(self) -> str:
+    def create_permanent_url(self) -> str:
         return self.client.store.location(self.current_key_and_pointer()[0])
 
     def predecessor(self) -> Self | None:
@@ -227,7 +227,7 @@ class StoreLake(Lake):
     def relation(self, connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Sql:
         filesystem, root = self.client.store.filesystem()
         parquet, fragments = ds.ParquetFileFormat(), dict[pa.Schema, list[ds.Fragment]]()
-        for key, pointer in read_months(self, _current, files):
+        for key, pointer in map_months(self, _current, files):
             path = f"{root}/{key}"
             fragment = parquet.make_fragment(path, filesystem, file_size=pointer.size)
             fragments.setdefault(pointer.schema, []).append(fragment)

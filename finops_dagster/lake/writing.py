@@ -15,7 +15,7 @@ from finops_dagster.billing.errors import BillError, first_line, reprocess_advic
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.restatement import footer_of_restatements
 from finops_dagster.billing.version import Load
-from finops_dagster.lake.footer import LOADED_AT, footer_texts_of_version, loaded_at_footer
+from finops_dagster.lake.footer import LOADED_AT, footer_texts_of_loaded_at, footer_texts_of_version
 from finops_dagster.lake.lake import REPLACES, LakeFile, NewFile
 from finops_dagster.lake.records import restore_lost_restatements
 from finops_dagster.lake.relations import month_relation, parquet_relation
@@ -102,7 +102,7 @@ def _footer(connection: duckdb.DuckDBPyConnection, load: Load) -> dict[str, str]
     return {
         "export": load.export,
         "columns": json.dumps(ledger.names_by_header(connection, load.table)),
-        **loaded_at_footer(load),
+        **footer_texts_of_loaded_at(load),
         **footer_texts_of_version(load),
         **footer_of_restatements(restatements(connection, load.export, load.month)),
     }

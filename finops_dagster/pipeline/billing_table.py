@@ -18,10 +18,10 @@ from finops_dagster.lake import (
     has_totals_of,
     load_from_footer,
     load_in_shared_lake,
+    map_months,
     month_relation,
     names_from_footers,
     parquet_relation,
-    read_months,
     restore_lost_restatements,
 )
 from finops_dagster.lake.restoring import restoring_month
@@ -49,7 +49,7 @@ from finops_dagster.staging.folder import StagedVersion, StagingFolder, VersionR
 from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import verified_load
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
-from finops_dagster.tables.digest import column_type
+from finops_dagster.tables.digest import lake_type
 from finops_dagster.tables.files import read_files
 from finops_dagster.tables.load import MonthLoader
 from finops_dagster.tables.month_report import (
@@ -215,7 +215,7 @@ class MonthLoading:
         files, bill_format = self.lake.files(load.export), self._format(load)
         schema = self.lake.file(load.export, self.month).schema()
         months = [month for month in files if month <= self.month][-MONTHS_SHOWN:]
-        recorded = read_months(
+        recorded = map_months(
             self.lake,
             lambda month: load_from_footer(files[month], load.export, month, load.table),
             months,
@@ -225,7 +225,7 @@ class MonthLoading:
             load,
             None,
             loads.get(self.month.previous),
-            {field.name: column_type(field.type) for field in schema},
+            {field.name: lake_type(field.type) for field in schema},
             bill_format.cost,
             [],
             cost_by_currency(load),
@@ -374,7 +374,7 @@ class MonthLoading:
         is_of_one_month = "{month}" in self.database.database
         has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_one_month
         return MonthLoader(connection, load, bill_format).replacing_month(
-            read_files(files.paths, bill_format, files.selected_months),
+            read_files(files.paths, bill_format, files.month_by_shared_file),
             manifest.columns,
             {} if has_names else names_from_footers(self.lake.files(export.name).values()),
             round_money=export.rounds_money,

@@ -30,7 +30,7 @@ class Check:
     description: str
     blocking: bool = False
 
-    def result(
+    def warning_result(
         self, *, passed: bool, description: str, metadata: Mapping[str, Any] | None = None
     ) -> dg.AssetCheckResult:
         """Return the result of the check; if it fails, it only warns.
@@ -123,7 +123,7 @@ def manifest_is_fresh(
         description = f"{age_text}; up to {count_text(stale_after.days, 'day')} are normal."
         if not passed:
             description += " Check that the vendor still delivers the export."
-    return FRESH.result(passed=passed, description=description)
+    return FRESH.warning_result(passed=passed, description=description)
 
 
 def files_still_available(manifest: Manifest) -> dg.AssetCheckResult:
@@ -139,7 +139,7 @@ def files_still_available(manifest: Manifest) -> dg.AssetCheckResult:
             f"{manifest.source.location} no longer has {excerpts(deleted, _MAX_FILES_SHOWN)}. "
             "The month keeps the rows of these files; put them back if they are missed."
         )
-    return FILES_AVAILABLE.result(passed=not deleted, description=description)
+    return FILES_AVAILABLE.warning_result(passed=not deleted, description=description)
 
 
 def not_fewer_rows(load: Load, superseded: Load | None) -> dg.AssetCheckResult:
@@ -152,7 +152,7 @@ def not_fewer_rows(load: Load, superseded: Load | None) -> dg.AssetCheckResult:
         description = f"{rows:,} rows; version {superseded.manifest_id} had {superseded_rows:,}."
     if not passed:
         description += f" finops state show {load.export} {load.month} shows what has changed."
-    return NOT_FEWER_ROWS.result(passed=passed, description=description)
+    return NOT_FEWER_ROWS.warning_result(passed=passed, description=description)
 
 
 def usual_cost(load: Load, previous_month_load: Load | None) -> dg.AssetCheckResult:
@@ -174,7 +174,7 @@ def usual_cost(load: Load, previous_month_load: Load | None) -> dg.AssetCheckRes
     if previous_month_load is not None and changes:
         advice = "" if passed else " finops report shows which services and accounts have changed."
         description = f"{shown} compared with {previous_month_load.month}.{advice}"
-    return USUAL_COST.result(passed=passed, description=description)
+    return USUAL_COST.warning_result(passed=passed, description=description)
 
 
 def _cost_changes(totals: Totals, previous: Totals) -> dict[str, float]:
@@ -201,7 +201,9 @@ def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> d
     description = ", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)
     if not passed:
         description += ". Add up each currency on its own: the total of the month mixes them."
-    return ONE_CURRENCY.result(passed=passed, description=description or "There are no costs.")
+    return ONE_CURRENCY.warning_result(
+        passed=passed, description=description or "There are no costs."
+    )
 
 
 def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
@@ -223,4 +225,4 @@ def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
     )
     if load.rounded is None:
         description = "Rounded amounts were not counted when this version was loaded."
-    return COSTS_NOT_ROUNDED.result(passed=not amounts, description=description)
+    return COSTS_NOT_ROUNDED.warning_result(passed=not amounts, description=description)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from finops_dagster.focus.lineage import bill_columns_of_charges
 from finops_dagster.focus.month import FOCUS_VERSION, FocusDerivation
 from finops_dagster.focus.specification import Specification
-from finops_dagster.tables.digest import column_type
+from finops_dagster.tables.digest import lake_type
 
 
 def table_schema(types: Mapping[str, str], vendor: str, bill_format: str) -> dg.TableSchema:
@@ -34,7 +34,7 @@ def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
 
     `schema` is that of the file.
     """
-    types = {field.name: column_type(field.type) for field in schema}
+    types = {field.name: lake_type(field.type) for field in schema}
     vendor_columns = {f"x{key}": text for key, text in _descriptions(vendor).items()}
     return _schema(types, {**vendor_columns, **_focus_descriptions(), **_descriptions("added")})
 
@@ -48,7 +48,7 @@ def charges_lineage(derivation: FocusDerivation) -> dg.TableColumnLineage:
     deps = defaultdict[str, list[dg.TableColumnDep]](list)
     for export in derivation.exports.values():
         schema = derivation.lake.file(export, derivation.month).schema()
-        types = {field.name: column_type(field.type) for field in schema}
+        types = {field.name: lake_type(field.type) for field in schema}
         for column, names in bill_columns_of_charges(derivation.mapping, types).items():
             key = dg.AssetKey([export, "parquet"])
             deps[column] += [dg.TableColumnDep(key, name) for name in sorted(names)]

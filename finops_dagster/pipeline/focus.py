@@ -112,7 +112,7 @@ def focus_asset(
         at = StageMonth.of_run(context, export, run_options)
         if reason := no_charges_reason(export.settings, at.month, settings):
             context.log.warning(reason)
-            return [check.result(passed=True, description=reason) for check in checks]
+            return [check.warning_result(passed=True, description=reason) for check in checks]
         derivation = focus_derivation(export.settings, at.month, lake, database.duckdb)
         if footer is not None:
             current = derivation.bill_versions()[export.name].manifest_id
@@ -249,7 +249,7 @@ def focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult
     description = f"The charges break {rules} of FOCUS {FOCUS_VERSION}."
     if broken:
         description += f" finops focus check {at.export.name} {at.month} names them."
-    return CONFORMS.result(passed=not broken, description=description)
+    return CONFORMS.warning_result(passed=not broken, description=description)
 
 
 def passed_adds_up(record: ChargesRecord) -> dg.AssetCheckResult:

@@ -126,7 +126,7 @@ def _accepted_manifest(
         if previous is None or not versions_with_vendor_id([loaded], previous.id):
             raise BillError(reason)
         return previous, (reason,)
-    if delivery.covers_less_than(loaded_delivery):
+    if delivery.misses_days_of(loaded_delivery):
         raise BillError(
             f"{location} covers {delivery.covered_days}, fewer days than the loaded version "
             f"{loaded.manifest_id}, which covers {loaded_delivery.covered_days}; wait for the "

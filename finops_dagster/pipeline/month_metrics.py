@@ -13,7 +13,7 @@ from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import Load
-from finops_dagster.lake import load_from_footer, read_months
+from finops_dagster.lake import load_from_footer, map_months
 from finops_dagster.reports.budgets import BudgetMonth, budget_months
 from finops_dagster.reports.relations import open_relations
 from finops_dagster.settings import Settings
@@ -53,7 +53,7 @@ def read_lake_months(settings: Settings, months: Months) -> list[LakeMonth]:
         return LakeMonth(load, restatements_of_footer(file.footer_texts() or {})) if load else None
 
     pairs = [(export, month) for export in settings.exports for month in months[export.name]]
-    return [month for month in read_months(lake, lambda pair: read(*pair), pairs) if month]
+    return [month for month in map_months(lake, lambda pair: read(*pair), pairs) if month]
 
 
 def month_metrics(months: list[LakeMonth]) -> Iterator[Metric]:

@@ -14,8 +14,8 @@ from finops_dagster.lake import (
     Lake,
     LakeFile,
     exporting_month,
+    has_rows_of_load,
     load_in_shared_lake,
-    verify_file,
     version_of_footer,
 )
 from finops_dagster.pipeline.checks import RECONCILES, passed_reconciles
@@ -139,7 +139,7 @@ def load_of_unchanged_file(
     if recorded is None:
         return load_in_shared_lake(connection, file, export.name, month, export.table)
     is_current = _has_footer_of(connection, recorded, texts)
-    return recorded if is_current and verify_file(connection, recorded, file) else None
+    return recorded if is_current and has_rows_of_load(connection, recorded, file) else None
 
 
 def _is_damaged(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:

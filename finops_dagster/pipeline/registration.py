@@ -49,7 +49,7 @@ def register_files(
             "registers it"
         )
         on_warning(message)
-        return [IN_CATALOG.result(passed=False, description=message)]
+        return [IN_CATALOG.warning_result(passed=False, description=message)]
     files = count_text(len(change.added), "file"), count_text(len(change.removed), "file")
     description = f"{change.table}: {files[0]} added, {files[1]} removed."
-    return [IN_CATALOG.result(passed=True, description=description)]
+    return [IN_CATALOG.warning_result(passed=True, description=description)]

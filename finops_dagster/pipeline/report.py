@@ -50,7 +50,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
         """Write the report of the bill to the lake: a page of the charges of all exports."""
         lake, database = (getattr(context.resources, key) for key in keys)
         try:
-            location, metadata, checks = write_newest_report(settings, lake, database.duckdb)
+            location, metadata, checks = write_report_page(settings, lake, database.duckdb)
         except BillError as error:
             cause = {"cause": type(error).__name__}
             raise dg.Failure(escaped(str(error)), metadata=cause, allow_retries=False) from None
@@ -61,7 +61,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
     return report
 
 
-def write_newest_report(
+def write_report_page(
     settings: Settings, lake: Lake, duckdb: DuckDB
 ) -> tuple[str, Metadata, list[dg.AssetCheckResult]]:
     """Write the report's page into the lake; return its address, its metadata and its checks.
@@ -108,10 +108,10 @@ def write_newest_report(
     return location, metadata, check_report(report)
 
 
-def record_newest_report(
+def record_report(
     instance: dg.DagsterInstance, metadata: Metadata, checks: Sequence[dg.AssetCheckResult]
 ) -> None:
-    """Record what `write_newest_report` returned in Dagster's event log, without a run."""
+    """Record what `write_report_page` returned in Dagster's event log, without a run."""
     instance.report_runless_asset_event(dg.AssetMaterialization(REPORT, metadata=metadata))
     for check in checks:
         assert check.check_name is not None

@@ -69,7 +69,7 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
         }
         for budget_month in months
     ]
-    return BUDGETS_KEPT.result(
+    return BUDGETS_KEPT.warning_result(
         passed=not exceeded,
         description=description,
         metadata={
@@ -94,7 +94,7 @@ def no_anomalies(anomalies: Sequence[Anomaly], newest: BillingMonth | None) -> d
             f"{count} since the month before {newest}; the largest: {largest.sentence} "
             "finops anomalies lists all."
         )
-    return NO_ANOMALIES.result(
+    return NO_ANOMALIES.warning_result(
         passed=not found,
         description=description,
         metadata={

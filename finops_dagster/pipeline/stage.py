@@ -153,7 +153,7 @@ class StageMonth:
         return cls(export, stage, month, context.instance, options.force)
 
     @cached_property
-    def last_record(self) -> dg.EventLogRecord | None:
+    def last_materialization(self) -> dg.EventLogRecord | None:
         """Dagster's record of the month's last materialization, read once; None without one."""
         key, months = self.export.asset_key(self.stage), [str(self.month)]
         of_month = dg.AssetRecordsFilter(key, asset_partitions=months)
@@ -165,7 +165,9 @@ class StageMonth:
         Empty if that had another version than `manifest_id`. A run that changes nothing repeats
         them, because Dagster's UI shows only the last materialization.
         """
-        event = self.last_record.asset_materialization if self.last_record else None
+        event = (
+            self.last_materialization.asset_materialization if self.last_materialization else None
+        )
         if event is None or (event.tags or {}).get("dagster/data_version") != manifest_id:
             return {}
         return {key: event.metadata[key] for key in keys if key in event.metadata}

@@ -124,7 +124,7 @@ class MonthStaging:
             result = unchanged or self._fetch(source, available, known_versions, force=force)
         return self._record(result)
 
-    def record_unchanged(self, source: Source) -> StagingResult | None:
+    def unchanged_result(self, source: Source) -> StagingResult | None:
         """Return the result if the staged files are verified and unchanged in the store; else None.
 
         Nothing is downloaded, but as in `download_and_count`, the version is recorded and the
@@ -257,7 +257,7 @@ class MonthStaging:
         paths, columns = self._files.paths, manifest.columns
         round_money = self.export.rounds_money
         with self._files.lock():
-            files = read_files(paths, bill_format, self._files.selected_months)
+            files = read_files(paths, bill_format, self._files.month_by_shared_file)
             totals, rounded = count_month(
                 files, bill_format, columns, self.duckdb, round_money=round_money
             )

@@ -93,7 +93,7 @@ class UnchangedMonths:
         )
         if no_charges is not None:
             on_warning(no_charges)
-        last_record = at[stages[-1]].last_record
+        last_record = at[stages[-1]].last_materialization
         checks = (check for result in results.values() for check in result.check_results or ())
         return MonthRun(
             month,
@@ -111,11 +111,11 @@ class UnchangedMonths:
         """
         results = dict[str, Result]()
         # A month that Dagster does not have costs the vendor no request.
-        if any(at.last_record is None for at in reversed([*months.values()])):
+        if any(at.last_materialization is None for at in reversed([*months.values()])):
             return None
         for stage, at in months.items():
             result = self._result(at, results)
-            if result is None or not _is_recorded(result, at.last_record):
+            if result is None or not _is_recorded(result, at.last_materialization):
                 return None
             results[stage] = result
         versions = {result.data_version for result in [*results.values()][1:]}
@@ -156,7 +156,7 @@ class UnchangedMonths:
 
     def _staged_files(self, at: StageMonth, manifest: Manifest) -> Result | None:
         places = self._staging, self._lake, self._database
-        staged = MonthStaging.of(at.export, manifest, *places).record_unchanged(
+        staged = MonthStaging.of(at.export, manifest, *places).unchanged_result(
             self._source(at.export)
         )
         return None if staged is None else staged_result(staged)

@@ -52,10 +52,12 @@ def find_new_services(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week of a service's costs after eight weeks without any.
 
     Half of the eight weeks must be known; at the start of the data, four weeks are enough. The week
-    must cost at least `history.least` of its first day.
+    must cost at least `history.thresholds` of its first day.
     """
     for row, first in _beginnings(history.costs.cost):
-        yield from _first_week(history.costs, AnomalyKind.NEW_SERVICE, [row], first, history.least)
+        yield from _first_week(
+            history.costs, AnomalyKind.NEW_SERVICE, [row], first, history.thresholds
+        )
 
 
 def _first_week(
@@ -174,7 +176,7 @@ def find_moved_regions(history: CostHistory) -> Iterator[Finding]:
         week = history.week_from(day - WEEK // 2)
         cost = history.costs.region_costs[number, week]
         moved = cost - usual[number, day] * history.costs.cost[row, week]
-        if np.nansum(moved) >= history.least[row, week.start]:
+        if np.nansum(moved) >= history.thresholds[row, week.start]:
             total_cost, last = float(np.nansum(cost)), week.stop - 1
             expected = total_cost - float(np.nansum(moved))
             yield Finding(

@@ -63,11 +63,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class CostHistory:
-    """Daily costs with their estimates; `least` is that of `anomaly_thresholds`."""
+    """Daily costs with their estimates; `thresholds` is that of `anomaly_thresholds`."""
 
     costs: DailyCosts
     estimates: EstimatedCosts
-    least: Array
+    thresholds: Array
 
     @classmethod
     def of(cls, costs: DailyCosts, least: Array) -> CostHistory:
@@ -96,14 +96,15 @@ class CostHistory:
     ) -> Iterator[Finding]:
         """Yield a finding of a row and days, or none if their cost is close to its estimate.
 
-        The sums of both must differ by `least` of the first day or more; days whose cost is NaN do
-        not count. `expected` is the estimate of each day; by default, that of `estimates_from`.
+        The sums of both must differ by `thresholds` of the first day or more; days whose cost is
+        NaN do not count. `expected` is the estimate of each day; by default, that of
+        `estimates_from`.
         """
         cost = self.costs.cost[row, days]
         usual = self.estimates_from(row, days) if expected is None else expected
         is_known = ~np.isnan(cost)
         total, usual_total = float(cost[is_known].sum()), float(usual[is_known].sum())
-        if abs(total - usual_total) >= self.least[row, days.start]:
+        if abs(total - usual_total) >= self.thresholds[row, days.start]:
             yield Finding(kind, (row,), days.start, days.stop - 1, total, usual_total)
 
 

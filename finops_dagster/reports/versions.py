@@ -19,7 +19,7 @@ from finops_dagster.billing.restatement import Restatement, restatements_of_foot
 from finops_dagster.billing.version import Load
 from finops_dagster.focus.entries import COST, EFFECTIVE_COST
 from finops_dagster.focus.month import ChargesRecord, focus_lake
-from finops_dagster.lake import Lake, LakeFile, load_from_footer, read_months
+from finops_dagster.lake import Lake, LakeFile, load_from_footer, map_months
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.sums import NONE
 from finops_dagster.sources import VENDORS
@@ -61,7 +61,7 @@ class MonthOfCharges:
         return self.lake.file(self.export.name, self.month)
 
     @cached_property
-    def bill(self) -> Load | None:
+    def bill_load(self) -> Load | None:
         """The load of the month's bill in the lake.
 
         None if it is missing, or of another version than that from which the charges are derived.
@@ -74,12 +74,12 @@ class MonthOfCharges:
     @property
     def bill_format(self) -> str:
         """The name of the bill's format; empty where the bill is missing."""
-        return self.bill.format if self.bill else ""
+        return self.bill_load.format if self.bill_load else ""
 
     @cached_property
     def restatements(self) -> Sequence[Restatement]:
         """The restatements of the month, the newest first; none where the bill is missing."""
-        texts = self._bill_file.footer_texts() if self.bill else None
+        texts = self._bill_file.footer_texts() if self.bill_load else None
         return restatements_of_footer(texts or {})
 
     def is_final(self, connection: DuckDBPyConnection) -> bool | None:
@@ -87,9 +87,9 @@ class MonthOfCharges:
 
         Reads the rows of the bill.
         """
-        if self.bill is None:
+        if self.bill_load is None:
             return None
-        bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill.format)
+        bill_format = VENDORS[self.export.vendor].formats(self.export).get(self.bill_load.format)
         columns = self._bill_file.schema().names
         finality = bill_format and bill_format.finality_sql(columns)
         if finality is None:
@@ -121,14 +121,14 @@ class MonthOfCharges:
         The bill was reconciled with the vendor's files when it was loaded. None if the lake does
         not have it, or does not record its cost by currency.
         """
-        if self.bill is None or self.bill.totals.costs is None:
+        if self.bill_load is None or self.bill_load.totals.costs is None:
             return None
         costs: dict[str, list[Decimal]] = defaultdict(list)
         for currency, cost in (self.record.version.totals.costs or {}).items():
             costs[currency].append(cost)
         for entry in self.record.entries:
             costs[entry.currency].append(entry.billed)
-        for currency, cost in self.bill.totals.costs.items():
+        for currency, cost in self.bill_load.totals.costs.items():
             costs[currency].append(-cost)
         return not any(map(exact_sum, costs.values()))
 
@@ -165,7 +165,7 @@ class ReportMonths:
         end = last or max(available, default=None)
         months = [] if end is None else _months_up_to(end, available[0], count)
         needed = [item for item in sorted(files, key=lambda item: item[0]) if item[0] in months]
-        charges = read_months(lake, lambda item: _month_of_charges(lake, *item), needed)
+        charges = map_months(lake, lambda item: _month_of_charges(lake, *item), needed)
         return cls(lake, months, charges)
 
     def relation(
@@ -259,7 +259,7 @@ def add_versions(connection: DuckDBPyConnection, files: ReportMonths, document: 
 
 
 def _version_row(charges: MonthOfCharges) -> dict[str, Any]:
-    bill, version = charges.bill, charges.record.version
+    bill, version = charges.bill_load, charges.record.version
     costs = version.totals.costs if bill is None else bill.totals.costs
     return {
         "export": charges.export.name,

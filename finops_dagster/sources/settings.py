@@ -78,7 +78,7 @@ class ExportSettings(SettingsTable):
         return self
 
     @property
-    def charged_bills(self) -> Mapping[str, str] | None:
+    def bill_exports_by_dataset(self) -> Mapping[str, str] | None:
         """The names of the exports from whose bills this export's charges are derived, by dataset.
 
         By default this export alone, with the dataset "". None if it has no charges of its own.
@@ -90,7 +90,9 @@ class ExportSettings(SettingsTable):
 
         `exports` are all of the settings.
         """
-        bills = {name for export in exports for name in (export.charged_bills or {}).values()}
+        bills = {
+            name for export in exports for name in (export.bill_exports_by_dataset or {}).values()
+        }
         return self.name not in bills
 
     def check_named_exports(self, exports: Sequence[ExportSettings]) -> None:

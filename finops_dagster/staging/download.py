@@ -45,7 +45,7 @@ class ZipInvalid(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Download:
+class DownloadedFile:
     """A file on disk after its download.
 
     `size` and `crc32` are of the file on disk, and `sha256` is of the bytes that the store sent.
@@ -60,7 +60,7 @@ class Download:
 
 def download_verified(
     store: ObjectStore, info: ObjectInfo, path: Path, limits: InflationLimits
-) -> Download:
+) -> DownloadedFile:
     """Download the object `info` to `path`, verify it, and convert it to what DuckDB reads.
 
     Gzip is verified by its checksum, a ZIP is unpacked, and Parquet must end with its footer. Gzip
@@ -154,7 +154,7 @@ def _single_member(path: Path) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def _rewrite(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Download:
+def _rewrite(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> DownloadedFile:
     """Replace a file by these bytes, which may be computed from the file while it is read."""
     temporary = path.with_name(f"{path.name}.new")
     try:
@@ -167,7 +167,7 @@ def _rewrite(chunks: Iterator[bytes], path: Path, limits: InflationLimits) -> Do
 
 def _write(
     chunks: Iterable[bytes], path: Path, limits: InflationLimits, *, is_gzip: bool = False
-) -> tuple[Download, bool]:
+) -> tuple[DownloadedFile, bool]:
     """Write a file, and verify it if it is gzip. Raises GzipInvalid.
 
     The second value is whether DuckDB can read the gzip.
@@ -184,7 +184,7 @@ def _write(
             if is_gzip:
                 check.feed(chunk)
     check.close()
-    download = Download(
+    download = DownloadedFile(
         size=size, crc32=crc32, inflated_bytes=check.inflated, sha256=sha256.hexdigest()
     )
     return download, check.is_readable_by_duckdb

@@ -51,7 +51,7 @@ class StagingFolder:
     root: Path
     limits: InflationLimits
 
-    def shared_files(self, export: str) -> StagedFiles:
+    def shared_copies(self, export: str) -> StagedFiles:
         """Return the folder of downloaded copies of an export's shared files.
 
         The months of their rows are read from these copies. A month that stages such a file links
@@ -191,7 +191,7 @@ class StagedVersion(StagedFiles):
         return [self.path(name) for name in self._listed]
 
     @property
-    def selected_months(self) -> dict[Path, BillingMonth]:
+    def month_by_shared_file(self) -> dict[Path, BillingMonth]:
         """The manifest's month by path, for each file of which only that month's rows are loaded.
 
         These are the shared files that do not have rows of this month alone. A file without any

@@ -51,7 +51,7 @@ class MonthsReader:
     ) -> None:
         self._export, self._staging = export, staging
         self._lake, self._database = lake, database
-        self._files = staging.shared_files(export.name)
+        self._files = staging.shared_copies(export.name)
         self._index_file = self._files.path("months.json")
         # So that a sensor does not read a damaged file again in each tick.
         self._problems: dict[_Key, BillError] = {}
@@ -160,7 +160,7 @@ class MonthsReader:
             if name not in staged or not staged[name].is_copy_of(file):
                 try:
                     # The limit of a month's size is for each file here: they are of many months.
-                    self._staging.shared_files(self._export.name).download(store, file, name)
+                    self._staging.shared_copies(self._export.name).download(store, file, name)
                 except FileInvalid as error:
                     self._problems[files[file]] = error
 
@@ -223,7 +223,7 @@ def _months(
         period = file.column_sql(header, SqlType.TIME)
         try:
             rows = connection.execute(
-                f"SELECT DISTINCT strftime({period}, '%Y-%m') FROM {file.scan()}"
+                f"SELECT DISTINCT strftime({period}, '%Y-%m') FROM {file.rows_sql()}"
             ).fetchall()
         except duckdb.Error as error:
             name, time = bill_format.billing_period, SqlType.TIME
@@ -241,7 +241,7 @@ def _row_without_period(
     cell = file.column_sql(header, SqlType.TEXT)
     connection.execute("SET preserve_insertion_order = true")
     ((record,),) = connection.execute(
-        f"SELECT row_number() OVER () AS record FROM {file.scan_all()} "
+        f"SELECT row_number() OVER () AS record FROM {file.all_rows_sql()} "
         f"QUALIFY {cell} IS NULL LIMIT 1"
     ).fetchall()
     return FileInvalid(

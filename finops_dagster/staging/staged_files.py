@@ -20,7 +20,7 @@ from finops_dagster.locks import waiting_lock
 from finops_dagster.object_stores import ObjectInfo, ObjectMissing, ObjectStore, StoreUnavailable
 from finops_dagster.progress import logging_progress, run_logger
 from finops_dagster.staging.download import (
-    Download,
+    DownloadedFile,
     crc32_of_file,
     download_verified,
     path_in_errors,
@@ -32,7 +32,7 @@ LOG_NAME = "staged.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagedFile(Download):
+class StagedFile(DownloadedFile):
     """A staged file, as `staged.jsonl` records it.
 
     `delivered` is the size in the store, which differs from the size on disk where the file was
@@ -210,7 +210,7 @@ class StagedFiles:
                 return True
         return False
 
-    def _log_file(self, path: Path, info: ObjectInfo, download: Download) -> None:
+    def _log_file(self, path: Path, info: ObjectInfo, download: DownloadedFile) -> None:
         file = StagedFile(
             size=download.size,
             crc32=download.crc32,
@@ -229,7 +229,7 @@ class StagedFiles:
         ):
             log.write(f"\n{json.dumps(asdict(file))}")  # a killed process may have left half a line
 
-    def _check_total_size(self, info: ObjectInfo, download: Download) -> None:
+    def _check_total_size(self, info: ObjectInfo, download: DownloadedFile) -> None:
         """Raise FileInvalid where the month's files together inflate beyond the limit."""
         with self._write_lock:
             self._inflated += download.inflated_bytes

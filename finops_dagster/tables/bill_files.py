@@ -82,22 +82,22 @@ class BillFiles(ABC):
         return replace(self, paths=(path,))
 
     @abstractmethod
-    def scan_all(self) -> Sql:
+    def all_rows_sql(self) -> Sql:
         """Return what follows FROM to read all rows; the columns are `c0`, `c1` and so on."""
 
-    def scan(self) -> Sql:
+    def rows_sql(self) -> Sql:
         """Return what follows FROM to read the rows that the month filter selects.
 
-        Without a filter, all rows. The columns are those of `scan_all`.
+        Without a filter, all rows. The columns are those of `all_rows_sql`.
         """
         if self.month_filter is None:
-            return self.scan_all()
-        return Sql(f"(SELECT * FROM {self.scan_all()} WHERE {self.is_selected_sql()})")
+            return self.all_rows_sql()
+        return Sql(f"(SELECT * FROM {self.all_rows_sql()} WHERE {self.is_selected_sql()})")
 
     def is_selected_sql(self) -> Sql:
         """Return the condition for the rows that the month filter selects; `true` without one.
 
-        It is for a query of `scan_all`.
+        It is for a query of `all_rows_sql`.
         """
         if self.month_filter is None:
             return Sql("true")
@@ -109,13 +109,14 @@ class BillFiles(ABC):
     def row_location(self, record: int) -> str:
         """Return where a row is in the file, for messages, such as `line 3`.
 
-        `record` is the row's number in `scan_all`, from 1. There must be only one file.
+        `record` is the row's number in `all_rows_sql`, from 1. There must be only one file.
         """
 
     def column_sql(self, header: str, sql_type: SqlType, *, rounded: bool = False) -> Sql:
         """Return the SQL that casts a column's cells to a type; an inexact cast fails the query.
 
-        It is for a query of `scan` or `scan_all`. Raises KeyError if the files lack the header.
+        It is for a query of `rows_sql` or `all_rows_sql`. Raises KeyError if the files lack the
+        header.
 
         With `rounded`, a number of more than 18 decimals is rounded, half to even, and does not
         fail. A double becomes the shortest decimal that reads back as the same double: 29.27, not
@@ -225,7 +226,7 @@ def plain_type(arrow: pa.DataType) -> pa.DataType:
 
 
 def _is_plain_text(arrow: pa.DataType) -> bool:
-    # `scan_all` has DuckDB read bytes as text.
+    # `all_rows_sql` has DuckDB read bytes as text.
     type_names = "string large_string string_view binary large_binary binary_view fixed_size_binary"
     return any(getattr(pa.types, f"is_{name}")(arrow) for name in type_names.split())
 

@@ -358,7 +358,7 @@ def _translated_error(reader: FileCounter, error: Exception, limits: DuckDB) -> 
         prepare_casts(connection)
         try:
             cell = file.column_sql(header, money, rounded=reader.round_money)
-            connection.execute(f"SELECT count(*), sum({cell}) FROM {file.scan()}").fetchall()
+            connection.execute(f"SELECT count(*), sum({cell}) FROM {file.rows_sql()}").fetchall()
         except duckdb.Error as scan_error:
             return translated_error(connection, scan_error, [file], [cost])
     problem = first_line(error) or f'column "{excerpts([header], 1)}" has a cost that is no number'

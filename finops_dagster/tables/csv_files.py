@@ -39,7 +39,7 @@ class CsvFiles(BillFiles):
     line_end: str = "\n"
     gzipped: bool = False
 
-    def scan_all(self) -> Sql:
+    def all_rows_sql(self) -> Sql:
         """Return what follows FROM to read all rows; `c0`, `c1` and so on are VARCHAR."""
         columns = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(self.headers)))
         paths = ", ".join(file_literal(path) for path in self.paths)

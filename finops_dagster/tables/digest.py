@@ -80,7 +80,7 @@ class MonthDigest:
         ]
 
 
-def column_type(arrow: pa.DataType) -> str:
+def lake_type(arrow: pa.DataType) -> str:
     """Return the type of a column in a month's Parquet file: one of SqlType, or DATE."""
     import pyarrow as pa
 

@@ -136,7 +136,7 @@ def translated_error(
 
 def _read_problem(connection: duckdb.DuckDBPyConnection, file: BillFiles) -> str | None:
     try:
-        connection.execute(f"SELECT count(*) FROM {file.scan()}")
+        connection.execute(f"SELECT count(*) FROM {file.rows_sql()}")
     except duckdb.Error as error:
         reason, path = first_line(error), str(file.paths[0])
         return reason if path in reason else f"{path}: {reason}"
@@ -150,7 +150,7 @@ def _first_bad_text(
     for header in [mapping.header for mapping in mappings if mapping.header in file]:
         try:
             cell = file.column_sql(header, SqlType.TEXT)
-            connection.execute(f"SELECT max(strlen({cell})) FROM {file.scan()}")
+            connection.execute(f"SELECT max(strlen({cell})) FROM {file.rows_sql()}")
         except duckdb.InvalidInputException as error:
             value = re.search(r'value "(.*)" is not valid', str(error))
             return CellInvalid(
@@ -179,7 +179,7 @@ def _first_bad_cell(
         return None
     row = connection.execute(
         f"SELECT row_number() OVER () AS record, CASE {' '.join(cases)} END AS bad "
-        f"FROM {file.scan_all()} QUALIFY bad IS NOT NULL AND "
+        f"FROM {file.all_rows_sql()} QUALIFY bad IS NOT NULL AND "
         f"coalesce(TRY({file.is_selected_sql()}), true) LIMIT 1"
     ).fetchone()
     if row is None:

@@ -28,7 +28,7 @@ from finops_dagster.tables.bill_files import AS_TEXT, BillFiles, ColumnMapping
 from finops_dagster.tables.billing_table import add_columns, measure_month, table_columns
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.files import header_types, translated_error
-from finops_dagster.tables.rounding import count_cells_to_round
+from finops_dagster.tables.rounding import rounded_columns
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class MonthLoader:
     def _writing_files(
         self, files: Sequence[BillFiles], mappings: Sequence[ColumnMapping]
     ) -> AbstractContextManager[tuple[Load, list[str]]]:
-        rounded = count_cells_to_round(self.connection, files, mappings)
+        rounded = rounded_columns(self.connection, files, mappings)
         names = {mapping.header: mapping.name for mapping in mappings}
         month = replace(self, load=replace(self.load, rounded=rounded))
-        return month.writing_rows(files, mappings, names)
+        return month.replacing_rows(files, mappings, names)
 
     @contextmanager
-    def writing_rows(
+    def replacing_rows(
         self,
         files: Sequence[BillFiles],
         mappings: Sequence[ColumnMapping],
@@ -248,7 +248,7 @@ class MonthLoader:
             )
             self.connection.execute(
                 f"INSERT INTO {table} (billing_month, manifest_id, {names}) "
-                f"SELECT ?, ?, {cells} FROM {group.scan()}",
+                f"SELECT ?, ?, {cells} FROM {group.rows_sql()}",
                 [month, self.load.manifest_id],
             )
 

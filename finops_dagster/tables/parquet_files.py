@@ -29,7 +29,7 @@ _BATCH_ROWS = 16_384
 class ParquetFiles(BillFiles):
     """Parquet files with the same columns and types."""
 
-    def scan_all(self) -> Sql:
+    def all_rows_sql(self) -> Sql:
         """Return what follows FROM to read all rows; `c0`, `c1` and so on have the files' types."""
         paths = ", ".join(file_literal(path) for path in self.paths)
         columns = ", ".join(f"c{position}" for position in range(len(self.headers)))

@@ -16,7 +16,7 @@ _LAST_DECIMAL = Decimal("1e-18")
 _DIGITS = 1_000_000
 
 
-def count_cells_to_round(
+def rounded_columns(
     connection: duckdb.DuckDBPyConnection,
     files: Sequence[BillFiles],
     mappings: Sequence[ColumnMapping],
@@ -43,7 +43,7 @@ def count_cells_to_round(
         )
         sums = ", ".join(_sums(Sql(n), m.is_money) for m, n in present)
         row = connection.execute(
-            f"SELECT {sums} FROM (SELECT {cells} FROM {group.scan()})"
+            f"SELECT {sums} FROM (SELECT {cells} FROM {group.rows_sql()})"
         ).fetchall()[0]
         for number, (mapping, _) in enumerate(present):
             count, change, longest = row[3 * number : 3 * number + 3]

@@ -16,7 +16,7 @@ from finops_dagster.billing.version import Version
 from finops_dagster.tables.digest import MonthDigest
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.loads_table import recorded_loads
-from finops_dagster.warehouses.measure import measure
+from finops_dagster.warehouses.measure import measured_totals
 from finops_dagster.warehouses.month_file import MonthFile, as_utc
 from finops_dagster.warehouses.schema_change import SchemaChange
 
@@ -110,7 +110,7 @@ class Warehouse:
             columns = [*file.money_columns, *period_columns]
             if load is None or not dialect.has_columns(file.table, columns):
                 return None
-            measured = measure(dialect, file, file.table)
+            measured = measured_totals(dialect, file, file.table)
         if measured.misdated_rows:
             return None
         version = Version(load.manifest_id, measured.totals)
@@ -212,7 +212,7 @@ class Warehouse:
                 f"{name}: another run was faster: while version {file.bill_version} of "
                 f"{file.month} was loaded, the lake got {newer}; {advice}"
             )
-        reconcile(name, file.footer.totals, measure(dialect, file, table), advice)
+        reconcile(name, file.footer.totals, measured_totals(dialect, file, table), advice)
 
     @contextmanager
     def _connected_dialect(self, *, write: bool = False) -> Iterator[Dialect]:

@@ -170,9 +170,9 @@ class BaseDialect(ABC):
         return Sql(f"{self.quoted(file.month_column)} = {self.date_literal(file.month.first_day)}")
 
     def sum_expression(self, cell: Sql) -> Sql:
-        """Return the SQL that adds the amounts of `cell` exactly; `exact_amount` reads its result.
+        """Return the SQL that adds the amounts of `cell` exactly.
 
-        The result may be a number or a text; it is NULL if there are no amounts.
+        `amount_from_database` reads its result, a number or a text; NULL if there are no amounts.
         """
         return Sql(f"SUM({cell})")
 

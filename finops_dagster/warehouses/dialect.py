@@ -14,7 +14,7 @@ from finops_dagster.warehouses import loads_table, measure
 from finops_dagster.warehouses.base_dialect import BaseDialect
 from finops_dagster.warehouses.loads_table import LEDGER_COLUMNS, ledger_name
 from finops_dagster.warehouses.month_file import MonthFile
-from finops_dagster.warehouses.schema_change import SchemaChange, schema_change
+from finops_dagster.warehouses.schema_change import SchemaChange, required_change
 
 
 class Dialect(BaseDialect):
@@ -50,8 +50,8 @@ class Dialect(BaseDialect):
         """
 
     def schema_change(self, file: MonthFile) -> SchemaChange:
-        """Return what must change in the table's columns; see `schema_change.schema_change`."""
-        return schema_change(self, file)
+        """Return what must change in the table's columns; see `schema_change.required_change`."""
+        return required_change(self, file)
 
     def prepare_tables(self, file: MonthFile, change: SchemaChange) -> None:
         """Create the ledger if it is missing; dialects also create schemas and tables here."""

@@ -26,7 +26,7 @@ from finops_dagster.warehouses.month_file import MonthFile
 _COLUMNS_A_QUERY = 400
 
 
-def measure(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals:
+def measured_totals(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals:
     """Measure the month in a table, by one statement: its totals and its misdated rows.
 
     The file gives the month and its columns; `sums` and `costs` are measured if its footer has
@@ -96,7 +96,7 @@ def _digest_columns(
         f"COUNT({cell}), {dialect.sum_expression(numbers[name])}" for name, cell in cells.items()
     )
     (row,) = dialect.query(f"SELECT {pairs} FROM {table} WHERE {condition}")
-    return digests_from_row(list(cells), [exact_amount(value) for value in row])
+    return digests_from_row(list(cells), [amount_from_database(value) for value in row])
 
 
 def _digest_map(
@@ -109,10 +109,10 @@ def _digest_map(
     total = dialect.sum_expression(Sql(dialect.md5_number.format(text)))
     entries = dialect.map_entries.format(cell)
     ((entries_total,),) = dialect.query(f"SELECT {total} FROM {table}, {entries} WHERE {condition}")
-    return digests_from_row([name], [count, exact_amount(entries_total)])
+    return digests_from_row([name], [count, amount_from_database(entries_total)])
 
 
-def exact_amount(value: object) -> Decimal:
+def amount_from_database(value: object) -> Decimal:
     """Return the Decimal of the number or text that a database returned for an amount.
 
     None is 0. Raises BillError for a float, which is not exact.
@@ -133,13 +133,13 @@ def _add_currencies(file: MonthFile, groups: Sequence[Sequence[Any]]) -> Measure
     """
     recorded = file.footer.totals
     sums = {
-        name: exact_sum(exact_amount(group[position]) for group in groups)
+        name: exact_sum(amount_from_database(group[position]) for group in groups)
         for position, name in enumerate(file.money_columns, 3)
     }
     costs = None
     if file.currency_column and file.cost_column and recorded.costs is not None:
         position = 3 + file.money_columns.index(file.cost_column)
-        costs = {group[0] or "": exact_amount(group[position]) for group in groups}
+        costs = {group[0] or "": amount_from_database(group[position]) for group in groups}
     totals = Totals(
         sum(int(group[1]) for group in groups),
         sums.get(file.cost_column or "", Decimal(0)),

@@ -22,7 +22,7 @@ from finops_dagster.lake import FolderFile, LakeFile, parquet_relation, write_pa
 from finops_dagster.tables.bill_files import AS_TEXT
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.digest import column_type
+from finops_dagster.tables.digest import lake_type
 
 TEXT_TO_AMOUNT: Mapping[str, Sql] = {
     SqlType.MONEY: Sql("exact_decimal({0})"),
@@ -105,7 +105,7 @@ class MonthFile:
     @property
     def data_types(self) -> dict[str, str]:
         """The data type of each column: one of SqlType, or DATE; lists are TEXT."""
-        return {column.name: column_type(column.type) for column in self.schema}
+        return {column.name: lake_type(column.type) for column in self.schema}
 
     @property
     def money_columns(self) -> list[str]:

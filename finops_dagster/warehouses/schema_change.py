@@ -30,7 +30,7 @@ class SchemaChange:
     """A line for people about each column whose types differ."""
 
 
-def schema_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
+def required_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
     """Compare the month's columns with the table's, and return what must change.
 
     Changes nothing itself. Without a table, all columns are new. If the types differ, a text column

@@ -15,15 +15,15 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from finops_dagster.focus.specification import ColumnType, Specification
+from finops_dagster.focus.specification import FocusType, Specification
 
 Charge = dict[str, object]
 
 _TYPES = {
-    ColumnType.TEXT: pa.string(),
-    ColumnType.DECIMAL: pa.decimal128(38, 18),
-    ColumnType.TIME: pa.timestamp("us"),
-    ColumnType.JSON: pa.map_(pa.string(), pa.string()),
+    FocusType.TEXT: pa.string(),
+    FocusType.DECIMAL: pa.decimal128(38, 18),
+    FocusType.TIME: pa.timestamp("us"),
+    FocusType.JSON: pa.map_(pa.string(), pa.string()),
 }
 SCHEMA = pa.schema(
     [(column.name, _TYPES[column.type]) for column in Specification.load("1.2").columns]

@@ -576,7 +576,7 @@ def load_both(project: Project, actual: Any, amortized: Any, month: str = "2024-
     """Load both bills, and derive the month's charges, by the stages of their exports."""
     project.export = ACTUAL | {"source": f"file://{project.source}"}
     project.add_export(name="contoso-amortized", format="amortized", amortized_from=None)
-    assert project.settings().exports[0].charged_bills == EXPORTS
+    assert project.settings().exports[0].bill_exports_by_dataset == EXPORTS
     for dataset, (export, part) in {
         "AmortizedCost": ("contoso-amortized", amortized),
         "ActualCost": ("contoso", actual),

@@ -9,7 +9,7 @@ import pytest
 
 from finops_dagster.billing.columns import file_literal
 from finops_dagster.focus.enums import literal_texts
-from finops_dagster.lake import distinct_texts
+from finops_dagster.lake import distinct_values_in_footer
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_the_footer_has_all_texts_of_columns_with_few(
         f"COPY (SELECT {cell} AS cell FROM range(4096) AS rows(row)) TO {file_literal(path)} "
         "(FORMAT parquet, ROW_GROUP_SIZE 2048)"
     )
-    assert distinct_texts(path).get("cell") == texts
+    assert distinct_values_in_footer(path).get("cell") == texts

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from finops_dagster.billing.columns import SqlType
-from finops_dagster.focus.specification import ColumnType, Level, Specification
+from finops_dagster.focus.specification import FocusType, Level, Specification
 
 NEWER = Path(__file__).with_name("focus-1.4.toml")
 
@@ -32,7 +32,7 @@ def test_amounts_are_exact_times_are_timestamps_and_tags_are_maps() -> None:
     assert types["ChargePeriodStart"] == SqlType.TIME
     assert types["Tags"] == types["SkuPriceDetails"] == SqlType.TEXT_MAP
     assert types["SubAccountId"] == SqlType.TEXT
-    assert [column.type for column in specification.columns].count(ColumnType.DECIMAL) == 12
+    assert [column.type for column in specification.columns].count(FocusType.DECIMAL) == 12
 
 
 def test_each_subcategory_belongs_to_one_of_the_categories() -> None:

@@ -207,7 +207,7 @@ def _loaded(reader: Reader, sql_type: SqlType, files: list[BillFiles]) -> list[A
         connection.execute("SET preserve_insertion_order = true")
         connection.execute(f"DROP TABLE IF EXISTS x; CREATE TABLE x (x {sql_type})")
         connection.execute(
-            f"INSERT INTO x SELECT {group.column_sql('x', sql_type)} FROM {group.scan()}"
+            f"INSERT INTO x SELECT {group.column_sql('x', sql_type)} FROM {group.rows_sql()}"
         )
     except duckdb.Error as error:
         target = ColumnMapping("x", "x", sql_type, sql_type, "x", is_money=False)

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 from urllib3 import HTTPResponse
 
-from finops_dagster.cli.errors import one_line_message
+from finops_dagster.cli.errors import error_line
 from finops_dagster.object_stores import (
     ObjectMissing,
     ObjectStore,
@@ -302,7 +302,7 @@ def test_a_throttled_request_is_a_transient_error(status: int, code: str) -> Non
     assert isinstance(error, StoreUnavailable)
     message = f"s3://b/key: S3 refuses ({code or status}: Rate exceeded); S3 may be busy"
     assert str(error) == message
-    assert one_line_message(error) == f"{message}; run the same command again later"
+    assert error_line(error) == f"{message}; run the same command again later"
 
 
 def test_a_long_message_is_shortened_and_has_no_signature(store: ObjectStore, s3: S3Server) -> None:

@@ -69,7 +69,7 @@ def read(tmp_path: Path, values: list[Any], arrow: pa.DataType, sql_type: SqlTyp
     files = parquet_file(tmp_path / "x.parquet")
     with closing(duckdb.connect()) as connection:
         prepare_casts(connection)
-        sql = f"SELECT {files.column_sql('x', sql_type)} FROM {files.scan()}"
+        sql = f"SELECT {files.column_sql('x', sql_type)} FROM {files.rows_sql()}"
         return [row[0] for row in connection.execute(sql).fetchall()]
 
 

@@ -21,7 +21,7 @@ from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.csv_files import csv_file
 from finops_dagster.tables.parquet_files import parquet_file
-from finops_dagster.tables.rounding import count_cells_to_round
+from finops_dagster.tables.rounding import rounded_columns
 
 # The shortest texts of doubles; four of them have more than 18 decimals.
 CELLS = ["12.34e-18", "-2.5e-18", "1.5e-18", "29.27", "4e-07", "1e-20"]
@@ -91,10 +91,10 @@ def test_numbers_are_rounded_and_counted_alike_in_every_form(
 ) -> None:
     files = written(tmp_path, [spelt(cell) for cell in CELLS], of_type)
     cell = files.column_sql("x", sql_type, rounded=True)
-    rounded = connection.execute(f"SELECT {cell} FROM {files.scan()}").fetchall()
+    rounded = connection.execute(f"SELECT {cell} FROM {files.rows_sql()}").fetchall()
     numbers = [value["a"] if isinstance(value, dict) else value for (value,) in rounded]
     assert numbers == [Decimal(number) for number in ROUNDED]
-    counted = count_cells_to_round(connection, [files], [target(sql_type)])
+    counted = rounded_columns(connection, [files], [target(sql_type)])
     assert counted == (RoundedColumn("amount", 4, CHANGED),)
 
 
@@ -107,8 +107,8 @@ def test_only_doubles_are_rounded_where_rounding_is_not_set(
     of_type: pa.DataType | None,
 ) -> None:
     files = written(tmp_path, [spelt(cell) for cell in CELLS], of_type)
-    counted = count_cells_to_round(connection, [files], [target(sql_type, is_rounded=False)])
-    read = f"SELECT {files.column_sql('x', sql_type)} FROM {files.scan()}"
+    counted = rounded_columns(connection, [files], [target(sql_type, is_rounded=False)])
+    read = f"SELECT {files.column_sql('x', sql_type)} FROM {files.rows_sql()}"
     if "double" in str(of_type):
         assert counted == (RoundedColumn("amount", 4, CHANGED),)
         assert len(connection.execute(read).fetchall()) == len(CELLS)
@@ -122,7 +122,7 @@ def test_the_counted_change_is_exact_for_any_number_of_decimals(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     cells = ["1." + "3" * 60, "-2." + "7" * 50, "0." + "1" * 40, "5", "", "none"]
-    counted = count_cells_to_round(connection, [written(tmp_path, cells)], [target()])
+    counted = rounded_columns(connection, [written(tmp_path, cells)], [target()])
     with localcontext(prec=100):
         changed = Decimal("-" + "3" * 42 + "e-60") - Decimal("2" * 31 + "3e-50")
         changed -= Decimal("1" * 22 + "e-40")
@@ -133,7 +133,7 @@ def test_for_a_quantity_only_the_rounded_cells_are_counted(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     files = written(tmp_path, CELLS)
-    counted = count_cells_to_round(connection, [files], [target(is_money=False)])
+    counted = rounded_columns(connection, [files], [target(is_money=False)])
     assert counted == (RoundedColumn("amount", 4, None),)
 
 
@@ -141,5 +141,5 @@ def test_single_precision_is_rounded_by_its_own_shortest_text(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     files = written(tmp_path, [29.27, 0.1, 1e-7, 1.2345e-16], pa.float32())
-    counted = count_cells_to_round(connection, [files], [target(is_rounded=False)])
+    counted = rounded_columns(connection, [files], [target(is_rounded=False)])
     assert counted == (RoundedColumn("amount", 1, Decimal("-0.45e-18")),)

@@ -37,7 +37,7 @@ class AzureExport(StoreSettings, ExportSettings):
         return self
 
     @property
-    def charged_bills(self) -> Mapping[str, str] | None:
+    def bill_exports_by_dataset(self) -> Mapping[str, str] | None:
         """The names of the exports from whose bills this export's charges are derived, by dataset.
 
         For FOCUS it is this export alone, with the dataset "". For actual costs with
@@ -45,7 +45,7 @@ class AzureExport(StoreSettings, ExportSettings):
         amortized costs, and for actual costs without `amortized_from`.
         """
         if self.format == "focus":
-            return super().charged_bills
+            return super().bill_exports_by_dataset
         if self.amortized_from is None:
             return None
         return {"actual": self.name, "amortized": self.amortized_from}

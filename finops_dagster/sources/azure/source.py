@@ -263,7 +263,7 @@ def _with_warning(chosen: ParsedRun, newest: Sequence[ParsedRun]) -> Manifest:
         if run.manifest
         and run.manifest.delivery
         and delivery
-        and delivery.covers_less_than(run.manifest.delivery)
+        and delivery.misses_days_of(run.manifest.delivery)
     ]
     if fuller and delivery:
         warnings += (

@@ -69,7 +69,7 @@ def version_digest(rows: Sequence[tuple[object, ...]]) -> str:
     return sha256(repr(sorted(rows)).encode()).hexdigest()[:16]
 
 
-def manifest_source(
+def folder_as_manifest_file(
     store: ObjectStore, folder: str, version: str, files: Sequence[ObjectInfo]
 ) -> ManifestFile:
     """Return a folder as the object that a manifest was read from, since there is no manifest.

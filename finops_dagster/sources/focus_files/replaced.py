@@ -18,7 +18,7 @@ from finops_dagster.object_stores import (
 )
 from finops_dagster.sources.base import AvailableFiles, ManifestOrError, Source, VersionFolder
 from finops_dagster.sources.focus_files.data_files import (
-    manifest_source,
+    folder_as_manifest_file,
     newest_files,
     relative_path,
     version_digest,
@@ -97,7 +97,7 @@ class ReplacedFiles(Source):
             FocusFilesFormat.name,
             str(month),
             version,
-            manifest_source(self._store, folder, version, files),
+            folder_as_manifest_file(self._store, folder, version, files),
             (),
             tuple(ListedFile(file.key, file.size) for file in files),
         )

@@ -30,7 +30,7 @@ from finops_dagster.warehouses.bigquery.settings import BigQuerySettings
 from finops_dagster.warehouses.column_types import COUNT, ColumnType
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.loads_table import LEDGER_COLUMNS, ledger_name
-from finops_dagster.warehouses.measure import measure
+from finops_dagster.warehouses.measure import measured_totals
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.schema_change import SchemaChange
 
@@ -160,7 +160,7 @@ class BigQueryDialect(Dialect):
         return {field.name: type_sql(field) for field in schema}
 
     def schema_change(self, file: MonthFile) -> SchemaChange:
-        """Return what must change in the table's columns; see `schema_change.schema_change`.
+        """Return what must change in the table's columns; see `schema_change.required_change`.
 
         Also raises BillError if the table would have more columns than BigQuery allows.
         """
@@ -241,7 +241,7 @@ class BigQueryDialect(Dialect):
 
     def _has_loaded(self, file: MonthFile, job: LoadJob) -> bool:
         expected = MeasuredTotals(file.footer.totals, 0)
-        return job.error_result is None and measure(self, file, file.table) == expected
+        return job.error_result is None and measured_totals(self, file, file.table) == expected
 
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Replace the month's partition by one load job; return the table as a FROM item.
