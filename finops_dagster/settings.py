@@ -249,7 +249,10 @@ class Settings(BaseSettings):
         )
 
     def open_catalog(self) -> IcebergCatalog:
-        """Return the catalog of the table `catalog`, which must be set; connects to nothing."""
+        """Return the Iceberg catalog of the settings `[catalog]`, which must be set.
+
+        Nothing is connected to.
+        """
         # It takes time to import, and is an extra.
         from finops_dagster.lake.catalog import IcebergCatalog
 

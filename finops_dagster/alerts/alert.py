@@ -38,7 +38,7 @@ class Alert:
 
     @property
     def text(self) -> str:
-        """The alert as plain text, with line ends; the title is its first line."""
+        """The alert as plain text of several lines: title, lines and command."""
         return "\n".join([self.title, "", *self.lines, "", f"To look further: {self.command}"])
 
     @property

@@ -37,7 +37,7 @@ class SqlType(StrEnum):
 
     @property
     def is_numeric(self) -> bool:
-        """Whether cells hold numbers, amounts or quantities; such a column never becomes text."""
+        """Whether cells are numbers or maps of numbers; such a column never becomes text."""
         return self in (SqlType.MONEY, SqlType.MONEY_MAP)
 
 
@@ -65,7 +65,7 @@ class Naming(Protocol):
         ...
 
     def is_user_defined(self, header: str) -> bool:
-        """Return whether a customer chose the header; letter case then distinguishes headers."""
+        """Return whether a customer chose the header; then other letter case is another column."""
         ...
 
     def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:

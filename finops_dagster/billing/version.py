@@ -49,7 +49,6 @@ class Version:
         """
         if self.content is None:
             return self._has_same_size(available)
-        # ETags that differ prove nothing: another store has other ETags for the same bytes.
         fields = ("name", "size", "etag")
         return self.content.file_fields(*fields) == available.file_fields(*fields)
 

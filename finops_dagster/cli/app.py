@@ -32,11 +32,8 @@ from finops_dagster.terminal import print_error, print_line
 
 
 def vendor_names() -> Iterable[str]:
-    """Return the names of the vendors, each of which has a group of commands.
-
-    VENDORS is read only if it was imported already. Otherwise the folders of its package are
-    listed, as importing it takes longer than printing the whole help.
-    """
+    """Return the names of the vendors, each of which has a group of commands."""
+    # Importing VENDORS takes longer than printing all of the help.
     if (sources := sys.modules.get("finops_dagster.sources")) is not None:
         return list(sources.VENDORS)
     spec = find_spec("finops_dagster.sources")

@@ -38,7 +38,7 @@ def clean(
 ) -> Iterator[Deletion]:
     """Delete old staged files, superseded loads, runs and unused files of the lake; yield each.
 
-    All of it happens as the caller iterates; what is not older than `older_than` stays:
+    These are deleted, as the caller iterates, if they are older than `older_than`:
 
     - staged files of a version that is loaded, or is not the month's newest
     - downloaded copies of shared files

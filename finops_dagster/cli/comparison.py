@@ -42,7 +42,7 @@ def compare_exports(
 
 
 def comparison_headings(exports: tuple[str, str]) -> Headings:
-    """Return the headings of the table of `group_row`, with the names of the two exports."""
+    """Return the headings for the rows of `group_row`; those of the costs name the export."""
     return {
         "account": "account",
         "service": "service",
@@ -76,7 +76,8 @@ def group_row(group: CostGroup) -> Row:
 def summary_lines(exports: tuple[str, str], groups: Sequence[CostGroup]) -> Iterator[str]:
     """Yield a line with the number of groups that differ, and one for each currency.
 
-    The line of a currency has the billed and the effective cost of both exports.
+    The line of a currency has the billed and the effective cost of both exports. `groups` must be
+    all that `compare_exports` returns, also those that do not differ.
     """
     differing = sum(group.differs for group in groups)
     yield (

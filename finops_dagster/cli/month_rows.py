@@ -32,9 +32,10 @@ _CHANGES_SHOWN = 3
 def loaded_month_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each month that the warehouse's ledger records as loaded.
 
-    By export, newest month first. The keys are `export`, `month`, `version`, `rows`, `loaded_at` in
-    UTC, and `table`, its full name. Without a warehouse, the ledger in DuckDB and the records of a
-    lake in a store are read instead. Raises BillError and WarehouseUnavailable.
+    By export, newest month first; `start` and `end` of the selection are ignored. The keys are
+    `export`, `month`, `version`, `rows`, `loaded_at` in UTC, and `table`, its full name. Without a
+    warehouse, the ledger in DuckDB and the records of a lake in a store are read instead. Raises
+    BillError and WarehouseUnavailable.
     """
     stored, rows = StoredMonths(settings), list[Row]()
     for export in selection.exports(settings):

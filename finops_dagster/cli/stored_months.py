@@ -124,7 +124,7 @@ class StoredMonths:
         """Yield the months as `months`, and read the footers of each export's bills and charges.
 
         `lake_version`, `restatements` and `charges_record` of a month then read nothing. Of a lake
-        in a store, several footers are read at a time. In memory are those of one export.
+        in a store, several footers are read at a time. Only those of one export are in memory.
         """
 
         def read(month: StoredMonth) -> tuple[dict[str, str], ChargesRecord | None]:
@@ -275,7 +275,7 @@ class StoredMonth:
 
     @property
     def restatements(self) -> list[Restatement]:
-        """The restatements in the footer of the Parquet file, the newest first."""
+        """The restatements in the Parquet file's footer, the newest first; none without a file."""
         return restatements_of_footer(self._footer_texts)
 
     @property
@@ -324,9 +324,9 @@ class StoredMonth:
     def table_version(self) -> str | None:
         """The version that the ledger records for the billing table; None if it records none.
 
-        The table itself is not read. It is the version of the Parquet file if the ledger cannot be
-        read, as while a load has the DuckDB file open, and for a month that is only in a lake in a
-        store.
+        The table itself is not read. If the ledger cannot be read, as while a load has the DuckDB
+        file open, the version is that of the Parquet file; also for a month that is only in a lake
+        in a store.
         """
         return self.stored_months.table_versions(self.export.name).get(str(self.month))
 
@@ -334,7 +334,7 @@ class StoredMonth:
     def versions(self) -> dict[str, str | None]:
         """The version of each stage; None if it has none, UNKNOWN if the warehouse does not answer.
 
-        The keys are those of `stages`. If the record of the staged files is missing, they have the
+        The keys are `expected_stages`. If the record of the staged files is missing, they have the
         version of the billing table; a missing manifest has the vendor's id of the staged files.
         The charges have `focus_version`, which may end with a difference.
         """

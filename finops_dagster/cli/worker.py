@@ -147,8 +147,8 @@ def stop_run(history: History, id_prefix: str) -> str:
     matches = [row for row in runs_in_progress(history) if row["run"].startswith(id_prefix)]
     if len(matches) != 1:
         raise BillError(
-            f"{len(matches)} runs in progress have an id that begins with {id_prefix!r}; finops "
-            "worker list shows the ids"
+            f"{len(matches)} runs in progress have an id that begins with {id_prefix!r}; name one "
+            "run by its id, which finops worker list shows"
         )
     (row,) = matches
     process = row["process"]

@@ -34,8 +34,8 @@ _AZURE_RUNS = [
 class DemoVersion:
     """A version of the month that begins on `first_day`.
 
-    `write` writes its files and its manifest.
-    `name` is AWS's assembly id, or the time at which Azure's run was submitted.
+    `name` is AWS's assembly id, or the time at which Azure's run was submitted. `write` writes its
+    files and its manifest.
     """
 
     first_day: date

@@ -67,10 +67,7 @@ class BillVersion:
 
     @property
     def late_rows(self) -> int:
-        """The number of rows added after the month's end: one in 500 if restated, or 0.
-
-        It is rounded up.
-        """
+        """The number of rows that came late: one in 500, rounded up; 0 unless restated."""
         return -(-self.rows // 500) if self.restated else 0
 
     @property

@@ -1,4 +1,4 @@
-"""Compare the charges of two exports of one month, as a vendor's own FOCUS export and ours."""
+"""Compare the charges of two exports of one month: derived ones, and a vendor's FOCUS export."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ class CostGroup:
 def comparable_exports(
     derivation: FocusDerivation, exports: Iterable[str]
 ) -> Iterator[tuple[str, ChargesRecord]]:
-    """Yield those of the exports whose charges should cost the same as the month of `derivation`.
+    """Yield the exports whose charges should cost the same as those of `derivation`.
 
-    Each comes with the record of its charges. Both exports have charges of the month with a common
-    billing account, and exactly one of the two bills is in the format `focus`. Raises duckdb.Error
-    if charges cannot be read. Files in a store are downloaded, here as in `differing_groups`.
+    Each comes with the record of its charges. It has charges of the same month and of one of the
+    same billing accounts, and exactly one of the two bills is in the format `focus`. Files in a
+    store are downloaded. If charges cannot be read, raises duckdb.Error or the errors of
+    `LakeFile.local_path`.
     """
     is_own = _is_own_focus(derivation, derivation.export)
     for export in exports:
@@ -67,7 +68,7 @@ def differing_groups(derivation: FocusDerivation, export: str) -> Sequence[CostG
     """Return the groups in which BilledCost or EffectiveCost differs from that of another export.
 
     Sorted by the larger one of the two differences, the largest first. The first values of each
-    pair are those of `derivation`. Raises duckdb.Error if charges of one export cannot be read.
+    pair are those of `derivation`. Downloads files and raises errors as `comparable_exports`.
     """
     with derivation.duckdb.open_in_memory() as connection:
         groups = compare_charges(connection, *_charges(derivation, export))

@@ -34,7 +34,7 @@ _LINE_ITEMS = "x_source_line_items"
 
 @dataclass(frozen=True)
 class BrokenRule:
-    """A rule with the number of charges that break it; all charges if it is on a whole column.
+    """A rule with the number of charges that break it: all, if it is on names or types of columns.
 
     `example` has the values of the rule's columns in one such charge, and its line items if the
     charges have their ids. For a UniqueRule, it has the key and two of its values; for a rule on
@@ -189,7 +189,7 @@ def _cast(name: Sql, written_type: str, column_type: FocusType) -> Sql:
         case FocusType.DECIMAL | FocusType.TIME:
             return Sql(f"TRY_CAST({text} AS {column_type.sql_type})")
         case FocusType.JSON:
-            # json_type has the types of all values of an object, if `$.*` asks for them.
+            # With the path `$.*`, json_type has the types of all values of an object.
             return Sql(
                 f"CASE WHEN json_valid({text}) AND json_type({text}) = 'OBJECT' "
                 f"AND NOT list_has_any(json_type({text}, '$.*'), ['OBJECT', 'ARRAY']) "

@@ -27,8 +27,9 @@ FAULT_ADVICE = (
 class Entry:
     """What FOCUS leaves out or moves of one kind of line items, in one currency.
 
-    `billed` is the headline cost of the line items less the BilledCost of their charges,
-    `effective` their amortized cost less the EffectiveCost. `why` is the mapping's reason.
+    `rows` is the number of these line items. `billed` is their headline cost less the BilledCost of
+    their charges, `effective` their amortized cost less the EffectiveCost. `why` is the mapping's
+    reason.
     """
 
     kind: str

@@ -15,11 +15,12 @@ from finops_dagster.tables.database import DuckDB
 
 
 def bill_exports(export: ExportSettings) -> Mapping[str, str] | None:
-    """Return the names of the exports from whose bills an export's charges are derived, by dataset.
+    """Return {dataset: export} for the bills from which an export's charges are derived.
 
-    If it is only the export itself, the dataset is "". None if the export has no charges of its
-    own: no format of it has a mapping, its settings do not name the export that completes its bill,
-    or its bill completes that of another export.
+    The dataset is "" if that is only its own bill. Azure's actual costs need a second export, the
+    amortized costs, which complete the bill. None if the export has no charges of its own: its
+    bill completes another one, its settings do not name the second export, or no format of it has a
+    mapping.
     """
     formats = VENDORS[export.vendor].formats(export)
     has_mapping = any((export.vendor, name) in MAPPINGS for name in formats)
@@ -27,9 +28,9 @@ def bill_exports(export: ExportSettings) -> Mapping[str, str] | None:
 
 
 def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:
-    """Return the names of the exports whose bills complete those of `exports`, for their charges.
+    """Return the names of the exports that complete bills of `exports`; see `bill_exports`.
 
-    A name may be that of an export in `exports` too, such as the amortized costs of Azure.
+    Such an export may be one of `exports` too.
     """
     return {
         name
@@ -42,10 +43,10 @@ def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:
 def no_charges_reason(
     export: ExportSettings, month: BillingMonth, exports: Iterable[ExportSettings]
 ) -> str | None:
-    """Return why the months in the settings exclude charges of a month; None if they do not.
+    """Return why `start_month` or `end_month` exclude a month's charges; None if they do not.
 
-    They do if the export, or the one that completes its bill, starts after the month or ends before
-    it. None also for an export that has no charges of any month. `exports` are all exports of the
+    They are those of the export, and of the one that completes its bill. The reason is a text for
+    people. None also for an export that has no charges at all. `exports` are all exports of the
     settings.
     """
     names = (bill_exports(export) or {}).values()

@@ -15,7 +15,7 @@ _TEXT = re.compile(r"'[^']*'")
 def bill_columns_of_charges(
     mapping: FocusMapping, columns: Mapping[str, str]
 ) -> dict[str, set[str]]:
-    """Return the columns of a bill that the value of each column of the charges is made of.
+    """Return, by column of the charges, the bill's columns from which its value is computed.
 
     `columns` are the bill's, with their types. Columns that only decide which kind a line item is
     do not count. A column of constants has no entry. Every column of the bill has an entry `x_...`,

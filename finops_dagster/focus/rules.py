@@ -34,7 +34,7 @@ class Rule:
 
     `columns` are those that it reads; if one is missing, the rule cannot be checked. `model_ids`
     are the rules of the FOCUS foundation's model that it covers. FOCUS says "should" of a rule that
-    is not `required`. `disputed` is the reason why a right charge may break it, or None.
+    is not `required`. `disputed` is the reason why a correct charge may break it, or None.
     """
 
     id: str

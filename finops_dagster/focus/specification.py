@@ -104,9 +104,9 @@ class FocusColumn:
 class ColumnsRule:
     """A rule over several columns, with a sentence that says it.
 
-    It has either `holds`, SQL that is true or NULL of each charge that keeps the rule; or
-    `key_column` and `value_column`: all charges of a key have the same value. `disputed` is the
-    reason why a right charge may break the rule.
+    It has either `holds`, SQL that is true or NULL of each charge that conforms; or `key_column`
+    and `value_column`: each key has exactly one value, and NULLs are not counted. `disputed` is the
+    reason why a correct charge may break the rule.
     """
 
     id: str
@@ -145,8 +145,9 @@ class Specification:
         """Return the specification in a TOML file.
 
         A file may name in `based_on` a version that `load` knows: it then has only the columns and
-        rules that are new or changed, and names in `removed_columns` the columns that are gone. A
-        file without `based_on` needs the file `<its name>-model.toml` beside it.
+        rules that are new or changed, and in `removed_columns` the names of those that are gone;
+        its `recommendations`, if any, replace the older ones. A file without `based_on` needs the
+        file `<its name>-model.toml` beside it.
         """
         file = tomllib.loads(path.read_text(encoding="utf-8"))
         base = cls.load(file["based_on"]) if "based_on" in file else None

@@ -1,6 +1,6 @@
 """Registers the lake's files in an Iceberg catalog, without rewriting or moving them.
 
-In a folder, each registered file gets a second name, which it keeps when the month is replaced.
+In a lake in a folder, a registered file gets a hard link, which stays when the month is replaced.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class IcebergCatalog:
 
         That is one snapshot, or none if nothing differs. Columns that the table lacks are added. If
         the lake has no file of the export, nothing is created or removed; else a missing table is
-        created. Files of other exports stay. If another writer commits first, it tries again; it
-        tries twelve times in all. Raises CatalogError, also if the table has files that are not of
-        this lake.
+        created. Files of other exports stay. `table` is without the namespace. Tries twelve times
+        in all if other writers commit first. Raises CatalogError, also if the table has the
+        export's months from another place, or files that no lake has written.
         """
         name = f"{self.settings.namespace}.{table}"
         with _translated_errors(name):
@@ -93,7 +93,7 @@ class IcebergCatalog:
     def registered_urls(self, lake: Lake, export: str, table: str) -> set[str]:
         """Return the URLs of an export's files that a table has; empty without the table.
 
-        They are as `lake_url` returns them. Files that the lake lacks may be among them. Raises
+        They are those of `create_permanent_url`, also of files that the lake lacks by now. Raises
         CatalogError.
         """
         name = f"{self.settings.namespace}.{table}"

@@ -91,9 +91,10 @@ def _aws_properties(access: LakeSettings) -> dict[str, str | None]:
 
 
 def lake_url(location: str) -> str:
-    """Return the location of a lake, or of a file in it, as the URL that a catalog has for it.
+    """Return the location of a lake, or of a file in it, as a URL, as catalogs write it.
 
-    A path becomes an absolute `file://` URL; a URL only loses a slash at its end.
+    A path becomes an absolute `file://` URL, not percent-encoded; a URL only loses a slash at its
+    end. For a month's file in a folder, catalogs have `create_permanent_url` instead.
     """
     # Path.as_uri would quote the = of a month's folder, which Iceberg's readers do not undo.
     return location.rstrip("/") if "://" in location else f"file://{Path(location).absolute()}"

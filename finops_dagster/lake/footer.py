@@ -64,11 +64,11 @@ def _is_empty(chunk: pq.ColumnChunkMetaData) -> bool:
 
 
 def distinct_values_in_footer(path: Path) -> dict[str, set[str]]:
-    """Return the distinct values of text columns with few of them, by column, from the footer.
+    """Return the values of text columns that have at most two in each row group, by column.
 
-    Only columns of which every row group has at most two values: the minimum and the maximum in its
-    statistics are all of them. NULL does not count. Columns that are all NULL are left out, and so
-    are those with a text that is unprintable or has 100 or more characters. No rows are read.
+    They are the minimum and the maximum in the footer's statistics: no rows are read. NULL does not
+    count. Left out are columns without these statistics or without any value, and columns with a
+    text that is unprintable or has 100 or more characters. Raises as `null_columns`.
     """
     metadata = _metadata(path)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]

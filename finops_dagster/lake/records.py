@@ -25,8 +25,7 @@ from finops_dagster.tables.restatements import newest_restatement_number, overwr
 def names_from_footers(files: Iterable[LakeFile]) -> dict[str, str]:
     """Return {header: column name} from the footers of files; unreadable files are skipped.
 
-    If files name a header's column differently, the name of the first file is returned. A new
-    database, and one for a single month, takes the names of its columns from here.
+    If files name a header's column differently, the name of the first file is returned.
     """
     names: dict[str, str] = {}
     for file in files:

@@ -18,9 +18,10 @@ def aws_session(
 ) -> boto3.Session:
     """Return a session with the profile's credentials; without a profile, those that boto3 finds.
 
-    With `role_arn`, the session has the credentials of that role, which is assumed at the first
-    request, with `external_id` if it is set, and again before they expire. Without `region`, it is
-    that of the profile or the environment, or None. Raises botocore's ProfileNotFound.
+    With `role_arn`, the session has the credentials of that role. It is assumed at the first
+    request, with `external_id` if that is set, and again before the credentials expire. Without
+    `region`, it is that of the profile or the environment, or None. Raises botocore's
+    ProfileNotFound.
     """
     session = boto3.Session(profile_name=profile, region_name=region)
     if not role_arn:

@@ -153,8 +153,8 @@ class AzureBlobStore(WritableStore):
     def upload(self, path: Path, key: str) -> ObjectInfo:
         """Upload a file and return the blob's description.
 
-        In blocks of 8 MiB, each with its MD5, which Azure compares. A HEAD request then gets the
-        MD5 that the blob has.
+        Sends blocks of 8 MiB, each with its MD5, which Azure compares. A HEAD request then gets the
+        blob's MD5, which must be the file's.
         """
         checksum = md5(file_chunks(path))
         settings = ContentSettings(content_md5=bytearray(checksum))

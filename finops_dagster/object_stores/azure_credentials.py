@@ -92,7 +92,8 @@ def filesystem(endpoint: str, credential: Any) -> FileSystem:
 
     if credential is None:
         raise StoreError(
-            f"{endpoint}: queries need credentials: unset {_ANONYMOUS} and set {_KEY} or others"
+            f"{endpoint}: queries need credentials: unset {_ANONYMOUS}, and set {_KEY} or "
+            f"{_SAS_TOKEN}, or run az login"
         )
     url = urlsplit(endpoint)
     # An emulator has the account in the path.

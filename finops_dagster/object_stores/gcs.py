@@ -142,7 +142,7 @@ class GcsStore(WritableStore):
     def upload(self, path: Path, key: str) -> ObjectInfo:
         """Upload a file, 8 MiB at a time, and return the object's description.
 
-        A GET request then gets the CRC32C that the object has.
+        A GET request then gets the object's CRC32C, which must be the file's.
         """
         checksum = reduce(google_crc32c.extend, file_chunks(path), 0).to_bytes(4, "big")
         with self._translated_errors(key):

@@ -115,7 +115,7 @@ def s3_error(
 def is_refused_condition(error: aws.ClientError) -> bool:
     """Return whether a conditional PUT failed for its condition, or for another PUT under way.
 
-    With If-Match, S3 answers 404 if there is no object.
+    A 404 counts too: with If-Match, it is S3's answer if there is no object.
     """
     return error.response["Error"].get("Code") in (
         "ConditionalRequestConflict",

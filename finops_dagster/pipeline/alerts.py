@@ -39,18 +39,18 @@ _REPORT_CHECKS = BUDGETS_KEPT.name, NO_ANOMALIES.name
 AlertStates = Iterator[tuple[str, Alert | None]]
 """The key of each state that an alert is about and that still holds, with the alert.
 
-The alert is None for a failed month whose next run is in progress: nothing is sent, and the key
-stays among those that were sent, if it was.
+The alert is None for a failed month whose next run is in progress or was canceled, and for one that
+failed too recently: nothing is sent, and the key stays among those that were sent, if it was.
 """
 
 
 @dataclass
 class Cursor:
-    """What the sensor remembers from tick to tick, as JSON: the fields keep their names.
+    """The sensor's cursor, which Dagster stores as JSON: the fields must keep their names.
 
     `known` has the keys of states that still hold, and whose alerts were sent. `restatements` has
     the storage id of the last load that was read, and `first_ticks` the seconds since 1970 of the
-    first tick, both by export. `unsent` are the alerts that a channel has not taken.
+    first tick, both by export. `unsent` are the alerts that a channel did not accept yet.
     """
 
     known: list[str] = field(default_factory=list)

@@ -369,8 +369,8 @@ class MonthLoading:
             table=export.table,
         )
         bill_format = export.formats[manifest.format]
-        # A lost database, or one that has a single month, does not know the column names that the
-        # other months were given: then the lake's files give them.
+        # A new database, or one of a single month, lacks the column names of the other months: they
+        # are read from the lake's files.
         is_of_one_month = "{month}" in self.database.database
         has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_one_month
         return MonthLoader(connection, load, bill_format).replacing_month(

@@ -35,7 +35,7 @@ class Check:
     ) -> dg.AssetCheckResult:
         """Return the result of the check; if it fails, it only warns.
 
-        So a blocking check may have it only if it passed.
+        For a blocking check, call it only if the check passed.
         """
         return dg.AssetCheckResult(
             passed=passed,

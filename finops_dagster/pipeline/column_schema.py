@@ -30,10 +30,7 @@ def table_schema(types: Mapping[str, str], vendor: str, bill_format: str) -> dg.
 
 
 def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
-    """Return the columns of a file of charges for Dagster's UI, with types and descriptions.
-
-    `schema` is that of the file.
-    """
+    """Return the columns of a file of charges for Dagster's UI, with types and descriptions."""
     types = {field.name: lake_type(field.type) for field in schema}
     vendor_columns = {f"x{key}": text for key, text in _descriptions(vendor).items()}
     return _schema(types, {**vendor_columns, **_focus_descriptions(), **_descriptions("added")})

@@ -80,9 +80,9 @@ def focus_asset(
 ) -> dg.AssetsDefinition:
     """Return the asset of a month's charges, for an export with `has_focus`.
 
-    `exports` are all of the settings. If one of the same vendor has the month's charges too, and
-    exactly one of the two exports is native, their charges are compared. `open_catalog` opens the
-    catalog in which the file of charges is registered; with None there is no catalog.
+    `exports` are all of the settings. If another one of the vendor has charges of the month for the
+    same billing account, and exactly one of the two is native, their charges are compared.
+    `open_catalog` opens the catalog to register the file in; with None there is no catalog.
     """
     settings = [other.settings for other in exports]
     checks = [*_CHECKS, *catalog_checks(open_catalog)]

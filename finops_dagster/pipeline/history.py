@@ -93,9 +93,9 @@ class Materialization:
 def open_history() -> Iterator[History]:
     """Give the block the history in DAGSTER_HOME, by default in the folder .dagster.
 
-    If nothing was ever recorded there, the history is empty, and Dagster is not imported. If DuckDB
-    is not imported yet, all objects so far are excluded from garbage collection, so that the
-    process ends faster. Raises SettingsError if Dagster cannot open its storage.
+    If nothing was ever recorded there, the history is empty, and Dagster is not imported. May
+    exclude all objects so far from garbage collection. Raises SettingsError if Dagster cannot open
+    its storage.
     """
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():
@@ -200,8 +200,8 @@ class History:
         since; also for a month without runs. Otherwise it is the status of the newest run with a
         stage that is still undone, such as "failure", "canceled" or "started". A failed run leaves
         undone what it did not complete, and a run in progress all of its stages. "Since" includes a
-        run that was requested earlier but ended later, as two pods may work at a month at the same
-        time. `stages` are those that the export has; all others are ignored.
+        run that was requested earlier but ended later. `stages` are those that the export has; all
+        others are ignored.
         """
         runs = self.month_runs.get((export, month), [])
         for number, run in enumerate(runs):
@@ -285,7 +285,10 @@ class History:
         return [(record.partition_key or "", _materialization(record)) for record in records]
 
     def reached_stage(self, run: Run, export: str) -> str | None:
-        """Return the stage that a run is at, failed at or ended with; None before the first."""
+        """Return the stage that a run is at, failed at or ended with; None before the first.
+
+        The run must have stages of the export.
+        """
         failure, stages = self.failures.get(run.id), run.stages[export]
         if failure is not None and failure.stage is not None:
             return failure.stage

@@ -59,7 +59,7 @@ def _storage_problem(error: BaseException) -> str:
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark lost runs that Dagster still shows as in progress as failed, and return their ids.
+    """Mark as failed the lost runs that Dagster shows as in progress, and return their ids.
 
     Deletes the lock files and notes of all lost runs of this machine. A lost run would otherwise
     occupy a place in Dagster's queue. Takes the instance lock, which the caller must not hold.

@@ -30,9 +30,10 @@ from finops_dagster.tables.database import BillingDatabase
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset that stores a month's newest manifest in the staging folder.
 
-    If the vendor's newest run was submitted before the loaded one, the manifest of the loaded
-    version stays; if that is not staged any more, the stage fails. It also fails if the newest run
-    covers fewer days than the loaded one. The run option `force` accepts every run.
+    If the newest run in the store was submitted before the loaded one, as the vendor's later runs
+    were deleted, the manifest of the loaded version stays; if that is not staged any more, the
+    stage fails. It also fails if the newest run covers fewer days than the loaded one. The run
+    option `force` accepts every run.
     """
     kinds = {export.settings.vendor, "json"}
     checks = [FRESH, FILES_AVAILABLE] if export.settings.shares_files else [FRESH]
@@ -48,8 +49,9 @@ def manifest_asset(export: Export) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[Manifest]:
         """Read the vendor's newest manifest of the month: its version, files and columns.
 
-        If the newest run of an Azure export was submitted before the loaded one, the loaded version
-        stays, with a warning. If it covers fewer days, the stage fails.
+        An Azure export's newest runs may be deleted. If the newest that is left is older than the
+        loaded one, the loaded version stays, with a warning. If it covers fewer days than the
+        loaded one, the stage fails.
         """
         at = StageMonth.of_run(context, export, run_options)
         source = export.source(stores, staging, lake, database)

@@ -184,10 +184,7 @@ def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[
 
 
 def entries_table(entries: Iterable[Entry]) -> dg.MetadataValue[Any]:
-    """Return a Markdown table of what a month in FOCUS leaves out or moves.
-
-    `entries` must not be empty.
-    """
+    """Return a Markdown table of a month's entries: what FOCUS leaves out or moves, and why."""
     lines = [
         (
             safe_markdown(entry.kind),
@@ -225,8 +222,7 @@ def differences_table(
     """Return a Markdown table of the groups of charges whose cost differs in another export.
 
     `groups` has them by the name of the other export, the largest differences first; the first 20
-    of each are shown. At least one export must have one. `export` is the name of the export of the
-    month.
+    of each are shown. `export` is the name of the month's export.
     """
     lines = [
         (

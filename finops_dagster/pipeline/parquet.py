@@ -95,17 +95,17 @@ def writing_month(
 ) -> Iterator[tuple[Load, str, int]]:
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
-    A file is up to date if it is of the ledger's load, has the restatements in the ledger, and has
-    the checksum in the ledger. If the ledger has no checksum, or another one for a file in a store,
-    the file must have the rows of the table instead. An intact file in a store is also up to date
-    if the ledger has no load of the month. `force` replaces it in any case.
+    A file is up to date if it has the version, the restatements and the checksum in the ledger. If
+    the ledger has no checksum, or another one for a file in a store, the file must have the rows of
+    the table instead. An intact file in a store is also up to date if the ledger has no load of the
+    month. `force` replaces it in any case.
 
     The block gets the load, the outcome, and the file's size in bytes. The outcome is `unchanged`
     or `exported`; for a damaged file it is `exported again, as the file was damaged`. The block
     runs, with the database open, before the new file replaces the old one and the ledger gets its
     checksum: after any error, also in the block, the old file stays. Raises StageMissing if the
-    ledger has no load of the month or the table other rows than the load, and ReconciliationError
-    if the new file has other rows.
+    ledger has no load of the month, or the table does not have its totals, and ReconciliationError
+    if the new file does not.
     """
     file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:

@@ -29,7 +29,7 @@ _AUTOMATION = (
 
 
 def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefinition:
-    """Return the asset that writes the report of the bill; `exports` are those with charges."""
+    """Return the asset `report`; `exports` are those with charges, and there is at least one."""
     keys = [exports[0].resource_key(name) for name in ("lake", "database")]
 
     @dg.asset(
@@ -47,7 +47,10 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
     def report(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-        """Write the report of the bill to the lake: a page of the charges of all exports."""
+        """Write the bill of all exports as a page, `report/report.html` in the lake.
+
+        Its checks warn about budgets that are exceeded, and about anomalies.
+        """
         lake, database = (getattr(context.resources, key) for key in keys)
         try:
             location, metadata, checks = write_report_page(settings, lake, database.duckdb)
@@ -64,7 +67,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
 def write_report_page(
     settings: Settings, lake: Lake, duckdb: DuckDB
 ) -> tuple[str, Metadata, list[dg.AssetCheckResult]]:
-    """Write the report's page into the lake; return its address, its metadata and its checks.
+    """Write the report's page into the lake; return its address, metadata and results of checks.
 
     The metadata are the key figures. Raises BillError if there are no charges, or if a file cannot
     be read.

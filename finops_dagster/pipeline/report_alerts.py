@@ -58,7 +58,7 @@ def report_alerts(
 ) -> Iterator[tuple[str, Alert]]:
     """Yield the alerts in the newest result of each check of `report`, each with its key.
 
-    `checks` are names. If the newest report ended before its checks, the results before it count.
+    `checks` are names. If the newest report failed before its checks, the results before it count.
     """
     for check in checks:
         for fields in _newest_result(instance, dg.AssetCheckKey(REPORT, check)).get(_KEY, ()):

@@ -45,7 +45,8 @@ class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
     force: bool = False
     """Run every stage again, also where it has the version already.
 
-    The vendor's newest run replaces the loaded one, also if it is older or covers fewer days.
+    The newest of the vendor's runs that are left is loaded, also if the loaded one is newer or
+    covers more days.
     """
 
 

@@ -29,9 +29,9 @@ _IN_PROGRESS = ("queued", "not_started", "starting", "started", "canceling")
 class RunMetrics:
     """Metrics of the runs in a history, which is that of `recent_history`.
 
-    `months` are those of each export for which metrics are made. `lake` are the months in the lake:
-    whether a month is complete depends on its version there, and not on how a run ended, which
-    Dagster may change later. It is None if the lake cannot be read; then months have no state.
+    `months` are those of each export for which there are metrics. `lake` are the months in the
+    lake, whose versions decide whether a month is complete. It is None if the lake cannot be read;
+    then months have no state.
     """
 
     settings: Settings
@@ -40,7 +40,7 @@ class RunMetrics:
     lake: Collection[LakeMonth] | None
 
     def metrics(self) -> Iterator[Metric]:
-        """Yield states of months, times of delivery, failed runs, the queue, and durations."""
+        """Yield states and manifest times of months, failed runs, the queue, and durations."""
         exports = [export.name for export in self.settings.exports]
         yield from self._month_metrics()
         yield self._failures(exports)

@@ -48,8 +48,8 @@ class RequestedMonth:
 
     `version` is the manifest's ETag; of charges, the bill's version and the mapping's. `times` is
     the number of runs that were requested for it, `last` the time of the last request in seconds
-    since 1970, and `is_loaded` whether a run has loaded it. The entry of a month that is no longer
-    delivered has the ETag alone. The cursor is stored as JSON, so these names stay.
+    since 1970, and `is_loaded` whether a run has loaded it. An entry for `manifest_is_fresh` has
+    only the ETag of a manifest that is too old. The cursor is stored as JSON, so these names stay.
     """
 
     version: str
@@ -59,7 +59,7 @@ class RequestedMonth:
 
     @classmethod
     def from_json(cls, entry: Any) -> RequestedMonth:
-        """Return the entry of a month in the cursor, from its JSON: an object or a text."""
+        """Return an entry of the cursor from its JSON: an object, or the ETag in old releases."""
         # Earlier releases stored the ETag alone, once they had requested it.
         return cls(entry, times=1) if isinstance(entry, str) else cls(**entry)
 
@@ -191,7 +191,7 @@ def _focus_requests(
 ) -> list[dg.RunRequest]:
     """Return the runs to request for charges alone, the newest month first; update `cursor`.
 
-    `requests` are those of the whole months, which derive the charges too. So does the retry of one
+    `requests` are those of all stages, which derive the charges too. So does the retry of one
     that was requested lately, whose process is gone.
     """
     now, focus_requests = time.time(), list[dg.RunRequest]()

@@ -51,7 +51,10 @@ def staged_files_asset(export: Export) -> dg.AssetsDefinition:
         lake: dg.ResourceParam[Lake],
         run_options: RunOptions,
     ) -> dg.MaterializeResult[VersionRecord]:
-        """Download the month's files, verify every byte, and count their rows and costs."""
+        """Download the month's files, verify them, and count their rows and costs.
+
+        Files that are staged and unchanged in the store are not downloaded again.
+        """
         month, started = billing_month(context), time.monotonic()
         if manifest is None:
             command = month_command("extract-manifests", export, month)
@@ -232,7 +235,7 @@ class MonthStaging:
         return [*known_versions, from_lake]
 
     def _verified_version(self, known_versions: Sequence[VersionRecord]) -> VersionRecord | None:
-        """Return the known version whose files are staged whole; None if there is none.
+        """Return the known version whose files are all staged; None if there is none.
 
         Files that were cleaned away count as staged if the lake has the version.
         """
@@ -285,7 +288,7 @@ class MonthStaging:
         )
 
     def _remove_older(self) -> list[str]:
-        """Delete the files of older versions if this one is whole; return warnings."""
+        """Delete the files of older versions if this one's are all staged; return warnings."""
         try:
             if self._files.content() is not None:
                 self.staged_month.remove_other_versions(self.manifest)

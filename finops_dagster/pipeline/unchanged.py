@@ -202,7 +202,7 @@ class UnchangedMonths:
 
 
 def _is_recorded(result: Result, record: dg.EventLogRecord | None) -> bool:
-    """Return whether a materialization says of the version what the result says."""
+    """Return whether a materialization has the version and the metadata of the result."""
     event = record.asset_materialization if record else None
     if event is None or result.data_version is None:
         return False

@@ -155,6 +155,6 @@ def _currencies(connection: DuckDBPyConnection, first: str | None) -> list[str]:
     rows = connection.execute(_CURRENCIES).fetchall()
     currencies = [currency for (currency,) in rows]
     if first and first not in currencies:
-        advice = f"choose {' or '.join(currencies)}" if currencies else "there are no charges"
+        advice = f"choose {' or '.join(currencies)}" if currencies else "load a month first"
         raise BillError(f"no charge has the currency {first}; {advice}")
     return sorted(currencies, key=lambda currency: currency != first)

@@ -173,8 +173,8 @@ def budget_months(
     """Return each budget in each month of the bill, the newest month first.
 
     The budgets of a month are in the order of `budgets`, also those without any charge. Needs the
-    relation `focus_named`, unless there are no budgets. Months before that of `today` are over; by
-    default, it is the current day in UTC.
+    relation `focus_named`, unless there are no budgets. Months before that of `today`, by default
+    the current day in UTC, are over.
     """
     if not budgets:
         return []

@@ -144,7 +144,8 @@ def read_daily_costs(
     """Return the daily costs of thirteen months up to `last`; by default, up to the newest month.
 
     A `last` after the newest month counts as the newest month. None if there are no charges. A
-    service that costs little is left out. Needs the relations `focus` and `focus_named`.
+    service that costs little is left out, so there may be no series. Needs the relations `focus`
+    and `focus_named`.
 
     `service_usage` is for callers that have already computed the effective cost of usage of these
     months: a query with the columns month, export, currency, provider, account, service and usage.

@@ -71,7 +71,7 @@ class CostHistory:
 
     @classmethod
     def of(cls, costs: DailyCosts, least: Array) -> CostHistory:
-        """Return daily costs with their estimates, which are computed here."""
+        """Return a history with estimates computed from `costs`, and `least` as its thresholds."""
         return cls(costs, estimated_costs(costs.cost), least)
 
     @property

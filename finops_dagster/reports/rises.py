@@ -36,7 +36,7 @@ _RESTING = 0.05  # times the level: what a service costs on a day of rest
 def find_rises(history: CostHistory) -> Iterator[Finding]:
     """Yield findings of the kinds SPIKE, WEEKEND_WORK, STEP, RAMP and COMMITMENT_ENDED.
 
-    Each is of one service whose cost is far above its estimate on several days or on one.
+    Each is of one service whose cost is far above its estimate on one day or several.
     `find_price_changes` also yields COMMITMENT_ENDED.
     """
     flags = _high_days(history) & history.has_enough_days

@@ -74,8 +74,9 @@ def create_cost_and_usage_sums(
     """Create the tables `cost_sums` and `usage_sums`.
 
     `charges` and `charges_by_day` are what follows FROM to read charges. Both tables are temporary.
-    Their rows are by `month`, `export`, `currency`, `provider`, `account`, and `own_line` and
-    `billed_line`, the account's lines in `account_spellings` (-1 without a line).
+    Their rows are by `month`, `export`, `currency`, `provider`, `account`, `own_line` and
+    `billed_line`. The last two are rowids of `account_spellings`: of the line of the sub account,
+    or else of the billing account; -1 without such a line.
 
     `cost_sums` has the costs `billed` and `effective` of all charges three times: by `service` and
     `category`, by `region`, and by `kind`. The costs of `charges_by_day` are also in it by `day`.

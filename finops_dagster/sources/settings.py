@@ -81,7 +81,8 @@ class ExportSettings(SettingsTable):
     def bill_exports_by_dataset(self) -> Mapping[str, str] | None:
         """The names of the exports from whose bills this export's charges are derived, by dataset.
 
-        By default this export alone, with the dataset "". None if it has no charges of its own.
+        By default this export alone, with the dataset "". Only Azure's actual costs have two
+        datasets, "actual" and "amortized". None if this export has no charges of its own.
         """
         return {"": self.name}
 

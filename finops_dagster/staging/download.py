@@ -95,7 +95,7 @@ def download_verified(
 
 
 def crc32_of_file(path: Path) -> int:
-    """Read a whole file on disk, and return its CRC-32."""
+    """Return the CRC-32 of a file on disk, all of which is read."""
     crc32 = 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -24,8 +24,8 @@ from finops_dagster.staging.gzip_check import InflationLimits
 from finops_dagster.staging.staged_files import StagedFiles
 
 _MANIFEST = TypeAdapter(Manifest)
-# `.lock`, `staged.jsonl` and `*.part` are taken. Numbers are kept for files whose own name is not
-# usable.
+# `.lock`, `staged.jsonl` and `*.part` are other files of the folder. A number is the name of a file
+# whose own name is not usable.
 _USABLE_NAME = re.compile(r"(?!\d+$|\.|staged\.jsonl$|.*\.part)[\w !'()*.@=+,~-]{1,200}", re.ASCII)
 
 
@@ -85,7 +85,7 @@ class StagedMonth:
         return None
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Take the month's lock, and write the manifest for the later stages."""
+        """Write the manifest for the later stages. Takes the month's lock."""
         with folder_lock(self._folder):
             replace_file(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 

@@ -9,7 +9,7 @@ from isal import isal_zlib
 
 _GZIP = 31  # zlib's wbits for "a gzip member with header and CRC"
 _STEP_BYTES = 256 * 1024
-# After each step, zlib copies the rest of what it was given, so it is given little at once.
+# After each step, zlib copies the rest of its input, so the input is small.
 _INPUT_BYTES = 16 * 1024
 # Small files may have any ratio: a CSV of equal lines compresses to nearly nothing.
 _ALWAYS_ALLOWED_BYTES = 64 * 1024 * 1024

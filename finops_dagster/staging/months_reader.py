@@ -38,7 +38,7 @@ _Key = tuple[str, int, str]
 
 
 class MonthsReader:
-    """Reads of which months the files of one export have rows.
+    """Finds the months of the rows in an export's files.
 
     Files are remembered in the records of their months, in the staging folder, the lake and the
     ledger, and in the index `shared/months.json` of the staging folder, which also has the files of
@@ -59,7 +59,7 @@ class MonthsReader:
     def read(
         self, store: ObjectStore, folder: str, files: Sequence[ObjectInfo], bill_format: Format
     ) -> SharedFiles:
-        """Return the months of the rows in each of `files`, and the shared files that are loaded.
+        """Return the months of the rows in each of `files`, and the shared files on record.
 
         `files` must be all files of the export, and `folder` is the key of their folder, to which
         the names in the result are relative. Only files that were never read before are downloaded

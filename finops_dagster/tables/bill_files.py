@@ -39,7 +39,7 @@ class ColumnMapping:
 
 @dataclass(frozen=True)
 class MonthFilter:
-    """Selects a month's rows in files that hold rows of several months.
+    """Selects a month's rows in files with rows of several months.
 
     `header` is that of the start of the billing period.
     """
@@ -63,7 +63,7 @@ class BillFiles(ABC):
     """The type of each header in the files; null where they have none, as CSV."""
     paths: tuple[Path, ...]
     null_words: tuple[str, ...] = ()
-    """The words that mean NULL, beside the empty cell."""
+    """The words that mean NULL; in CSV the empty cell means it too."""
     time_format: str | None = None
     """The strptime format of times in text; None for ISO 8601."""
     month_filter: MonthFilter | None = field(default=None, kw_only=True)

@@ -81,7 +81,7 @@ class MonthDigest:
 
 
 def lake_type(arrow: pa.DataType) -> str:
-    """Return the type of a column in a month's Parquet file: one of SqlType, or DATE."""
+    """Return the type of a column in a month's Parquet file: a SqlType, or DATE; a list is TEXT."""
     import pyarrow as pa
 
     if pa.types.is_map(arrow):

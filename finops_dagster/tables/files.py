@@ -124,7 +124,9 @@ def translated_error(
     single_files = [group.for_file(path) for group in files for path in group.paths]
     if isinstance(error, duckdb.IOException):
         reasons = (_read_problem(connection, file) for file in single_files)
-        return FileInvalid(next(filter(None, reasons), first_line(error)))
+        reason = next(filter(None, reasons), first_line(error))
+        advice = "check the disk: if it is sound, the vendor must deliver the file again"
+        return FileInvalid(f"{reason}; {advice}")
     if not isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException):
         return error
     # `_first_bad_cell` numbers the rows in the order of the file.

@@ -94,14 +94,13 @@ class Warehouse:
     def measured_version(self, file: MonthFile) -> Version | None:
         """Return the version id of the month's newest load, with totals measured in the table.
 
-        Compare the result by `Version.is_same_version`; its other fields are not set. `file` gives
-        the table, the month and the columns to measure, and may be of another version than the
-        table.
+        Compare it by `Version.is_same_version`; its other fields are not set. `file` gives the
+        table, the month and the columns to measure, and may be of another version.
 
         None if the month has no load, if the table lacks a money column or the billing period, or
         if a row is misdated: its billing period is another month. Also None if id, rows and
-        headline cost are those of the file, but the sum of another money column or the cost of a
-        currency is not. Raises BillError if the table lacks the column of the currency.
+        headline cost are the file's, but the sum of another money column or the cost of a currency
+        is not. Raises BillError if the table lacks the column of the currency.
         """
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
@@ -152,9 +151,9 @@ class Warehouse:
     def replace_month(self, file: MonthFile) -> LoadResult:
         """Replace the month in the table by the file, in one step, and record the load.
 
-        Creates missing tables and columns, and casts columns to text as `schema_change` says. If it
-        fails after the tables are created, the load is recorded as `failed`, unless it may still be
-        running. Raises ReconciliationError if the totals differ, or if another run has written
+        Creates missing tables and columns, and casts columns to text as `required_change` says. If
+        it fails after the tables are created, the load is recorded as `failed`, unless it may still
+        be running. Raises ReconciliationError if the totals differ, or if another run has written
         another version to the lake meanwhile; BigQuery has replaced the month then.
         """
         dialect, has_begun = self._open_dialect(), False

@@ -88,7 +88,10 @@ class BaseDialect(ABC):
 
     @contextmanager
     def connected(self, *, write: bool) -> Iterator[None]:
-        """Call `connect` for the block, and raise errors as `translate_error` returns them."""
+        """Connect until the block ends, and translate errors, also those of the block.
+
+        An error for which `translate_error` returns None is raised as it is.
+        """
         try:
             with self.connect(write=write):
                 yield
@@ -117,8 +120,7 @@ class BaseDialect(ABC):
     def stored_columns(self, table: str) -> dict[str, str]:
         """Return `read_columns` with the names in lower case.
 
-        Empty without a table. The result is cached, since it is needed for each column of the file;
-        `create_table` and `alter_table` drop it from the cache.
+        Empty without a table. Cached until `create_table` or `alter_table` changes the table.
         """
         if table not in self._stored_columns:
             columns = self.read_columns(table)
@@ -147,7 +149,7 @@ class BaseDialect(ABC):
         return self.column_types[data_type].native
 
     def cast_type(self, data_type: str) -> Sql:
-        """Return the warehouse's name of a data type in a CAST, where MySQL has other names."""
+        """Return the warehouse's name of a data type in a CAST; MySQL has other names there."""
         return self.native_type(data_type)
 
     def placeholder(self, number: int) -> Sql:

@@ -104,7 +104,7 @@ class Dialect(BaseDialect):
 
         `error` is as `connected` raises it: an error of the client is translated already. False if
         the load may still be running in the warehouse, or if the next run will complete it. By
-        default always true.
+        default always true. Needs no connection.
         """
         return True
 
@@ -215,9 +215,5 @@ class Dialect(BaseDialect):
         loads_table.record_load(self, file, job_id, state, error_message)
 
     def digest(self, file: MonthFile) -> MonthDigest:
-        """Return the digests of the month's rows in the table, of the kind `digest_kind`.
-
-        They are of those columns of the file that this kind compares. Raises BillError if the table
-        lacks one of them.
-        """
+        """Return the digests of the month's rows in the table; see `measure.warehouse_digest`."""
         return measure.warehouse_digest(self, file)

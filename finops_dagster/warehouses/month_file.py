@@ -121,9 +121,10 @@ class MonthFile:
     def select_sql(self, target_types: Mapping[str, str], relation: Sql | None = None) -> Sql:
         """Return a DuckDB SELECT of the file, each column cast to its target type, if it has one.
 
-        Lists become JSON texts. `relation` has the rows; by default it is the file at
-        `local_path`. The connection needs the macros of `prepare_casts`. A text that is no exact
-        amount fails the query; call `refuse_inexact_text` before, whose error names it.
+        Every type can be cast to text, and text to amounts, but nothing else. Lists become JSON
+        texts. `relation` has the rows; by default it is the file at `local_path`. The connection
+        needs the macros of `prepare_casts`. A text that is no exact amount fails the query; call
+        `refuse_inexact_text` before, whose error names it.
         """
         lists = set(self.list_columns)
 

@@ -94,7 +94,7 @@ class AwsCur1(AwsFormat):
         """Return the listed columns, with the headers that they have in the files.
 
         These are Athena's names if a file of `keys` is Parquet. The list is empty if the manifest
-        lists no columns. Raises ManifestInvalid for a column without category and name.
+        lists no columns. Raises ManifestInvalid for a column that lacks its category or its name.
         """
         columns = []
         is_parquet = any(key.endswith(".parquet") for key in keys)

@@ -17,7 +17,7 @@ _LOCALISED = re.compile(r".*\(([A-Za-z][A-Za-z0-9_]*)\)\s*")
 
 
 class AzureFormat(FixedFormat, Protocol):
-    """A dataset of Azure Cost Management: headers differ by agreement, and are read by name."""
+    """A dataset of Azure Cost Management, whose headers depend on the billing agreement."""
 
     vendor: str = "azure"
     datasets: frozenset[str]  # the lower-case names of the dataset in manifests

@@ -41,10 +41,9 @@ def discover(searched: SearchedStore) -> Iterator[FoundExport]:
 
     Such a folder has folders of months, or files and no folders. Of each, one file is read, to see
     if it is FOCUS: the last of its newest month, or of all. Folders with manifests, and those with
-    names such as `20260101-20260131`, are other vendors' and left out. Searches at most five levels
-    and 500 folders; then it ends without an error. Raises the store's error if a listing
-    fails. If the store refuses to read the one file, its folder is left out without an error;
-    a transient error is raised.
+    names such as `20260101-20260131`, are other vendors' and left out. So is a folder whose file
+    the store refuses to read. Searches at most five levels and 500 folders, then ends without an
+    error. Raises the store's error if a listing fails, and a transient error of the one file.
     """
     level, searched_folders = [searched.folder], 0
     for _ in range(_MAX_LEVELS):

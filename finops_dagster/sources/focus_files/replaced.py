@@ -115,8 +115,8 @@ class ReplacedFiles(Source):
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Return the files of the newest version in the month's folder, by one LIST.
 
-        Raises ObjectMissing if a file of the manifest is gone, and FileInvalid if the folder has
-        changed otherwise.
+        Raises ObjectMissing if some of the manifest's files are gone. Raises FileInvalid if the
+        folder has changed otherwise, as by the folder of a later time.
         """
         folder = manifest.source.key
         files = newest_files(self._store, folder)

@@ -202,12 +202,8 @@ class BigQueryDialect(Dialect):
     def begin_load(self, file: MonthFile) -> None:
         """Find the load job that a killed run has started, or record a new one as `loading`.
 
-        `load_incoming` starts the new one, or waits for the one that was found. The dialect's
-        `job_id` becomes its id. This is made of export, month, version, table and the number of the
-        attempt, so that every run of a version finds its jobs. The first number is the count of
-        ended loads in the ledger. A job that ended without loading the month is recorded as
-        `failed`, and the next number is tried. Jobs that the ledger lacks are those of a deleted
-        table; they are skipped.
+        The dialect's `job_id` becomes its id. `load_incoming` starts the new one, or waits for the
+        one that was found. A job that ended without loading the month is recorded as `failed`.
         """
         states = dict(
             self.query(
@@ -216,6 +212,8 @@ class BigQueryDialect(Dialect):
                 *(str(file.month), file.footer.manifest_id),
             )
         )
+        # Every run of a version makes the same ids, so that it finds the jobs of earlier runs. A
+        # job that the ledger lacks is that of a deleted table, and is skipped.
         table = hashlib.sha256(self.full_name(file.table).encode()).hexdigest()[:8]
         name = f"finops_{file.export}_{file.month}_{file.footer.manifest_id}_{table}"
         attempt = sum(state != "loading" for state in states.values())
@@ -247,8 +245,8 @@ class BigQueryDialect(Dialect):
         """Replace the month's partition by one load job; return the table as a FROM item.
 
         A job of a killed run that `begin_load` found is waited for instead. Readers see the old
-        rows until the job is done. BigQuery reads a file in Google's storage itself, unless columns
-        must be cast or `load_from_lake` is false; any other file is uploaded.
+        rows until the job is done. BigQuery reads a file in Google's storage itself, unless it has
+        lists, columns must be cast or `load_from_lake` is false; any other file is uploaded.
         """
         if self._load_job is None:
             with file.converted_copy(change.target_types) as converted:

@@ -68,8 +68,10 @@ class DuckDBDialect(Dialect):
             yield
 
     def translate_error(self, error: Exception) -> Exception | None:
-        is_duckdb_error = isinstance(error, duckdb.Error)
-        return BillError(f"{self._path}: {first_line(error)}") if is_duckdb_error else None
+        if not isinstance(error, duckdb.Error):
+            return None
+        advice = "check the file, its disk, and [database.duckdb]"
+        return BillError(f"{self._path}: {first_line(error)}; {advice}")
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, values or None).fetchall()

@@ -204,8 +204,6 @@ class PostgreSQLDialect(Dialect):
         in the table decide, which takes a query.
         """
         stored_type = super().stored_type(table, name, file_type)
-        # jsonb is the type of a map of texts and of a map of amounts. If the file has text for it,
-        # only the stored values tell which it is.
         if stored_type in MAPS and file_type == SqlType.TEXT:
             amounts = self.query(
                 f"SELECT 1 FROM {self.table_sql(table)}, jsonb_each({self.quoted(name)}) "

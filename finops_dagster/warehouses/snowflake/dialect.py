@@ -181,10 +181,9 @@ class SnowflakeDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Copy the file into a temporary table; return a SELECT of it in the target types.
 
-        If the settings name an external stage, Snowflake reads the file from there; otherwise the
-        file is uploaded. If the lake is in a store and `LakeFile.verified_store_uri` returns None,
-        it is also uploaded. Raises BillError if the external stage has another version of the month
-        than the lake.
+        If the settings name an external stage, Snowflake reads the file from there. Otherwise, or
+        if the lake is in a store and `LakeFile.verified_store_uri` returns None, it is uploaded.
+        Raises BillError if the external stage has another version of the month than the lake.
         """
         # The last 12 characters of `job_id` are random: see Warehouse.replace_month.
         temporary = quoted(f"FINOPS_{self.job_id[-12:]}".upper())

@@ -131,7 +131,7 @@ class SqlalchemySqliteDialect(SqlDialect):
         the type `file_type` if that is an amount or a map.
         """
         stored_type = super().stored_type(table, name, file_type)
-        # dlt, which loaded the tables of earlier releases, declared amounts and maps as TEXT.
+        # Earlier releases loaded by dlt, which leaves this table.
         is_ambiguous = stored_type == SqlType.TEXT and file_type in _DECLARED_NAMES
         dlt_table = "SELECT 1 FROM sqlite_master WHERE name = '_dlt_version'"
         return file_type if is_ambiguous and self.query(dlt_table) else stored_type

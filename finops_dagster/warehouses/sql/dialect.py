@@ -180,8 +180,8 @@ class SqlDialect(Dialect):
     def lock_month(self, file: MonthFile) -> None:
         """Wait for other loads of the month on this machine, and keep them out.
 
-        The lock is released when the connection closes. A load on another machine does not wait for
-        it: its `begin_load` ends this load, except within `transaction`, which it waits for.
+        The lock is released when the connection closes. A load on another machine does not wait:
+        it makes this one fail, unless this one is in `transaction`, whose end it waits for.
         """
         path = self._settings.working_dir / f"{file.table}-{file.month}.lock"
         purpose = f"loading {file.month} into {self.full_name(file.table)}"
