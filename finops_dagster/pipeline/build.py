@@ -125,7 +125,8 @@ def export_definitions(settings: Settings, name: str, prefix: str = "") -> dg.De
     job = dg.define_asset_job(
         f"{group}_month",
         selection=dg.AssetSelection.groups(group),
-        description=f"Loads a month of {name}, from manifest to {last_stage}.",
+        description=f"Loads a month of {name}, from manifest to {last_stage}"
+        f"{', and derives its charges' if export.has_focus else ''}.",
         tags={"finops/export": name, STAGES_TAG: "all", **RUN_TAGS},
         # The stages run one after the other: a process for each would cost seconds for nothing.
         executor_def=dg.in_process_executor,

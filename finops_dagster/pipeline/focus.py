@@ -10,7 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import quoted
-from finops_dagster.billing.errors import count_text, first_line
+from finops_dagster.billing.errors import BillError, count_text, first_line
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.comparison import comparable_exports, differing_groups
@@ -25,6 +25,7 @@ from finops_dagster.focus.month import (
 )
 from finops_dagster.lake import Lake, parquet_relation
 from finops_dagster.lake.catalog_settings import CHARGES_TABLE
+from finops_dagster.object_stores import StoreError
 from finops_dagster.pipeline import STAGES_TAG
 from finops_dagster.pipeline.bar_charts import cost_by_category
 from finops_dagster.pipeline.checks import ADDS_UP, CONFORMS
@@ -228,7 +229,7 @@ def _comparison(
         if (found.get(_COMPARED_WITH), found.get("mapping")) == (compared_with, record.mapping):
             return {**previous}
         groups = {name: differing_groups(derivation, name) for name in others}
-    except duckdb.Error as error:
+    except (duckdb.Error, BillError, StoreError) as error:
         # The other charges are no part of this month, which stays right without them.
         reason = f"nothing, as charges cannot be read: {first_line(error)}"
         return {_COMPARED_WITH: f"{reason}; run finops state verify --deep"}

@@ -206,7 +206,7 @@ class Warehouse:
         advice = f"{dialect.mismatch_effect}; {reprocess_advice(file.export, file.month)}"
         name, in_lake = self.full_name(file.table), file.lake_file.version()
         if in_lake is None or in_lake.manifest_id != file.bill_version:
-            newer = f"version {in_lake.manifest_id}" if in_lake else "no version any more"
+            newer = f"version {in_lake.manifest_id}" if in_lake else "a file that cannot be read"
             raise ReconciliationError(
                 f"{name}: another run was faster: while version {file.bill_version} of "
                 f"{file.month} was loaded, the lake got {newer}; {advice}"

@@ -12,6 +12,7 @@ import pytest
 from finops_dagster.demo.export import BillVersion, Layout, write_version
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.s3 import S3Server
 
 FIRST = """
     ('1', 'EC2', 'Usage', 'USD', 1.000000000000000001, 3),
@@ -158,5 +159,20 @@ def test_charges_of_other_accounts_are_not_compared_and_unreadable_ones_do_no_ha
     pq.write_table(others, path)
     assert "compared_with" not in company.load().metadata("focus")
     pq.write_table(charges.drop_columns(["BillingAccountId"]), path)
+    metadata = company.load().metadata("focus")
+    assert str(metadata["compared_with"]).startswith("nothing, as charges cannot be read: ")
+
+
+@pytest.mark.thorough
+def test_changed_charges_of_another_export_in_a_store_do_no_harm(
+    company: Project, s3: S3Server, bucket: str
+) -> None:
+    connection = {"endpoint_url": s3.url, "region": "us-east-1"}
+    company.storage = {"parquet_dir": f"s3://{bucket}/lake", "lake": connection}
+    company.load(export="own")
+    listed = s3.client().list_objects_v2(Bucket=bucket, Prefix="lake/focus/own")["Contents"]
+    (key,) = (info["Key"] for info in listed if info["Key"].endswith(".parquet"))
+    s3.client().put_object(Bucket=bucket, Key=key, Body=b"damaged")
+    company.storage["staging_dir"] = "elsewhere"  # where there is no copy of the charges
     metadata = company.load().metadata("focus")
     assert str(metadata["compared_with"]).startswith("nothing, as charges cannot be read: ")

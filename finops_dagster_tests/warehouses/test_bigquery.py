@@ -133,7 +133,7 @@ def test_failure_after_the_load_is_reported_and_repaired_by_the_next_run(
         server.fault = None
     assert f"{TABLE} has the month, but its ledger does not record it yet: " in outcome.error
     assert "no query today" in outcome.error
-    assert "; run finops aws run-pipeline to record it" in outcome.error
+    assert "; run the month again to record it" in outcome.error
     assert month_totals(server)[0][2:] == (2, "v2")
     assert [(row[1], row[3]) for row in ledger(server)] == [("v1", "loaded"), ("v2", "loading")]
     server.requests.clear()

@@ -104,7 +104,7 @@ class BigQueryDialect(Dialect):
         location, advice = self.location, ""
         if self._loaded_table:
             location = f"{self._loaded_table} has the month, but its ledger does not record it yet"
-            advice = "; run finops aws run-pipeline to record it"
+            advice = "; run the month again to record it"
         if isinstance(error, DefaultCredentialsError):
             return BillError(
                 f"{location}: no Google credentials were found; set "
