@@ -107,8 +107,10 @@ def _restore_ledgers(
         pairs = iter(file_months)
         first_pair = next(pairs)
         with first_pair[0].connect() as connection:
-            # Else DuckDB would keep all that it has written in memory until the commit.
-            connection.execute("SET memory_limit = '64MB'")
+            # Else DuckDB would keep all that it has written in memory until the commit. A month of
+            # the ledger is small, and each thread has buffers of its own.
+            connection.execute("SET memory_limit = '32MB'")
+            connection.execute("SET threads = 1")
             connection.execute("BEGIN TRANSACTION")
             for month, state in chain([first_pair], pairs):
                 version, change = _restore(connection, month, state)
