@@ -101,6 +101,23 @@ def test_failed_and_stale_months_are_listed_and_run_again(project: Project, fino
 
 
 @pytest.mark.thorough
+def test_stages_that_a_later_failed_run_completed_are_not_missing(project: Project) -> None:
+    project.deliver("much")
+    assert not project.materialize(stages=[*STAGES]).success
+    project.deliver("1", version="v2")
+    blocked = project.parquet_path().parent.parent
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.write_text("no folder")
+    run = project.materialize(stages=[*STAGES])
+    assert (run.success, run.stages()[-1]) == (False, "billing_table")
+    status, _ = History(project.instance).month_status("acme", "2024-01")
+    assert status == "failure"
+    blocked.unlink()
+    project.load(stages=["parquet"])
+    assert History(project.instance).month_status("acme", "2024-01") == ("success", None)
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("by_command", [False, True])
 def test_differences_are_found_and_repaired(
     project: Project, finops: Finops, by_command: bool

@@ -205,29 +205,26 @@ class History:
         """
         runs = self.month_runs.get((export, month), [])
         for number, run in enumerate(runs):
-            if run.status == "success":
-                continue
-            completed_stages = {
-                stage
-                for n, other in enumerate(runs)
-                if other.status == "success" and (n < number or _ended_after(other, run))
-                for stage in other.stages[export]
-            }
             # A run of the job selects all stages, also those that the export does not have.
-            selected = [stage for stage in run.stages[export] if stage in stages]
-            # What a run missed takes a query.
-            if completed_stages >= set(selected):
-                continue
-            if set(self._missed_stages(run, selected)) - completed_stages:
+            missing = {stage for stage in run.stages[export] if stage in stages}
+            counted = [o for n, o in enumerate(runs) if n <= number or _ended_after(o, run)]
+            # Runs that succeeded first: what a failed run completed takes a query.
+            for other in sorted(counted, key=lambda other: other.status != "success"):
+                if missing:
+                    missing -= self._completed_stages(other, export)
+            if missing:
                 return run.status, self.failure_message(run)
         return "success", None
 
-    def _missed_stages(self, run: Run, selected: Sequence[str]) -> Sequence[str]:
-        """Return those selected stages that a failed run did not complete."""
+    def _completed_stages(self, run: Run, export: str) -> set[str]:
+        """Return the stages that a run completed; none of a run in progress."""
+        selected = run.stages[export]
+        if run.status == "success":
+            return set(selected)
         failed = self.failures[run.id].stage if run.id in self.failures else None
         if failed not in selected:
-            return selected  # any may be missing
-        return [s for s in selected if self._stage_failure(run, s) is not None]
+            return set()  # any may be missing
+        return {stage for stage in selected if self._stage_failure(run, stage) is None}
 
     def _stage_failure(self, run: Run, stage: str) -> RunFailure | None:
         """Return why a failed run did not complete a stage: the failure of it or of one before it.
