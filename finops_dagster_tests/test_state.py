@@ -25,7 +25,7 @@ def waiting_run(project: Project, finops: Finops) -> Iterator[subprocess.Popen[s
     with duckdb.connect(str(project.database_file)):
         process = finops.start("aws", "run-pipeline")
         try:
-            for attempt in Retrying(stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True):
+            for attempt in Retrying(stop=stop_after_delay(300), wait=wait_fixed(0.2), reraise=True):
                 with attempt:
                     (row,) = finops.json("worker", "list")
                     assert row["stage"] == "billing_table"
