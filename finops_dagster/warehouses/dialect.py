@@ -210,9 +210,9 @@ class Dialect(BaseDialect):
 
     def record_load(
         self, file: MonthFile, job_id: str, state: str, error_message: str | None = None
-    ) -> None:
+    ) -> str:
         """Insert or update the ledger's row of a load; see `loads_table.record_load`."""
-        loads_table.record_load(self, file, job_id, state, error_message)
+        return loads_table.record_load(self, file, job_id, state, error_message)
 
     def digest(self, file: MonthFile) -> MonthDigest:
         """Return the digests of the month's rows in the table; see `measure.warehouse_digest`."""

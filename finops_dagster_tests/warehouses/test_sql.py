@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster.warehouses.sql.address import database_url
+from finops_dagster.warehouses.sql.databases import dialect_factory
 from finops_dagster.warehouses.sql.settings import SqlSettings
 from finops_dagster_tests.cur import deliver, line_items
 from finops_dagster_tests.finops import Finops
@@ -29,6 +30,7 @@ from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
 from finops_dagster_tests.warehouses.conftest import MonthOf, refused
 from finops_dagster_tests.warehouses.docs_queries import docs_queries, load_exports_of_queries
+from finops_dagster_tests.warehouses.test_postgresql import in_background
 
 SQLITE = {"destination": "sqlalchemy", "credentials": "sqlite:///data/acme.db"}
 A_TIME = "TIMESTAMP '2024-01-03 04:05:06'"
@@ -299,6 +301,82 @@ def test_postgresql_server_keeps_decimals_and_zones(
         "2024-02",
         "2024-01",
     ]
+
+
+def wait_for_lock(server: PostgreSQLServer, statement: str) -> None:
+    """Wait until a statement that begins with this word waits for a lock."""
+    waiting = (
+        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND starts_with(query, %s)"
+    )
+    with server.connect("acme") as connection:
+        while not connection.execute(waiting, (statement,)).fetchall():
+            pass
+
+
+def test_load_stays_loaded_if_another_machine_waited_to_end_it(
+    project: Project, server: PostgreSQLServer, month_of: MonthOf
+) -> None:
+    """A load that began later reads `loading`, and waits for the row until it is `loaded`."""
+    settings = {
+        "destination": "postgres",
+        "credentials": f"postgresql://postgres@/acme?host={server.host}",
+        "dataset": "machines",
+    }
+    other_machine = project_warehouse(project, **settings, working_dir="data/other")
+    warehouse = project_warehouse(project, **settings)
+    warehouse.replace_month(month_of("v1"))
+    second, third = month_of("v2"), month_of("v3")
+    wrong_footer = dataclasses.replace(third.footer, totals=Totals(1, Decimal(2)))
+    wrong = dataclasses.replace(third, footer=wrong_footer)
+    with server.connect("acme", autocommit=False) as reader:
+        reader.execute("LOCK TABLE machines.aws_billing_data IN SHARE MODE")
+        first_thread, outcome = in_background(lambda: warehouse.replace_month(second))
+        wait_for_lock(server, "DELETE")
+        other_thread, other_outcome = in_background(lambda: other_machine.replace_month(wrong))
+        wait_for_lock(server, "UPDATE")
+    first_thread.join()
+    other_thread.join()
+    assert [getattr(result, "warnings", result) for result in outcome] == [()]
+    assert isinstance(other_outcome[0], ReconciliationError), other_outcome
+    assert second.footer.is_same_version(warehouse.measured_version(second))
+    with server.connect("acme") as connection:
+        states = connection.execute(
+            "SELECT manifest_id, state, error_message IS NULL FROM machines.aws_billing_data_loads "
+            "ORDER BY manifest_id"
+        ).fetchall()
+        tables = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'machines' ORDER BY 1"
+        ).fetchall()
+    assert states == [("v1", "loaded", True), ("v2", "loaded", True), ("v3", "failed", False)]
+    assert tables == [("aws_billing_data",), ("aws_billing_data_loads",)]
+
+
+@pytest.mark.parametrize("waits_for", ["the month", "its own row"])
+def test_load_that_another_machine_ends_while_it_waits_fails(
+    server: PostgreSQLServer, month_of: MonthOf, waits_for: str
+) -> None:
+    credentials = f"postgresql://postgres@/acme?host={server.host}"
+    settings = SqlSettings(destination="postgres", credentials=credentials, dataset="ended")
+    file, dialect = month_of("v1"), dialect_factory(settings)()
+    dialect.job_id = waits_for
+
+    def record_loaded() -> None:
+        with dialect.transaction(file) if waits_for == "the month" else nullcontext():
+            dialect.record_load(file, dialect.job_id, "loaded")
+
+    with dialect.connected(write=True):
+        dialect.prepare_tables(file, dialect.schema_change(file))
+        dialect.begin_load(file)
+        with server.connect("acme", autocommit=False) as other:
+            other.execute("UPDATE ended.aws_billing_data_loads SET state = 'failed'")
+            thread, outcome = in_background(record_loaded)
+            wait_for_lock(server, "UPDATE")
+        thread.join()
+    assert isinstance(outcome[0], WarehouseUnavailable), outcome
+    assert "another run is loading 2024-01" in str(outcome[0])
+    with server.connect("acme") as connection:
+        states = connection.execute("SELECT DISTINCT state FROM ended.aws_billing_data_loads")
+        assert states.fetchall() == [("failed",)]
 
 
 @pytest.mark.thorough

@@ -217,10 +217,11 @@ class SqlDialect(Dialect):
             f"SELECT job_id FROM {ledger} WHERE billing_period = :finops_1 AND state = 'loading'",
             str(file.month),
         )
+        reason = "another load of the month began before this one ended"
         for (job_id,) in killed:
-            self.record_load(
-                file, job_id, "failed", "another load of the month began before this one ended"
-            )
+            # A load that was loaded meanwhile was not killed: it drops its incoming table itself.
+            if super().record_load(file, job_id, "failed", reason) == "failed":
+                self._drop_incoming(job_id)
         with suppress(_RollBack), self._atomic():
             self.record_load(file, self.job_id, "loading")
             raise _RollBack
@@ -329,13 +330,23 @@ class SqlDialect(Dialect):
 
     def record_load(
         self, file: MonthFile, job_id: str, state: str, error_message: str | None = None
-    ) -> None:
-        """Record a load (see `Dialect.record_load`); drop the incoming table of a failed one."""
-        super().record_load(file, job_id, state, error_message)
+    ) -> str:
+        """Record a load (see `Dialect.record_load`); with `failed`, drop its incoming table."""
+        recorded_state = super().record_load(file, job_id, state, error_message)
         if state == "failed":
-            with suppress(sa.exc.SQLAlchemyError):
-                if self.read_columns(_incoming_table(job_id)):
-                    self.query(f"DROP TABLE {self.table_sql(_incoming_table(job_id))}")
+            self._drop_incoming(job_id)
+        return recorded_state
+
+    def _drop_incoming(self, job_id: str) -> None:
+        """Drop the incoming table of a load if it exists; errors of the database are ignored."""
+        incoming = _incoming_table(job_id)
+        try:
+            if self.read_columns(incoming):
+                self.query(f"DROP TABLE {self.table_sql(incoming)}")
+        except sa.exc.SQLAlchemyError:
+            # The load itself may have dropped it meanwhile. Without the rollback, the connection
+            # would refuse the next statement.
+            self._connection.rollback()
 
     def cast_type(self, data_type: str) -> Sql:
         # MySQL knows CHAR in a CAST, but not the types of its text columns.
