@@ -161,13 +161,14 @@ class S3Store(WritableStore):
         A HEAD request then gets the store's CRC32 of the object, which must be the file's. Some
         stores have none of the whole object: then the object is downloaded to compute it.
         """
-        checksum = crc32(file_chunks(path))
         with self._translated_errors(key):
             with TransferManager(self._client, _TRANSFERS) as transfers:
                 arguments = {**self._bucket_args, **_CHECKSUM}
-                transfers.upload(
+                upload = transfers.upload(
                     str(path), arguments.pop("Bucket"), key, extra_args=arguments
-                ).result()
+                )
+                checksum = crc32(file_chunks(path))  # while the threads of the client send
+                upload.result()
             response = self._client.head_object(
                 **self._bucket_args, Key=key, ChecksumMode="ENABLED"
             )
