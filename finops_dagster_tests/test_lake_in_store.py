@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,7 +21,14 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import restatements_of_footer
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.lake import Lake, LakeFile, footer_texts_of_version, map_months, replacing_file
+from finops_dagster.lake import (
+    Lake,
+    LakeFile,
+    footer_texts_of_version,
+    map_months,
+    parquet_relation,
+    replacing_file,
+)
 from finops_dagster.object_stores import ObjectChanged, WritableStore, open_store
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster_tests.finops import Finops
@@ -171,6 +179,55 @@ def test_many_months_are_read_in_their_order_by_one_request_each(
         store_of(project).delete(f"lake/acme/billing_month={month}/acme-{month}.json")
     with duckdb.connect() as connection, pytest.raises(BillError, match=f"acme-{months[1]}.json"):
         lake.relation(connection, [*files.values()])
+
+
+def reads_of_pointers(server: S3Server) -> Counter[str]:
+    """Return how often the pointers of bills and of charges were read since the log was cleared."""
+    pointers = [p for verb, p in server.requests if verb == "GET" and p.endswith(".json")]
+    return Counter("charges" if "/lake/focus/" in p else "bill" for p in pointers if "/lake/" in p)
+
+
+@pytest.mark.thorough
+def test_each_stage_reads_a_pointer_once_or_twice(
+    machine: Machine, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    project = machine("a")
+    project.deliver("1", "2")
+    for stage, bill, charges in (
+        ("manifest", 2, 0),
+        ("staged_files", 2, 0),
+        ("billing_table", 2, 0),
+        ("parquet", 2, 0),
+        ("focus", 3, 4),
+    ):
+        s3.requests.clear()
+        project.load(stages=[stage])
+        reads = reads_of_pointers(s3)
+        assert reads == {"bill": bill} | ({"charges": charges} if charges else {}), stage
+
+
+def test_a_snapshot_speaks_of_one_version_and_replaces_only_that_one(machine: Machine) -> None:
+    lake = lake_of(machine("a"))
+    missing = lake.file("acme", MONTH).snapshot()
+    write(lake, "v1")
+    assert not missing.exists()
+    first = lake.file("acme", MONTH).snapshot()
+    write(lake, "v2", "SELECT 2 AS cost")
+    for file, manifest_id in ((first, "v1"), (lake.file("acme", MONTH), "v2")):
+        version = file.version()
+        assert version
+        assert version.manifest_id == manifest_id
+        with duckdb.connect() as connection:
+            (cost,) = connection.execute(f"FROM {parquet_relation(file.local_path())}").fetchone()
+        assert cost == int(manifest_id[1])
+    for snapshot in (missing, first):
+        with (
+            duckdb.connect() as connection,
+            pytest.raises(ObjectChanged, match="version v2, which stays"),
+            replacing_file(connection, Sql("SELECT 3 AS cost"), snapshot, {}),
+        ):
+            pass
 
 
 @in_every_store

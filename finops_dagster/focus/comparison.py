@@ -48,7 +48,8 @@ def comparable_exports(
     store are downloaded. If charges cannot be read, raises duckdb.Error or the errors of
     `LakeFile.local_path`.
     """
-    is_own = _is_own_focus(derivation, derivation.export)
+    bill = derivation.bill_files[derivation.export].version()
+    is_own = bill is not None and bill.format == "focus"
     for export in exports:
         record = ChargesRecord.from_file(focus_lake(derivation.lake).file(export, derivation.month))
         if record is None or _is_own_focus(derivation, export) == is_own:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import duckdb
@@ -139,6 +140,15 @@ class FocusDerivation:
         """The export that owns the charges."""
         return next(iter(self.exports.values()))
 
+    @cached_property
+    def bill_files(self) -> Mapping[str, LakeFile]:
+        """The month's files of the bills, by export, as they are when they are first used.
+
+        So the charges are derived from the versions that their record names.
+        """
+        exports = self.exports.values()
+        return {export: self.lake.file(export, self.month).snapshot() for export in exports}
+
     @property
     def charges_file(self) -> LakeFile:
         """The month's file of charges, which need not exist."""
@@ -150,8 +160,7 @@ class FocusDerivation:
         Raises StageMissing if the lake lacks one.
         """
         versions = {}
-        for export in self.exports.values():
-            file = self.lake.file(export, self.month)
+        for export, file in self.bill_files.items():
             version = file.version()
             if version is None:
                 raise StageMissing(
@@ -168,15 +177,16 @@ class FocusDerivation:
         footer; in a store, the checksum of the file is verified instead. None also for a missing or
         damaged file. Raises StageMissing if there is a record, but the lake lacks a bill.
         """
-        record = ChargesRecord.from_file(self.charges_file)
+        file = self.charges_file.snapshot()
+        record = ChargesRecord.from_file(file)
         if record is None or self.outdated_reason(record) is not None:
             return None
         if self.lake.is_in_store:  # Its file is verified without a download.
-            return record if self.charges_file.sha256() else None
+            return record if file.sha256() else None
         with self.duckdb.open_in_memory() as connection:
             try:
                 totals = month_totals(
-                    totals_by_rule(connection, parquet_relation(self.charges_file.local_path()))
+                    totals_by_rule(connection, parquet_relation(file.local_path()))
                 )
             except duckdb.Error:
                 return None
@@ -226,23 +236,20 @@ class FocusDerivation:
         StageMissing if the lake lacks a bill, ReconciliationError if the charges do not add up to
         the bills, and BillError if a bill cannot be read.
         """
-        versions = self.bill_versions()
+        versions, file = self.bill_versions(), self.charges_file.snapshot()
         with self.duckdb.open_in_memory(preserve_insertion_order=False) as connection:
             try:
                 query = self._query(connection, versions[self.export].manifest_id)
                 record = self._record(query, versions, run_id)
                 footer = record.footer_texts(self.export)
-                with replacing_file(
-                    connection, query.charges_sql(), self.charges_file, footer
-                ) as new:
+                with replacing_file(connection, query.charges_sql(), file, footer) as new:
                     written = month_totals(totals_by_rule(connection, parquet_relation(new.path)))
                     advice = reprocess_advice(self.export, self.month)
                     measured = MeasuredTotals(written, 0)
-                    reconcile(self.charges_file.location, record.version.totals, measured, advice)
+                    reconcile(file.location, record.version.totals, measured, advice)
                     yield record
             except duckdb.Error as error:
-                files = (self.lake.file(export, self.month) for export in versions)
-                paths = ", ".join(file.location for file in files)
+                paths = ", ".join(bill.location for bill in self.bill_files.values())
                 raise BillError(
                     f"the charges of {self.export} {self.month} cannot be derived from {paths}: "
                     f"{first_line(error)}; {reprocess_advice(self.export, self.month)}"
@@ -261,7 +268,7 @@ class FocusDerivation:
                 "x_billing_month": Sql(f"DATE {literal(str(self.month.first_day))}"),
             },
             {
-                name: distinct_values_in_footer(self.lake.file(export, self.month).local_path())
+                name: distinct_values_in_footer(self.bill_files[export].local_path())
                 for name, export in self.exports.items()
             },
         )
@@ -270,7 +277,7 @@ class FocusDerivation:
 
     def _relation(self, export: str) -> Sql:
         """Return what follows FROM to read a bill, without the columns that have no value."""
-        path = self.lake.file(export, self.month).local_path()
+        path = self.bill_files[export].local_path()
         empty = ", ".join(map(quoted, sorted(null_columns(path))))
         excluded = Sql(f"EXCLUDE ({empty})") if empty else Sql("")
         return Sql(

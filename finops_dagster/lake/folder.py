@@ -58,6 +58,9 @@ class FolderFile(LakeFile):
     def name_in_lake(self) -> str:
         return "/".join(self.path.parts[-3:])
 
+    def snapshot(self) -> Self:
+        return self
+
     def footer_texts(self) -> dict[str, str] | None:
         return footer_texts(self.path)
 

@@ -78,6 +78,16 @@ class LakeFile(Protocol):
         """
         ...
 
+    def snapshot(self) -> Self:
+        """Return the month's file as it is now, whose record is not read again.
+
+        In a store, the pointer is read now, by one request, and no longer by the methods of the
+        snapshot: all of them speak of one version, and `replacing` replaces only that one. What
+        must know of a version that another run writes later needs a new snapshot. In a folder, it
+        is the file itself.
+        """
+        ...
+
     def footer_texts(self) -> dict[str, str] | None:
         """Return the texts of the file's footer by key; None if it is missing or damaged.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -44,10 +44,14 @@ from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
 
 @dataclass(frozen=True)
 class StoreFile(LakeFile):
-    """The file of a month in a store; `stem` is the key of its pointer without `.json`."""
+    """The file of a month in a store; `stem` is the key of its pointer without `.json`.
+
+    `known` is what `_read_pointer` returns for a snapshot.
+    """
 
     client: StoreClient
     stem: str
+    known: tuple[Pointer | None, str | None] | None = field(default=None, compare=False)
 
     is_in_store = True
 
@@ -68,7 +72,7 @@ class StoreFile(LakeFile):
 
         Raises BillError if there is none, or it is damaged.
         """
-        pointer, _ = self.client.read_pointer(self._pointer_key)
+        pointer, _ = self._read_pointer()
         if pointer is None:
             raise BillError(f"{self.location} is missing or damaged; run the month again")
         return self._key(pointer.name), pointer
@@ -80,12 +84,19 @@ class StoreFile(LakeFile):
     def _key(self, name: str) -> str:
         return f"{self.stem.rpartition('/')[0]}/{name}"
 
+    def _read_pointer(self) -> tuple[Pointer | None, str | None]:
+        """Return the pointer and its ETag, as `StoreClient.read_pointer` does."""
+        return self.known or self.client.read_pointer(self._pointer_key)
+
+    def snapshot(self) -> Self:
+        return replace(self, known=self.client.read_pointer(self._pointer_key))
+
     def footer_texts(self) -> dict[str, str] | None:
-        pointer, _ = self.client.read_pointer(self._pointer_key)
+        pointer, _ = self._read_pointer()
         return None if pointer is None else {**pointer.texts}
 
     def exists(self) -> bool:
-        return self.client.read_pointer(self._pointer_key)[1] is not None
+        return self._read_pointer()[1] is not None
 
     def written_at(self) -> datetime:
         return self.current_key_and_pointer()[1].written_at
@@ -104,7 +115,7 @@ class StoreFile(LakeFile):
         return self.client.local_copy(*self.current_key_and_pointer())
 
     def keep_version(self) -> str:
-        pointer, etag = self.client.read_pointer(self._pointer_key)
+        pointer, etag = self._read_pointer()
         if pointer is None:
             return "" if etag is None else self._pointer_key.rpartition("/")[2]
         if self.client.keep_versions:
@@ -126,7 +137,7 @@ class StoreFile(LakeFile):
 
     def _replaced(self, name: str) -> Self:
         """Return the month as its file of that name is or was."""
-        return replace(self, stem=self._key(name).removesuffix(".parquet"))
+        return replace(self, stem=self._key(name).removesuffix(".parquet"), known=None)
 
     def verified_store_uri(self) -> str | None:
         key, pointer = self.current_key_and_pointer()
@@ -151,9 +162,9 @@ class StoreFile(LakeFile):
 
     @contextmanager
     def replacing(self) -> Iterator[NewFile]:
-        run, etag = self.client.etags_at_start.get(
-            self._pointer_key, ("", self.client.read_pointer(self._pointer_key)[1])
-        )
+        run, etag = self.client.etags_at_start.get(self._pointer_key, ("", None))
+        if not run:
+            etag = self._read_pointer()[1]
         name = unique_file_name(self.stem.rpartition("/")[2])
         key = self._key(name)
         with self.client.temporary_file(key) as part:

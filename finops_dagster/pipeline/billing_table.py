@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +16,7 @@ from finops_dagster.billing.restatement import Restatement
 from finops_dagster.billing.version import Load, versions_with_vendor_id
 from finops_dagster.lake import (
     Lake,
+    LakeFile,
     has_totals_of,
     load_from_footer,
     load_in_shared_lake,
@@ -197,6 +199,11 @@ class MonthLoading:
             report = self._current(connection, existing, self._id_in_ledger(connection))
         return None if report is None else LoadedMonth(report)
 
+    @cached_property
+    def _lake_file(self) -> LakeFile:
+        """The month's file in the lake, as it is when the database has been opened."""
+        return self.lake.file(self.export.name, self.month).snapshot()
+
     def _current(
         self, connection: duckdb.DuckDBPyConnection, existing: Load | None, manifest_id: str
     ) -> MonthReport | None:
@@ -204,7 +211,7 @@ class MonthLoading:
         if existing and existing.manifest_id == manifest_id:
             self._complete_ledger(connection, existing)
             return month_report(connection, existing, self._format(existing))
-        export, file = self.export, self.lake.file(self.export.name, self.month)
+        export, file = self.export, self._lake_file
         in_lake = load_in_shared_lake(connection, file, export.name, self.month, export.table)
         if in_lake is None or in_lake.manifest_id != manifest_id:
             return None
@@ -213,7 +220,7 @@ class MonthLoading:
     def _report_of_lake(self, load: Load) -> MonthReport:
         """Return what the lake's records say of the month; they have no costs by service."""
         files, bill_format = self.lake.files(load.export), self._format(load)
-        schema = self.lake.file(load.export, self.month).schema()
+        schema = self._lake_file.schema()
         months = [month for month in files if month <= self.month][-MONTHS_SHOWN:]
         recorded = map_months(
             self.lake,
@@ -247,7 +254,7 @@ class MonthLoading:
             rows, bill_format = month_relation(existing), self._format(existing)
             copy_replaced_costs(connection, rows, bill_format)
             return existing.manifest_id
-        export, file = self.export, self.lake.file(self.export.name, self.month)
+        export, file = self.export, self._lake_file
         in_lake = load_from_footer(file, export.name, self.month, export.table)
         if in_lake is None or in_lake.manifest_id == manifest_id:
             return None
@@ -264,7 +271,7 @@ class MonthLoading:
 
         A ledger that was lost gets the month's earlier restatements from the lake first.
         """
-        restore_lost_restatements(connection, load, self.lake.file(load.export, load.month))
+        restore_lost_restatements(connection, load, self._lake_file)
         if replaced_id is None:
             return None
         rows, bill_format = month_relation(load), self._format(load)
@@ -383,7 +390,7 @@ class MonthLoading:
     def _replacing_by_lake(
         self, connection: duckdb.DuckDBPyConnection, manifest_id: str
     ) -> AbstractContextManager[tuple[Load, list[str]]]:
-        file = self.lake.file(self.export.name, self.month)
+        file = self._lake_file
         load = load_from_footer(file, self.export.name, self.month, self.export.table)
         if load is None or load.manifest_id != manifest_id:
             raise _not_staged(self.export, self.month)

@@ -36,21 +36,19 @@ def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
     return _schema(types, {**vendor_columns, **_focus_descriptions(), **_descriptions("added")})
 
 
-def charges_lineage(derivation: FocusDerivation) -> dg.TableColumnLineage:
+def charges_lineage(derivation: FocusDerivation, charges: pa.Schema) -> dg.TableColumnLineage:
     """Return from which columns of the bills' Parquet files each column of the charges is derived.
 
-    Reads the schemas of these files and of the file of charges, which must exist. A column that is
-    derived from no other has no entry.
+    `charges` is the schema of their file; those of the bills are read. A column that is derived
+    from no other has no entry.
     """
     deps = defaultdict[str, list[dg.TableColumnDep]](list)
-    for export in derivation.exports.values():
-        schema = derivation.lake.file(export, derivation.month).schema()
-        types = {field.name: lake_type(field.type) for field in schema}
+    for export, file in derivation.bill_files.items():
+        types = {field.name: lake_type(field.type) for field in file.schema()}
         for column, names in bill_columns_of_charges(derivation.mapping, types).items():
             key = dg.AssetKey([export, "parquet"])
             deps[column] += [dg.TableColumnDep(key, name) for name in sorted(names)]
-    names = derivation.charges_file.schema().names
-    return dg.TableColumnLineage({name: deps[name] for name in names if name in deps})
+    return dg.TableColumnLineage({name: deps[name] for name in charges.names if name in deps})
 
 
 def _schema(types: Mapping[str, str], descriptions: Mapping[str, str]) -> dg.TableSchema:

@@ -146,15 +146,16 @@ def focus_result(
     """
     record, outcome = derived
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}
-    conformance = repeated or _conformance(derivation)
-    schema, vendor = derivation.charges_file.schema(), at.export.settings.vendor
+    charges = derivation.charges_file.snapshot()
+    conformance = repeated or _conformance(derivation, charges.local_path())
+    schema, vendor = charges.schema(), at.export.settings.vendor
     metadata = {
         **focus_metadata(record),
         **conformance,
         **_comparison(at, derivation, record, exports),
-        **location_metadata(derivation.charges_file.location),
+        **location_metadata(charges.location),
         "dagster/column_schema": charges_schema(schema, vendor),
-        "dagster/column_lineage": charges_lineage(derivation),
+        "dagster/column_lineage": charges_lineage(derivation, schema),
     }
     results = [passed_adds_up(record), focus_conforms(conformance, at), *catalog_results]
     return stage_result(record.version, outcome, metadata, results)
@@ -172,16 +173,14 @@ def _other_bills(export: Export) -> Iterator[dg.AssetDep]:
             yield dg.AssetDep(dg.AssetKey([name, "parquet"]), partition_mapping=mapping)
 
 
-def _conformance(derivation: FocusDerivation) -> Metadata:
+def _conformance(derivation: FocusDerivation, charges: Path) -> Metadata:
     """Check the month's charges by the rules of FOCUS, and return the broken ones as metadata.
 
-    The costs by service category are part of it.
+    The costs by service category are part of it. `charges` is the path of their file.
     """
     with derivation.duckdb.open_in_memory() as connection:
-        broken = find_broken_rules(
-            connection, parquet_relation(derivation.charges_file.local_path())
-        )
-        picture = _cost_by_category(connection, derivation.charges_file.local_path())
+        broken = find_broken_rules(connection, parquet_relation(charges))
+        picture = _cost_by_category(connection, charges)
     count = sum(not rule.rule.disputed for rule in broken)
     listed = {_BROKEN_RULES: rules_table(broken)} if broken else {}
     return {**picture, _RULES_BROKEN: count, **listed}

@@ -107,8 +107,9 @@ def writing_month(
     ledger has no load of the month, or the table does not have its totals, and ReconciliationError
     if the new file does not.
     """
-    file = lake.file(export.name, month)
     with database.connect(export.name, month) as connection:
+        # Another process may have written the month while this one waited for the database.
+        file = lake.file(export.name, month).snapshot()
         unchanged = None if force else load_of_unchanged_file(connection, export, month, file)
         if unchanged is not None:
             yield unchanged, "unchanged", file.size()

@@ -167,8 +167,8 @@ class UnchangedMonths:
         return None if loaded is None else table_result(at, loaded, self._database)
 
     def _parquet(self, at: StageMonth) -> Result | None:
-        file = self._lake.file(at.export.name, at.month)
         with self._database.connect(at.export.name, at.month) as connection:
+            file = self._lake.file(at.export.name, at.month).snapshot()
             load = load_of_unchanged_file(connection, at.export, at.month, file)
         if load is None:
             return None

@@ -119,11 +119,12 @@ def charges_record_and_file(
     missing or damaged.
     """
     file = focus_lake(lake).file(export.name, month)
-    record = ChargesRecord.from_file(file)
+    current = file.snapshot()
+    record = ChargesRecord.from_file(current)
     if record is None:
         command = month_command("derive-focus", export, month)
         raise StageMissing(f"{file.location} is missing or damaged; run {command}")
-    schema = file.schema()
+    schema, bill = current.schema(), lake.file(export.name, month).snapshot()
     return record, MonthFile(
         export.name,
         focus_table(export),
@@ -134,9 +135,7 @@ def charges_record_and_file(
         cost_column=COST,
         billing_period_column=None,
         cluster_by=tuple(name for name in _CLUSTER_BY if name in schema.names),
-        user_defined_columns=tuple(
-            name for name in _tags(export, lake.file(export.name, month)) if name in schema.names
-        ),
+        user_defined_columns=tuple(name for name in _tags(export, bill) if name in schema.names),
         currency_column=CURRENCY,
         duckdb=duckdb,
         month_column="x_billing_month",

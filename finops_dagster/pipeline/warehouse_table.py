@@ -114,11 +114,12 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
     if the file is missing or its footer cannot be read.
     """
     file = lake.file(export.name, month)
-    footer = file.version()
+    current = file.snapshot()
+    footer = current.version()
     if footer is None:
         command = month_command("export-parquet", export, month)
         raise StageMissing(f"{file.location} is missing or damaged; run {command}")
-    schema = file.schema()
+    schema = current.schema()
     bill_format = export.formats[footer.format]
 
     def if_present(name: str) -> str | None:
@@ -138,7 +139,7 @@ def month_file(export: Export, month: BillingMonth, lake: Lake, duckdb: DuckDB) 
         ),
         user_defined_columns=tuple(
             name
-            for header, name in names_from_footers([file]).items()
+            for header, name in names_from_footers([current]).items()
             if bill_format.is_user_defined(header) and name in schema.names
         ),
         currency_column=if_present(bill_format.currency),
