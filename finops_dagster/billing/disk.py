@@ -15,6 +15,8 @@ from finops_dagster.billing.errors import BillError, first_line
 _MESSAGES = {
     errno.ENOSPC: "{path} cannot be written: its disk is full; make room and try again",
     errno.EDQUOT: "{path} cannot be written: this user's quota is used up; make room and try again",
+    errno.EFBIG: "{path} cannot be written: it would be larger than its disk or ulimit -f allows; "
+    "raise the limit, or set another folder",
     errno.EROFS: "{path} cannot be written: its disk is read-only; remount it for writing, "
     "or set another folder",
     errno.EACCES: "{path} cannot be opened: this user has no permission; change its owner or mode, "
@@ -35,15 +37,16 @@ _MESSAGES = {
 def disk_problem(error: BaseException) -> str | None:
     """Return a message of one line if an error is about the disk: what is wrong, and what to do.
 
-    Such are an OSError and DuckDB's IOException: no space, no permission, a missing file. None for
-    every other error, also for an OSError with another cause, such as the network.
+    Such are an OSError, and DuckDB's IOException and failed commit: no space, no permission, a
+    missing file. None for every other error, also for an OSError with another cause, such as the
+    network.
     """
     path: object
     code: int | None
     if isinstance(error, OSError):
         # A rename has two names; the second is the file that was to be written.
         code, path = error.errno, error.filename2 or error.filename
-    elif not isinstance(error, duckdb.IOException):
+    elif not isinstance(error, duckdb.IOException | duckdb.TransactionException):
         return None
     else:
         # DuckDB has no error codes: its message quotes the path and strerror's words.

@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing.columns import SqlType, literal
+from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import CellInvalid, FileInvalid, excerpt, excerpts, first_line
 from finops_dagster.billing.manifest import ListedColumn
 from finops_dagster.billing.months import BillingMonth
@@ -113,36 +114,49 @@ def translated_error(
 ) -> Exception:
     """Return the error to raise for DuckDB's error of a scan, with file, line, column and value.
 
-    It is FileInvalid or CellInvalid, or `error` itself if the files do not explain it. An
-    IOException always becomes FileInvalid, also if no file explains it. Scans the files again, for
-    which the failed transaction must be over, and may leave the connection's
+    It is FileInvalid or CellInvalid, or an OSError if a file cannot be opened. It is `error` itself
+    if `disk_problem` explains it, such as a full disk of the database, or if nothing does. Scans
+    the files again, for which the failed transaction must be over, and may leave the connection's
     `preserve_insertion_order` on.
     """
+    if disk_problem(error):
+        return error
     malformed = malformed_row_error(error)
     if malformed is not None:
         return malformed
     single_files = [group.for_file(path) for group in files for path in group.paths]
     if isinstance(error, duckdb.IOException):
-        reasons = (_read_problem(connection, file) for file in single_files)
-        reason = next(filter(None, reasons), first_line(error))
-        advice = "check the disk: if it is sound, the vendor must deliver the file again"
-        return FileInvalid(f"{reason}; {advice}")
+        problems = (_read_problem(connection, file) for file in single_files)
+        return next(filter(None, problems), _unreadable(first_line(error)))
     if not isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException):
         return error
     # `_first_bad_cell` numbers the rows in the order of the file.
     connection.execute("SET preserve_insertion_order = true")
     find = _first_bad_text if "Invalid string encoding" in str(error) else _first_bad_cell
-    problems = (find(connection, file, mappings) for file in single_files)
-    return next(filter(None, problems), error)
+    bad_cells = (find(connection, file, mappings) for file in single_files)
+    return next(filter(None, bad_cells), error)
 
 
-def _read_problem(connection: duckdb.DuckDBPyConnection, file: BillFiles) -> str | None:
+def _read_problem(
+    connection: duckdb.DuckDBPyConnection, file: BillFiles
+) -> OSError | FileInvalid | None:
+    """Return why a file cannot be opened, or cannot be read to its end; None if it can."""
+    path = file.paths[0]
     try:
+        # DuckDB would say of a missing file that none matches its name, and not what to do.
+        path.open("rb").close()
         connection.execute(f"SELECT count(*) FROM {file.rows_sql()}")
+    except OSError as error:
+        return error
     except duckdb.Error as error:
-        reason, path = first_line(error), str(file.paths[0])
-        return reason if path in reason else f"{path}: {reason}"
+        reason = first_line(error)
+        return _unreadable(reason if str(path) in reason else f"{path}: {reason}")
     return None
+
+
+def _unreadable(reason: str) -> FileInvalid:
+    advice = "check the disk: if it is sound, the vendor must deliver the file again"
+    return FileInvalid(f"{reason}; {advice}")
 
 
 def _first_bad_text(

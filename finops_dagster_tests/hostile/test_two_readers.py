@@ -64,7 +64,7 @@ def a_column_loaded_from_its_neighbour(patch: pytest.MonkeyPatch) -> None:
 
 def a_load_that_skips_a_row(patch: pytest.MonkeyPatch) -> None:
     scan = CsvFiles.rows_sql
-    patch.setattr(CsvFiles, "scan", lambda files: f"(FROM {scan(files)} OFFSET 1)")
+    patch.setattr(CsvFiles, "rows_sql", lambda files: f"(FROM {scan(files)} OFFSET 1)")
 
 
 def a_count_that_skips_a_row(patch: pytest.MonkeyPatch) -> None:
