@@ -12,7 +12,7 @@ import duckdb
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.object_stores import ObjectStore, ObjectStores
-from finops_dagster.pipeline.build import build_definitions, plain_resources
+from finops_dagster.pipeline.build import build_definitions, build_resources
 from finops_dagster.pipeline.export import Export
 from finops_dagster.settings import Settings
 from finops_dagster.sources.base import ManifestOrError, Source
@@ -182,7 +182,7 @@ class Project:
 
     def source_of(self, export: Export) -> Source:
         """Return the source of an export, with the project's staging folder, lake and ledger."""
-        stored = plain_resources(self.settings())
+        stored = build_resources(self.settings())
         return export.source(ObjectStores(), stored.staging, stored.lake, stored.database)
 
     def tick(self, cursor: str | None = None, sensor: str = "acme_manifests") -> dg.SensorResult:

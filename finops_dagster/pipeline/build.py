@@ -58,7 +58,7 @@ class Resources:
     warehouse: Warehouse | None
 
 
-def plain_resources(settings: Settings) -> Resources:
+def build_resources(settings: Settings) -> Resources:
     """Return the objects that the settings name, without Dagster; opens no file or connection.
 
     Raises SettingsError if the client of the warehouse is not installed.
@@ -171,7 +171,7 @@ def shared_definitions(settings: Settings, prefix: str = "") -> dg.Definitions:
 def _resources(settings: Settings, prefix: str) -> dict[str, object]:
     """Return the Dagster resources by name; `prefix` begins their keys."""
     duckdb, limit_names = settings.database.duckdb, set(DuckDB.__annotations__)
-    objects = {name: value for name, value in vars(plain_resources(settings)).items() if value}
+    objects = {name: value for name, value in vars(build_resources(settings)).items() if value}
     return {
         **objects,
         "database": BillingDatabaseResource(

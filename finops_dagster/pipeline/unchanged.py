@@ -19,7 +19,7 @@ from finops_dagster.lake.catalog_settings import CHARGES_TABLE
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.billing_table import MonthLoading, table_result
-from finops_dagster.pipeline.build import plain_resources
+from finops_dagster.pipeline.build import build_resources
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.focus import focus_result
 from finops_dagster.pipeline.history import History
@@ -45,7 +45,7 @@ class UnchangedMonths:
     """Verifies months without a run, by the functions that the stages use in a run."""
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
-        resources = plain_resources(settings)
+        resources = build_resources(settings)
         self._staging, self._lake = resources.staging, resources.lake
         self._warehouse, self._instance = resources.warehouse, instance
         # A run waits for a file that another process has open, and says so.

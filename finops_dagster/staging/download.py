@@ -49,12 +49,12 @@ class DownloadedFile:
     """A file on disk after its download.
 
     `size` and `crc32` are of the file on disk, and `sha256` is of the bytes that the store sent.
-    `inflated_bytes` is the uncompressed size of a gzip or ZIP file in bytes, 0 for any other file.
+    `inflated` is the uncompressed size of a gzip or ZIP file in bytes, 0 for any other file.
     """
 
     size: int
     crc32: int
-    inflated_bytes: int = 0
+    inflated: int = 0
     sha256: str | None = None
 
 
@@ -81,7 +81,7 @@ def download_verified(
         sent_sha256 = download.sha256
         if suffix == ".zip" and download.size:
             download = _rewrite(_unzipped_chunks(path, limits), path, limits)
-            download = replace(download, inflated_bytes=download.size)
+            download = replace(download, inflated=download.size)
         elif not is_readable_by_duckdb:
             download = _rewrite(_single_member(path), path, limits)
         if suffix == ".parquet" and download.size and make_exact(path):
@@ -185,6 +185,6 @@ def _write(
                 check.feed(chunk)
     check.close()
     download = DownloadedFile(
-        size=size, crc32=crc32, inflated_bytes=check.inflated, sha256=sha256.hexdigest()
+        size=size, crc32=crc32, inflated=check.inflated, sha256=sha256.hexdigest()
     )
     return download, check.is_readable_by_duckdb

@@ -119,7 +119,7 @@ class StagedFiles:
         for name, info in files.items():
             file = staged.get(name)
             if not force and file is not None and file.is_copy_of(info):
-                self._inflated += file.inflated_bytes
+                self._inflated += file.inflated
                 del missing[name]
             elif self._take_copy(name, info, copies.get(info.key, ())):
                 del missing[name]
@@ -214,7 +214,7 @@ class StagedFiles:
         file = StagedFile(
             size=download.size,
             crc32=download.crc32,
-            inflated_bytes=download.inflated_bytes,
+            inflated=download.inflated,
             sha256=download.sha256,
             key=info.key,
             name=path.name,
@@ -232,7 +232,7 @@ class StagedFiles:
     def _check_total_size(self, info: ObjectInfo, download: DownloadedFile) -> None:
         """Raise FileInvalid where the month's files together inflate beyond the limit."""
         with self._write_lock:
-            self._inflated += download.inflated_bytes
+            self._inflated += download.inflated
             problem = self._limits.month_problem(self._inflated)
         if problem:
             raise FileInvalid(f"{info.location}: {problem}")

@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.pipeline.build import plain_resources
+from finops_dagster.pipeline.build import build_resources
 from finops_dagster.pipeline.manifest import newest_manifest
 from finops_dagster.pipeline.staged_files import MonthStaging, StagingResult
 from finops_dagster_tests.cur import Put, csv_bytes, line_items
@@ -70,7 +70,7 @@ def test_two_months_download_while_a_third_has_the_database_open(
 ) -> None:
     for month in ("2024-01", "2024-02"):
         project.deliver("1", month=month)
-    export, resources = project.first_export(), plain_resources(project.settings())
+    export, resources = project.first_export(), build_resources(project.settings())
     both_download = Barrier(2)
 
     def wait_for_other_download(environ: dict[str, Any], _: object) -> None:
