@@ -16,7 +16,7 @@ from finops_dagster.billing.version import Version
 from finops_dagster.tables.digest import MonthDigest
 from finops_dagster.warehouses.dialect import Dialect
 from finops_dagster.warehouses.loads_table import recorded_loads
-from finops_dagster.warehouses.measure import measured_totals
+from finops_dagster.warehouses.measure import measured_columns, measured_totals
 from finops_dagster.warehouses.month_file import MonthFile, as_utc
 from finops_dagster.warehouses.schema_change import SchemaChange
 
@@ -97,17 +97,15 @@ class Warehouse:
         Compare it by `Version.is_same_version`; its other fields are not set. `file` gives the
         table, the month and the columns to measure, and may be of another version.
 
-        None if the month has no load, if the table lacks a money column or the billing period, or
-        if a row is misdated: its billing period is another month. Also None if id, rows and
-        headline cost are the file's, but the sum of another money column or the cost of a currency
-        is not. Raises BillError if the table lacks the column of the currency.
+        None if the month has no load, if the table lacks a money column, the billing period or the
+        currency, or if a row is misdated: its billing period is another month. Also None if id,
+        rows and headline cost are the file's, but the sum of another money column or the cost of a
+        currency is not.
         """
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
             load = {load.month: load for load in months}.get(str(file.month))
-            period_columns = [*filter(None, [file.billing_period_column]), file.month_column]
-            columns = [*file.money_columns, *period_columns]
-            if load is None or not dialect.has_columns(file.table, columns):
+            if load is None or not dialect.has_columns(file.table, measured_columns(file)):
                 return None
             measured = measured_totals(dialect, file, file.table)
         if measured.misdated_rows:

@@ -26,6 +26,13 @@ from finops_dagster.warehouses.month_file import MonthFile
 _COLUMNS_A_QUERY = 400
 
 
+def measured_columns(file: MonthFile) -> list[str]:
+    """Return the columns that the table must have for `measured_totals`."""
+    currency = file.currency_column if file.footer.totals.costs is not None else None
+    optional = filter(None, [currency, file.billing_period_column])
+    return [*file.money_columns, *optional, file.month_column]
+
+
 def measured_totals(dialect: BaseDialect, file: MonthFile, table: str) -> MeasuredTotals:
     """Measure the month in a table, by one statement: its totals and its misdated rows.
 

@@ -544,6 +544,19 @@ def test_every_column_of_money_and_every_currency_is_measured(
             loaded.replace_month(other)
 
 
+def test_table_without_the_column_of_currencies_gets_it_by_the_next_load(
+    project: Project, warehouse: Adapter, month_of: MonthOf
+) -> None:
+    loaded, one = project_warehouse(project), Decimal(1)
+    loaded.replace_month(month_of("v1"))
+    newer = replace(month_of("v2", unit="'EUR'"), currency_column="unit")
+    totals = Totals(1, one, sums={COST: one}, costs={"EUR": one})
+    newer = replace(newer, footer=replace(newer.footer, totals=totals))
+    assert loaded.measured_version(newer) is None
+    loaded.replace_month(newer)
+    assert newer.footer.is_same_version(loaded.measured_version(newer))
+
+
 def start_load(project: Project, month: str, end: str) -> subprocess.Popen[str]:
     """Start a process that loads the month once it reads a line."""
     command = [sys.executable, "-m", "finops_dagster_tests.warehouses.load_process"]
