@@ -106,5 +106,8 @@ def reprocess_advice(export: str, month: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message; clients add hints in the lines after it."""
+    """Return the first line of an error's message; empty if it has no message.
+
+    Clients of databases and clouds add hints in the lines after it.
+    """
     return str(error).strip().partition("\n")[0]

@@ -120,8 +120,9 @@ class Selection:
     def months(self, export: ExportSettings) -> list[BillingMonth]:
         """Return the selected months of an export, newest first.
 
-        Only those from its `start_month` to its `end_month`, or to the current month; the list may
-        be empty. Whether the export itself is selected is not checked.
+        Only those of `ExportSettings.months`: from its `start_month`, also if that is in the
+        future, to its `end_month` or the current month, whichever is earlier. The list may be
+        empty. Whether the export itself is selected is not checked.
         """
         # The newest month is the one that people wait for.
         return [

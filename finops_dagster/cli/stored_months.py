@@ -82,7 +82,8 @@ class StoredMonths:
     `table_versions(export_name)` and `warehouse_versions(table)` return the version id of each
     loaded month, by month as text. Each ledger is read once. If it cannot be read, one line on
     standard error says so: `table_versions` then returns the versions of the Parquet files, and
-    `warehouse_versions` None.
+    `warehouse_versions` None. If the lake is in a store, whatever reads the lake also raises
+    StoreError and StoreUnavailable.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -40,7 +40,7 @@ class Pointer:
         """Return the pointer to a new file that was uploaded.
 
         `uploaded` is what the store returned for the upload. `written_at` is now. Raises StoreError
-        if it is not a Parquet file.
+        if the new file is not a Parquet file.
         """
         texts, written_at = footer_texts(new.path), datetime.now(UTC).replace(tzinfo=None)
         if texts is None:

@@ -56,9 +56,10 @@ def anomaly_alert(anomaly: Anomaly) -> Alert:
 def report_alerts(
     instance: dg.DagsterInstance, checks: Sequence[str]
 ) -> Iterator[tuple[str, Alert]]:
-    """Yield the alerts in the newest result of each check of `report`, each with its key.
+    """Yield the alerts in the newest result of each check of `report`, each after its `Alert.key`.
 
-    `checks` are names. If the newest report failed before its checks, the results before it count.
+    `checks` are names; a check without a result has no alerts. If the newest report failed before
+    its checks, the results before it count.
     """
     for check in checks:
         for fields in _newest_result(instance, dg.AssetCheckKey(REPORT, check)).get(_KEY, ()):

@@ -1,4 +1,8 @@
-"""Finds changes other than higher usage: what begins, ends, moves, or has another price."""
+"""Finds changes other than higher usage: what begins, ends, moves, or has another price.
+
+The cost of each finding differs from the expected one by `anomaly_thresholds` or more; smaller
+changes are left out.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +40,8 @@ def find_new_accounts(costs: DailyCosts, least: Array) -> Iterator[Finding]:
     """Yield a finding for the first week of an account's costs after eight weeks without any.
 
     Half of the eight weeks must be known; at the start of the data, four weeks are enough. The
-    finding's `rows` are all series of the account. `least`, the smallest cost of such a week, is
-    that of `anomaly_thresholds`. There must be a series at least.
+    finding's `rows` are all series of the account. `least` is the result of `anomaly_thresholds`
+    for `costs`: the week must cost at least that of its first day. `costs` must have a series.
     """
     accounts = defaultdict(list)
     for row, series in enumerate(costs.series):
@@ -113,10 +117,11 @@ def _ends(positive: Flags, absent: Flags) -> Iterator[tuple[int, int]]:
 
 
 def find_price_changes(history: CostHistory) -> Iterator[Finding]:
-    """Yield a finding for each service whose cost rose because its prices did.
+    """Yield a finding for the first week in which a service's prices are higher.
 
-    That is: its cost rose more than the cost of the same usage at the prices of the month before.
-    Its kind is COMMITMENT_ENDED as by `has_commitment_ended`, otherwise PRICE_CHANGE.
+    That is: compared with the month before, the same usage costs at least 15 % more, far more than
+    its prices usually change, and more than on any days of the two months before. The kind is
+    COMMITMENT_ENDED as by `has_commitment_ended`, otherwise PRICE_CHANGE.
     """
     days = _DAYS_OF_A_CHANGE
     prices = np.log(history.costs.cost / history.costs.repriced)
@@ -150,10 +155,11 @@ def has_commitment_ended(history: CostHistory, row: int, first: int) -> bool:
 
 
 def find_moved_regions(history: CostHistory) -> Iterator[Finding]:
-    """Yield a finding for each region whose share of a service's cost has grown.
+    """Yield a finding for the first week in which a region has a larger share of a service's cost.
 
-    The total cost of the service must be about as before. `cost` and `expected` are those of this
-    region alone, and `detail` is its name.
+    The share must be more than 15 percentage points above that of the month before, and the cost of
+    the service about as before: at most 1.35 times as high or as low. `cost` and `expected` are
+    those of this region alone, and `detail` is its name.
     """
     if not history.costs.regions:
         return

@@ -34,7 +34,8 @@ class ColumnType(NamedTuple):
     def of(cls, native: str, to_text: str = "", **expressions: str) -> ColumnType:
         """Return the type with these texts as its fields; `expressions` are those after `to_text`.
 
-        The texts become SQL without a check, so they must be constants of the program.
+        A field that is left out has its default. The texts become SQL without a check, so they
+        must be constants of the program.
         """
         return cls(
             Sql(native), Sql(to_text), **{field: Sql(text) for field, text in expressions.items()}

@@ -203,7 +203,8 @@ class BigQueryDialect(Dialect):
         """Find the load job that a killed run has started, or record a new one as `loading`.
 
         The dialect's `job_id` becomes its id. `load_incoming` starts the new one, or waits for the
-        one that was found. A job that ended without loading the month is recorded as `failed`.
+        one that was found. A job that ended without loading the month is recorded as `failed`,
+        and a new one follows.
         """
         states = dict(
             self.query(
