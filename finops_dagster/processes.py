@@ -6,9 +6,11 @@ process id would not do: after a reboot, or in the next container, another proce
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +42,24 @@ def raise_gc_threshold() -> None:
     """
     # A tenth of a short run goes into searching modules, above all Dagster's, which always stay.
     gc.set_threshold(100_000)
+
+
+def freeze_imports() -> None:
+    """Exclude all objects so far from garbage collection, so that the process ends faster.
+
+    Call it when Dagster is imported. Does nothing if DuckDB is imported already.
+    """
+    # When the process ends, Python searches all that Dagster imported for garbage three times,
+    # which takes half a second; frozen objects are not searched.
+    if "duckdb" in sys.modules:
+        return
+    # Dagster keeps copies of the globals of modules that use it. Frozen, they would keep DuckDB's
+    # objects, which DuckDB reports as leaks. At its end, Python empties the modules that something
+    # still refers to: here a list that refers to itself, so that it is never freed.
+    modules: list[object] = []
+    modules.append(modules)
+    gc.freeze()
+    atexit.register(lambda: modules.extend(sys.modules.values()))
 
 
 @contextmanager

@@ -6,8 +6,6 @@ open it.
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from finops_dagster.pipeline import STAGES, stages_back_from
-from finops_dagster.processes import INTERRUPT_ERRORS, read_run_note
+from finops_dagster.processes import INTERRUPT_ERRORS, freeze_imports, read_run_note
 from finops_dagster.settings import dagster_home
 
 if TYPE_CHECKING:
@@ -104,11 +102,7 @@ def open_history() -> Iterator[History]:
     from finops_dagster.pipeline.instance import open_instance
 
     with open_instance() as instance:
-        # When the process ends, Python searches all that Dagster imported for garbage three times,
-        # which takes half a second; frozen objects are not searched. DuckDB would report its frozen
-        # objects as leaks.
-        if "duckdb" not in sys.modules:
-            gc.freeze()
+        freeze_imports()
         yield History(instance)
 
 
