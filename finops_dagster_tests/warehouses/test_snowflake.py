@@ -259,7 +259,7 @@ def copied_to_lake(file: MonthFile, lake: Path, folder: str = "2024-01") -> Mont
     path = lake / file.export / folder / f"{file.export}-{file.month}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(file.local_path(), path)
-    return MonthFile(**{**vars(file), "file": FolderFile(path)})
+    return MonthFile(**{**vars(file), "lake_file": FolderFile(path)})
 
 
 def test_external_stage(
