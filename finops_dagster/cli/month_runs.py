@@ -110,7 +110,7 @@ def run_months(
 def _stages(
     settings: Settings, selection: Selection, stage: str | None
 ) -> dict[str, tuple[str, ...]]:
-    """Return the stages to run, by export; exports that do not have the stage `stage` are left out.
+    """Return the stages to run, by export; exports that do not have `stage` are left out.
 
     Raises BillError if none has it.
     """
@@ -158,7 +158,7 @@ def _months_to_run(
 ) -> Iterator[StoredMonth]:
     """Yield the months to run: those that the previous stage has, or that the vendor has.
 
-    `stages` has the exports that have the stage `stage`. `on_problem` is called for one of them
+    `stages` has the exports that have `stage`. `on_problem` is called for one of them
     that has no month.
     """
     stored = StoredMonths(settings)

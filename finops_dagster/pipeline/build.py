@@ -17,6 +17,7 @@ from finops_dagster.pipeline.billing_table import billing_table_asset
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.focus import focus_asset
 from finops_dagster.pipeline.manifest import manifest_asset
+from finops_dagster.pipeline.manifest_sensor import manifest_sensor
 from finops_dagster.pipeline.parquet import parquet_asset
 from finops_dagster.pipeline.report import report_asset
 from finops_dagster.pipeline.resources import (
@@ -25,11 +26,7 @@ from finops_dagster.pipeline.resources import (
     RunOptions,
     records_resource,
 )
-from finops_dagster.pipeline.sensors import (
-    focus_automation_sensor,
-    lost_runs_sensor,
-    manifest_sensor,
-)
+from finops_dagster.pipeline.sensors import focus_automation_sensor, lost_runs_sensor
 from finops_dagster.pipeline.staged_files import staged_files_asset
 from finops_dagster.pipeline.warehouse_focus import focus_table, warehouse_focus_asset
 from finops_dagster.pipeline.warehouse_table import warehouse_table_asset
