@@ -57,6 +57,25 @@ class Deployment:
             capture_output=True,
         ).stdout
 
+    def launch(self, export: str, month: str) -> None:
+        """Launch a run of an export's month, as a backfill of one month."""
+        job = f"{export.replace('-', '_')}_month"
+        workspace = ("--workspace", self.folder / "workspace.yaml", "--noprompt")
+        subprocess.run(
+            [
+                BIN / "dagster",
+                *"job backfill --job".split(),
+                job,
+                "--partitions",
+                month,
+                *workspace,
+            ],
+            cwd=self.folder,
+            env=self.environment,
+            check=True,
+            capture_output=True,
+        )
+
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
         """Open Dagster's instance in this process, with the history of the pods."""

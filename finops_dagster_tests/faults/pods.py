@@ -80,10 +80,12 @@ SELECT step.id, step.run_id, step.step_key, run.partition
 FROM event_logs step JOIN runs run ON run.run_id = step.run_id
 WHERE step.dagster_event_type = 'STEP_START' AND step.id > %s ORDER BY step.id
 """
+_FAILURES = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
 _DONE = """
 SELECT 1 FROM event_logs
 WHERE run_id = %s AND step_key = %s AND dagster_event_type = 'ASSET_MATERIALIZATION'
 """
+_FAILED_STEPS = "SELECT run_id FROM event_logs WHERE dagster_event_type = 'STEP_FAILURE'"
 _RUNS = """
 SELECT tag.value, run.partition, run.run_id, run.status, run.start_time, run.end_time
 FROM runs run JOIN run_tags tag ON tag.run_id = run.run_id AND tag.key = 'finops/export'
@@ -194,6 +196,10 @@ class Scenario:
     killed: dict[Month, str] = field(default_factory=dict)
     """The stage in which the pod of a month was killed."""
     upload: HeldUpload = field(default_factory=HeldUpload)
+    at_restart: set[Month] = field(default_factory=set)
+    """The months whose pods were at work while PostgreSQL was restarted."""
+    launched_again: dict[str, Month] = field(default_factory=dict)
+    """The months of runs that Dagster failed over the restart, by run."""
     _is_store_faulty: bool = False
     _finished: Event = field(default_factory=Event)
 
@@ -212,14 +218,15 @@ class Scenario:
             self._wait(lambda: len(self._runs()) >= len(self.months))
             self._is_store_faulty = True
             self._wait(lambda: len(self._complete()) >= len(self.months) // 2)
-            at_restart = self._at_work()
+            self.at_restart = self._at_work()
             self.deployment.postgresql.restart()
-            at_restart |= self._at_work()
+            self.at_restart |= self._at_work()
             # By then, at least one month has no pod yet.
             self._wait(lambda: len(self._complete()) >= len(self.months) - self.pods - 1)
             self.upload.is_awaited = True
             self._wait(lambda: self._is_left({self.upload.month}))
-            yield "PostgreSQL restarted while pods worked"
+            again = f", {len(self.launched_again)} launched again" if self.launched_again else ""
+            yield f"PostgreSQL restarted while pods worked{again}"
             self._double()
             yield "Kubernetes' API did not answer: two pods worked at one month"
             self.wait_for_all()
@@ -230,7 +237,7 @@ class Scenario:
             self.s3.fault = None
         assert {*self.killed.values()} == {*STAGES}, self.killed
         yield from (f"killed in {stage}" for stage in self.killed.values())
-        yield from self._assert_held({*self.killed, self.upload.month} | at_restart)
+        yield from self._assert_held({*self.killed, self.upload.month} | self.at_restart)
 
     def wait_for_all(self) -> None:
         """Wait until all months are complete, and no pod works at one."""
@@ -387,4 +394,31 @@ class Scenario:
     def _wait(self, condition: Callable[[], bool]) -> None:
         for attempt in attempts(60 + 30 * len(self.months)):
             with attempt:
-                assert condition(), self._runs()
+                self._launch_again()
+                assert condition(), self._runs_and_failures()
+
+    def _launch_again(self) -> None:
+        """Launch the months whose step was failed by PostgreSQL's restart, as a person would.
+
+        Between two stages Dagster reads its history itself, once. Its retries are for lost pods
+        alone, and the export's sensor would launch the month again after ten minutes.
+        """
+        with self._history() as history:
+            failed_runs = {run for (run,) in history.execute(_FAILED_STEPS)}
+        for *of_month, run, status in self._runs():
+            month = (of_month[0], of_month[1])
+            is_due = run in failed_runs and status == "FAILURE" and month in self.at_restart
+            if is_due and run not in self.launched_again:
+                self.launched_again[run] = month
+                self.deployment.launch(*month)
+
+    def _runs_and_failures(self) -> str:
+        """Return all runs, a line each, and what their failures say."""
+        lines = [" ".join(run) for run in self._runs()]
+        with self.deployment.instance() as instance:
+            for _, _, run, status in self._runs():
+                if status == "FAILURE":
+                    for entry in instance.all_logs(run, of_type=_FAILURES):
+                        details = entry.get_dagster_event().event_specific_data
+                        lines.append(f"{run}: {entry.user_message} {details}")
+        return "\n".join(lines)
