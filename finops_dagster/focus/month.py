@@ -248,12 +248,28 @@ class FocusDerivation:
                     measured = MeasuredTotals(written, 0)
                     reconcile(file.location, record.version.totals, measured, advice)
                     yield record
+                    self._require_bills(versions)
             except duckdb.Error as error:
                 paths = ", ".join(bill.location for bill in self.bill_files.values())
                 raise BillError(
                     f"the charges of {self.export} {self.month} cannot be derived from {paths}: "
                     f"{first_line(error)}; {reprocess_advice(self.export, self.month)}"
                 ) from error
+
+    def _require_bills(self, versions: Mapping[str, LoadedVersion]) -> None:
+        """Raise BillError unless the bills still have these versions.
+
+        In a folder, a bill may be replaced while its charges are derived, or while this run waits
+        for another one that derives them from a newer bill. In a store, the snapshots do not
+        change, and the file of charges is replaced only if no other run has replaced it.
+        """
+        for export, version in self.bill_versions().items():
+            if version.manifest_id != versions[export].manifest_id:
+                raise BillError(
+                    f"the bill of {export} {self.month} was replaced by version "
+                    f"{version.manifest_id} while charges were derived from version "
+                    f"{versions[export].manifest_id}; the old charges stay; derive them again"
+                )
 
     def _query(self, connection: DuckDBPyConnection, manifest_id: str) -> FocusQuery:
         connection.execute("SET TimeZone = 'UTC'")

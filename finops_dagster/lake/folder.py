@@ -33,6 +33,7 @@ from finops_dagster.lake.lake import (
     unique_file_name,
 )
 from finops_dagster.lake.relations import parquet_relation
+from finops_dagster.locks import waiting_lock
 from finops_dagster.object_stores import ObjectInfo
 
 if TYPE_CHECKING:
@@ -148,14 +149,16 @@ class FolderFile(LakeFile):
 
     @contextmanager
     def replacing(self) -> Iterator[NewFile]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f"{self.path.name}.part")
-        try:
-            yield NewFile(part)
-            part.replace(self.path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        # A person and a sensor may derive the charges of one month at the same time.
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with waiting_lock(lock, f"writing {self.path}"):
+            try:
+                yield NewFile(part)
+                part.replace(self.path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
 
 
 @dataclass(frozen=True)

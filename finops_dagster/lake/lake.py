@@ -194,9 +194,10 @@ class LakeFile(Protocol):
         """Give the block a new file to write, which replaces the month's after the block.
 
         After an error in the block the old file stays. Readers see the old file or the new one,
-        never a part. In a store, raises ObjectChanged if another run has replaced the file since
-        `record_version_at_start`, or without that since the block began. If that run wrote the same
-        version, its file stays, and nothing is raised.
+        never a part. In a folder, it waits while another process replaces the file, so read what
+        the new one depends on in the block. In a store, raises ObjectChanged if another run has
+        replaced the file since `record_version_at_start`, or without that since the block began. If
+        that run wrote the same version, its file stays, and nothing is raised.
         """
         ...
 

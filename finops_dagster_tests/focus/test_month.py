@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
+from logging import Handler
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import duckdb
 import pytest
 
 from finops_dagster.billing.columns import Sql, SqlType, literal
-from finops_dagster.billing.errors import ReconciliationError, StageMissing
+from finops_dagster.billing.errors import BillError, ReconciliationError, StageMissing
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
@@ -23,6 +25,7 @@ from finops_dagster.focus.entries import Entry
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Input, Kind, Lookup
 from finops_dagster.focus.month import ChargesRecord, FocusDerivation
 from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_file
+from finops_dagster.progress import run_logger
 from finops_dagster.tables.database import DuckDB
 
 JANUARY = BillingMonth(2024, 1)
@@ -283,3 +286,40 @@ def test_without_its_bill_a_month_cannot_be_derived(lakeside: Lakeside) -> None:
     lakeside.lake.file("acme", JANUARY).path.unlink()
     with pytest.raises(StageMissing, match=r"acme-2024-01.parquet is missing or damaged"):
         lakeside.derive()
+
+
+def test_a_second_derivation_waits_for_the_first(lakeside: Lakeside) -> None:
+    """Else both would write the same part of a file, and one would rename the other's."""
+    waits_or_ended, handler = Event(), Handler()
+    handler.emit = lambda _: waits_or_ended.set()  # type: ignore[method-assign]
+
+    def derive() -> None:
+        lakeside.derive()
+        waits_or_ended.set()
+
+    run_logger().addHandler(handler)
+    second = Thread(target=derive)
+    try:
+        with lakeside.derivation().replacing_month("first") as first:
+            second.start()
+            waits_or_ended.wait()
+    finally:
+        second.join()
+        run_logger().removeHandler(handler)
+    record = ChargesRecord.from_file(lakeside.derivation().charges_file)
+    assert record is not None
+    assert first.version.run_id == "first"
+    assert record.version.run_id == "run"
+    assert lakeside.lake.unfinished_files("focus/acme") == []
+
+
+def test_charges_of_a_bill_that_was_replaced_meanwhile_do_not_replace_the_old_ones(
+    lakeside: Lakeside,
+) -> None:
+    old = lakeside.derive()
+    with (
+        pytest.raises(BillError, match="replaced by version v2 while charges were derived from"),
+        lakeside.derivation().replacing_month("slow"),
+    ):
+        lakeside.bill("v2")
+    assert ChargesRecord.from_file(lakeside.derivation().charges_file) == old
