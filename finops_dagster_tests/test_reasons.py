@@ -287,3 +287,14 @@ def test_a_history_that_cannot_be_opened_is_one_line(finops: Finops, project: Pr
         f"{home}/dagster.yaml: Dagster cannot open the storage of its history: the environment "
         "variable NO_SUCH_VARIABLE is not set; start it, or correct this file\n"
     )
+
+
+def test_a_history_in_sqlite_that_cannot_be_opened_is_one_line(
+    finops: Finops, project: Project
+) -> None:
+    home = project.folder / ".dagster"
+    (home / "history" / "runs.db").mkdir(parents=True)  # a folder in the place of the file
+    assert finops("state", "list", code=1) == (
+        f"Dagster's history in {home} cannot be written: unable to open database file; free space "
+        "on its disk, or allow writing to it, and run the same command again\n"
+    )

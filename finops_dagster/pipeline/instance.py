@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sqlite3
 from pathlib import Path
 
 import dagster as dg
@@ -25,7 +26,7 @@ def open_instance() -> dg.DagsterInstance:
     Sets the environment variable DAGSTER_HOME if it is not set. On first use, writes `dagster.yaml`
     there: a copy of the file in the working directory, or else of the package's. Takes the instance
     lock, which the caller must not hold. Raises SettingsError for a PostgreSQL driver that Dagster
-    cannot use, and for a storage that it cannot open.
+    cannot use, and for a storage that it cannot open; for SQLite, whatever Dagster raises.
     """
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(dagster_home())))
     # Two processes that create Dagster's SQLite files at the same time damage them for good.
@@ -41,21 +42,27 @@ def open_instance() -> dg.DagsterInstance:
         try:
             return dg.DagsterInstance.get()
         except Exception as error:  # each storage raises errors of its own
+            cause = _first_cause(error)
+            if isinstance(cause, sqlite3.Error):  # the disk is full, or a file is damaged
+                raise
+            problem = _unset_variable(error) or first_line(cause)
             raise SettingsError(
-                f"{config_file}: Dagster cannot open the storage of its history: "
-                f"{_storage_problem(error)}; start it, or correct this file"
+                f"{config_file}: Dagster cannot open the storage of its history: {problem}; start "
+                "it, or correct this file"
             ) from error
         finally:
             logging.disable(logging.NOTSET)
 
 
-def _storage_problem(error: BaseException) -> str:
-    """Return the reason in one line, from the error that caused this one and those between."""
-    if unset := _UNSET_VARIABLE.search(str(error)):
-        return f"the environment variable {unset[1]} is not set"
+def _first_cause(error: BaseException) -> BaseException:
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return first_line(error)
+    return error
+
+
+def _unset_variable(error: BaseException) -> str | None:
+    unset = _UNSET_VARIABLE.search(str(error))
+    return f"the environment variable {unset[1]} is not set" if unset else None
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
