@@ -5,6 +5,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import duckdb
+import psutil
 import pytest
 import yaml
 
@@ -20,9 +23,26 @@ from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.pipeline.instance import open_instance
 from finops_dagster.pipeline.observations import StageChange, record_observations
 from finops_dagster_tests.finops import Finops, older_document
-from finops_dagster_tests.project import SETTINGS, Project
+from finops_dagster_tests.project import ROOT, SETTINGS, Project
 
 YEAR = 365 * 24 * 3600
+# Python imports this module in each process of an import.
+FAILS_WHILE_IT_RESTORES = """
+import os, signal
+from finops_dagster.billing.errors import CellInvalid
+from finops_dagster.tables import ledger
+from finops_dagster.warehouses.month_file import WarehouseUnavailable
+
+restore = ledger.restore_superseded_loads
+
+
+def restore_and_fail(*arguments):
+    restore(*arguments)
+    {fault}
+
+
+ledger.restore_superseded_loads = restore_and_fail
+"""
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +227,68 @@ def test_a_file_that_is_cut_short_changes_nothing(project: Project, loaded: Fino
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "the process that restores the ledgers from state.json has ended too early with exit "
+            "code -9",
+        ),
+        ("raise CellInvalid('cost', 'a cost is wrong')", "a cost is wrong\n"),
+        ("raise WarehouseUnavailable('closed')", "closed; run the same command again later\n"),
+        ("raise RuntimeError('once\\nagain')", "RuntimeError: once (unexpected error: report it"),
+    ],
+    ids=["killed", "error", "unavailable", "unexpected"],
+)
+def test_an_import_that_fails_within_its_transaction_changes_nothing(
+    project: Project,
+    loaded: Finops,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    fault: str,
+    message: str,
+) -> None:
+    loaded("state", "export", "state.json")
+    project.execute("DELETE FROM finops_state.manifests WHERE manifest_id = 'v1'")
+    (tmp_path / "sitecustomize.py").write_text(FAILS_WHILE_IT_RESTORES.format(fault=fault))
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+        failed = loaded("state", "import", "state.json", code=1)
+    assert failed.startswith(message)
+    assert len(failed.splitlines()) == 1
+    assert project.ledger("manifest_id") == [("v2",)]
+    assert loaded("state", "changes") == "no changes yet\n"
+    errors = project.folder / ".dagster/finops_errors.log"
+    assert errors.exists() == ("RuntimeError" in fault), "the trace of an unexpected error"
+    assert loaded("state", "import", "state.json") == "months imported: 3\n"
+    assert len(project.ledger("manifest_id")) == 3
+
+
+@pytest.mark.thorough
+def test_ctrl_c_ends_both_processes_of_an_import(project: Project, loaded: Finops) -> None:
+    loaded("state", "export", "state.json")
+    with duckdb.connect(str(project.database_file)):
+        command = loaded.start("state", "import", "state.json")
+        assert command.stderr is not None
+        assert command.stderr.readline().endswith("; waiting for it\n")
+        (child,) = psutil.Process(command.pid).children()
+        for process in (command, child):
+            process.send_signal(signal.SIGINT)  # as a terminal does
+        printed = command.communicate()
+    assert (printed, command.returncode) == (("", ""), 130)
+    assert not child.is_running()
+
+
+@pytest.mark.thorough
 def test_a_damaged_ledger_is_rebuilt_from_the_data(project: Project, loaded: Finops) -> None:
     columns = "* EXCLUDE (load_number, lake_sha256)"
     before = project.ledger(columns)
+    loaded("state", "export", "state.json")
     project.execute("ALTER TABLE finops_state.manifests DROP COLUMN total_cost")
     failed = loaded("aws", "run-pipeline", "--end-date", "2024-01", code=1)
     assert "finops_state.manifests is damaged: it has no column total_cost" in failed
+    assert "it has no column total_cost" in loaded("state", "import", "state.json", code=1)
     differences = loaded.json("state", "verify")
     assert {row["repair"] for row in differences} == {"finops state verify --repair"}
     assert loaded("state", "verify", "--repair").splitlines() == [
@@ -310,15 +386,21 @@ def test_changes_are_logged(
 
 
 @pytest.mark.thorough
-def test_an_export_of_state_imports_neither_pyarrow_nor_a_client_of_a_store(loaded: Finops) -> None:
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_the_process_with_dagster_imports_neither_pyarrow_nor_a_client_of_a_store(
+    loaded: Finops, command: str
+) -> None:
+    loaded("state", "export", "state.json")
     code = """if True:
         import sys
         from finops_dagster.cli.app import app
         try:
-            app(["state", "export", "state.json"])
-        except SystemExit as end:
-            assert end.code == 0
-        assert not {"pyarrow", "numpy", "boto3"} & sys.modules.keys()
+            app(["state", sys.argv[1], "state.json"])
+        except SystemExit:
+            assert "dagster" in sys.modules
+            assert not {"pyarrow", "numpy", "boto3"} & sys.modules.keys()
     """
-    command, folder = [sys.executable, "-c", code], loaded.project.folder
-    subprocess.run(command, cwd=folder, env=loaded.environment, check=True)
+    folder = loaded.project.folder
+    subprocess.run(
+        [sys.executable, "-c", code, command], cwd=folder, env=loaded.environment, check=True
+    )

@@ -355,17 +355,15 @@ def import_state(context: typer.Context, file: StateFile) -> None:
 
     $ finops state import state.json
     """
-    from finops_dagster.cli.changes import logging_changes
-    from finops_dagster.cli.state_file import read_months
-    from finops_dagster.cli.state_import import import_months
+    from finops_dagster.cli.state_import import record_months, restore_ledgers_in_child
 
-    settings = Options.of(context).settings()
-    for _ in read_months(file):
-        pass  # A file that is damaged at its end must change nothing.
+    restored = restore_ledgers_in_child(Options.of(context), file)
+    from finops_dagster.cli.changes import logging_changes  # not before: it imports DuckDB
+
     with logging_changes("state import") as changes:
-        refused = import_months(settings, read_months(file), changes.add)
+        record_months(restored.months, changes.add)
     print_line(f"months imported: {len(changes.lines)}")
-    exit_with_problems(refused)
+    exit_with_problems(restored.refused)
 
 
 @app.command()

@@ -1,0 +1,218 @@
+"""Restore the ledgers for `finops state import`, in a process of its own.
+
+Loads are read and written month by month. Only what the data on this machine confirms is restored.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from duckdb import DuckDBPyConnection
+
+from finops_dagster.billing.content import is_version_of
+from finops_dagster.billing.errors import BillError, count_text
+from finops_dagster.billing.months import BillingMonth
+from finops_dagster.cli.errors import error_line
+from finops_dagster.cli.options import Options, Selection
+from finops_dagster.cli.state_file import MonthState, Stage, read_months
+from finops_dagster.cli.state_import import ConfirmedMonth, RestoredLedgers
+from finops_dagster.lake import Lake, restore_load
+from finops_dagster.pipeline import FOCUS_STAGES
+from finops_dagster.pipeline.history import Materialization
+from finops_dagster.pipeline.observations import StageChange
+from finops_dagster.processes import raise_gc_threshold
+from finops_dagster.settings import Settings
+from finops_dagster.sources import VENDORS
+from finops_dagster.sources.settings import ExportSettings
+from finops_dagster.tables import ledger
+from finops_dagster.tables.billing_table import verified_load
+from finops_dagster.tables.database import BillingDatabase, DuckDB
+from finops_dagster.tables.restatements import add_missing_restatements
+
+if TYPE_CHECKING:
+    from finops_dagster.cli.stored_months import StoredMonth
+
+
+@dataclass(frozen=True)
+class _Month:
+    """A month of the file whose export the settings have."""
+
+    export: ExportSettings
+    month: BillingMonth
+    state: MonthState
+
+
+@dataclass(frozen=True)
+class _RestoredMonth:
+    """A month whose ledger is restored: its stages in the file, and its version in the table."""
+
+    export: ExportSettings
+    month: BillingMonth
+    stages: dict[Stage, Materialization]
+    table_version: str | None = None
+    change: StageChange | None = None
+    """What was recorded in the ledger; None if it lacked nothing."""
+
+
+def main() -> None:
+    """Restore the ledgers for the process that has started this one.
+
+    Reads the pickled `Options` and path of the file from standard input. Writes the pickled
+    `RestoredLedgers` to standard output, or the line of an error.
+    """
+    raise_gc_threshold()
+    options: Options
+    file: Path
+    options, file = pickle.load(sys.stdin.buffer)
+    result: RestoredLedgers | str
+    try:
+        result = restore_ledgers(options.settings(), file)
+    except Exception as error:
+        result = error_line(error)
+    # If the other process was killed, this one ends without a trace.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    pickle.dump(result, sys.stdout.buffer)
+
+
+def restore_ledgers(settings: Settings, file: Path) -> RestoredLedgers:
+    """Restore the loads and restatements of a file that the data on this machine confirms.
+
+    They are recorded in one transaction for each DuckDB file; what the ledger has already is not
+    recorded again. Raises BillError if the file cannot be read, which changes nothing, or if a
+    DuckDB file cannot be opened, and WarehouseUnavailable.
+    """
+    for _ in read_months(file):
+        pass  # A file that is damaged at its end must change nothing.
+    months, refused = list[ConfirmedMonth](), list[str]()
+    restored = list(_restored_months(settings, _known_months(settings, file, refused)))
+    # Once DuckDB is closed: this imports pyarrow, which is never in memory with DuckDB's cache.
+    from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
+
+    stored_months = StoredMonths(settings)
+    for month in restored:
+        stored = StoredMonth(month.export, month.month, stored_months)
+        stages, problems = _confirmed_stages(stored, month.stages, month.table_version)
+        refused += problems
+        if stages:
+            months.append(ConfirmedMonth(*stored.key, stages, month.change))
+    return RestoredLedgers(months, refused)
+
+
+def _known_months(settings: Settings, file: Path, refused: list[str]) -> Iterator[_Month]:
+    """Yield the months of exports that the settings have; add a line for each other export."""
+    for record, export_months in groupby(read_months(file), lambda month: month.export):
+        try:
+            (export,) = Selection(record.vendor, record.name).exports(settings)
+        except BillError as error:
+            refused.append(f"{record.name}  refused: {error}")
+            continue
+        for state in export_months:
+            yield _Month(export, BillingMonth.parse(state.month), state)
+
+
+def _restored_months(settings: Settings, months: Iterable[_Month]) -> Iterator[_RestoredMonth]:
+    """Restore the ledger of each month, in one transaction for each DuckDB file."""
+    duckdb, lake = settings.database.duckdb, settings.storage.open_lake()
+    database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))
+    for path, file_months in groupby(months, lambda m: database.path(m.export.name, m.month)):
+        if not path.exists():
+            yield from (_RestoredMonth(m.export, m.month, m.state.stages) for m in file_months)
+            continue
+        first = next(file_months)
+        with database.connect(first.export.name, first.month) as connection:
+            # Else DuckDB would keep all that it has written in memory until the commit. A month of
+            # the ledger is small, and each thread has buffers of its own.
+            connection.execute("SET memory_limit = '32MB'")
+            connection.execute("SET threads = 1")
+            connection.execute("BEGIN TRANSACTION")
+            for month in chain([first], file_months):
+                yield _restored_month(connection, month, lake)
+            connection.execute("COMMIT")
+
+
+def _restored_month(connection: DuckDBPyConnection, of_file: _Month, lake: Lake) -> _RestoredMonth:
+    """Restore the loads and restatements that the ledger lacks if the table confirms them."""
+    export, month, state = of_file.export, of_file.month, of_file.state
+    formats = VENDORS[export.vendor].formats(export)
+    # The file has the newest load first; load numbers count from the oldest.
+    documented = [
+        record.to_load(export, number)
+        for number, record in enumerate(reversed(state.loads), 1)
+        if record.format in formats
+    ]
+    recorded = set(ledger.loads(connection, export.name, month))
+    missing = [load for load in documented if load not in recorded]
+    for load in missing:
+        if load.state == "loaded":
+            restore_load(connection, load, formats[load.format], lake.file(export.name, month))
+    current, change = verified_load(connection, export.name, month, formats), None
+    # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
+    if current in documented:
+        superseded = [load for load in missing if load.state != "loaded"]
+        ledger.restore_superseded_loads(connection, superseded)
+        added = add_missing_restatements(connection, export.name, month, state.restatements)
+        if missing or added:
+            loads, changes = count_text(len(missing), "load"), count_text(added, "restatement")
+            text = f"Imported into the ledger: {loads}, {changes}."
+            change = StageChange(export.name, "billing_table", str(month), text)
+    version = current.manifest_id if current else None
+    return _RestoredMonth(export, month, state.stages, version, change)
+
+
+def _confirmed_stages(
+    month: StoredMonth, stages: dict[Stage, Materialization], table_version: str | None
+) -> tuple[dict[Stage, Materialization], list[str]]:
+    """Return the stages whose version the data confirms, and a line for each of the others."""
+    confirmed, problems = dict[Stage, Materialization](), list[str]()
+    for stage, materialization in stages.items():
+        version = _confirmed_version(month, stage, materialization.version, table_version)
+        if version is None or version != materialization.version:
+            problems.append(
+                f"{month}  refused: {stage} has {materialization.version} in the file, but "
+                f"{version or 'no complete month'} on this machine; run finops state "
+                f"reprocess {month}"
+            )
+        else:
+            confirmed[stage] = materialization
+    return confirmed, problems
+
+
+def _confirmed_version(
+    month: StoredMonth, stage: str, documented: str | None, table_version: str | None
+) -> str | None:
+    """Return the version that the stage's data confirms; for the manifest, the vendor's id.
+
+    The manifest and the staged files need not exist any more once the table has their version.
+    """
+    if stage == "billing_table":
+        return table_version
+    if stage == "parquet":
+        return month.lake_version.manifest_id if month.lake_version else None
+    if stage == "warehouse_table":
+        if month.stored_months.warehouse is None or month.lake_version is None:
+            return None
+        version = month.stored_months.warehouse.measured_version(month.warehouse_input)
+        return version.manifest_id if version else None
+    if stage in FOCUS_STAGES:
+        return month.versions.get(stage)
+    manifest = month.staged_month.manifest()
+    if manifest is None or (table_version and is_version_of(table_version, manifest.id)):
+        is_table_version = (
+            stage == "manifest"
+            and table_version
+            and documented
+            and is_version_of(table_version, documented)
+        )
+        return documented if is_table_version else table_version
+    if stage == "manifest":
+        return manifest.id
+    current = month.staged_month.current_record()
+    is_whole = month.staged_month.staged_version(manifest).content() is not None
+    return current.manifest_id if current and is_whole else None
