@@ -80,7 +80,7 @@ def state_moved(_: int, runs: int) -> Iterator[Figure]:
         connection.execute("DELETE FROM finops_state.manifests WHERE state = 'superseded'")
     imported = project.finops("state", "import", "state.json")
     yield imported.figure(f"finops state import state.json, {rows} of the ledger")
-    yield Figure("its peak of memory", imported.megabytes, "MB", _MEGABYTES)
+    yield Figure("the peak of its largest process", imported.megabytes, "MB", _MEGABYTES)
 
 
 def _make_history(project: BenchmarkProject) -> None:
