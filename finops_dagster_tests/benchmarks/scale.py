@@ -3,52 +3,74 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 
-from finops_dagster_tests.benchmarks.project import BenchmarkProject, Figure, source
+from finops_dagster_tests.benchmarks.project import AWS_KEYS, BenchmarkProject, Figure, source
+from finops_dagster_tests.cur import bucket_put, upload
 from finops_dagster_tests.servers.s3 import S3Server
 
-_BUCKET, _SCRATCH_MEGABYTES = "bench-lake", 2_000
-# One client uploads a file as the lake does, with a checksum, and prints the seconds.
+_SCRATCH_MEGABYTES = 2_000
+# The stages that write files into the lake, and the folders of their files.
+_LAKE_STAGES = {"parquet": "bench", "focus": "focus"}
+# The lake's own client uploads a file, after a first request as in a run, and prints the seconds.
 _UPLOAD = """
-import sys, time, boto3
-client = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1")
+import sys, time
+from pathlib import Path
+from finops_dagster.object_stores import open_store
+from finops_dagster.object_stores.settings import StoreSettings
+source, url, path = sys.argv[1:]
+store, key = open_store(StoreSettings(source=source, endpoint_url=url, region="us-east-1"))
+store.files(key)
 started = time.monotonic()
-extra = {"ChecksumAlgorithm": "SHA256"}
-client.upload_file(sys.argv[3], sys.argv[2], "alone.parquet", ExtraArgs=extra)
+store.upload(Path(path), key)
 print(time.monotonic() - started)
 """
 
 
 def lake_in_store(rows: int, runs: int) -> Iterator[Figure]:
-    """Measure what a lake on S3 adds to the stage that writes the month, against its upload."""
-    bill, seconds = source(rows), {"folder": list[float](), "store": [], "upload": []}
+    """Measure what a lake on S3 adds to the stages that write it, against the uploads alone.
+
+    The month is loaded once, from S3. Then all stages run in turn for an empty folder and for an
+    empty lake on S3: only the files of the lake are written again.
+    """
+    seconds = defaultdict[str, list[float]](list)
     with closing(S3Server()) as server:
-        server.client().create_bucket(Bucket=_BUCKET)
+        for bucket in ("bench", "bench-lake"):
+            server.client().create_bucket(Bucket=bucket)
+        upload(source(rows), bucket_put(server, "bench"))
+        keys = f'{AWS_KEYS}endpoint_url = "{server.url}"\n'
+        project = BenchmarkProject.create("s3://bench", keys=keys)
+        project.materialize(focus=True)
         for number in range(runs):
-            project = BenchmarkProject.create(bill)
-            project.materialize()
-            seconds["folder"].append(project.stage_seconds("parquet"))
-            (file,) = (project.work / "parquet").rglob("bench-*.parquet")
-            project.python(_UPLOAD, server.url, _BUCKET, str(file))
-            printed = (project.work / "output.txt").read_text()
-            seconds["upload"].append(float(printed.split()[-1]))
+            folder, store = f"parquet-{number}", f"s3://bench-lake/{number}"
+            with _environment(FINOPS_STORAGE__PARQUET_DIR=folder):
+                project.materialize(focus=True)
+            into_folder = {stage: project.stage_seconds(stage) for stage in _LAKE_STAGES}
             with _environment(
-                FINOPS_STORAGE__PARQUET_DIR=f"s3://{_BUCKET}/{number}",
+                FINOPS_STORAGE__PARQUET_DIR=store,
                 FINOPS_STORAGE__LAKE__ENDPOINT_URL=server.url,
                 FINOPS_STORAGE__LAKE__REGION="us-east-1",
             ):
-                project = BenchmarkProject.create(bill)
-                project.materialize()
-            seconds["store"].append(project.stage_seconds("parquet"))
-    folder, store, upload = (median(seconds[name]) for name in ("folder", "store", "upload"))
-    measure = "what a lake on S3 adds to the stage of the Parquet file, against its upload alone"
-    notes = f"{folder:.2f} s into a folder, {store:.2f} s into S3 on loopback"
-    yield Figure(measure, store - folder, "s", upload, notes)
+                project.materialize(focus=True)
+            for stage, path in _LAKE_STAGES.items():
+                into_store = project.stage_seconds(stage)
+                (file,) = (project.work / folder / path).rglob("*.parquet")
+                project.python(_UPLOAD, f"{store}/alone", server.url, str(file))
+                printed = (project.work / "output.txt").read_text()
+                seconds[f"{stage} folder"].append(into_folder[stage])
+                seconds[f"{stage} adds"].append(into_store - into_folder[stage])
+                seconds[f"{stage} alone"].append(float(printed.split()[-1]))
+    for stage in _LAKE_STAGES:
+        adds = seconds[f"{stage} adds"]
+        into_folder, alone = (median(seconds[f"{stage} {what}"]) for what in ("folder", "alone"))
+        measure = f"what a lake on S3 adds to the stage {stage}, against its upload alone"
+        notes = f"{min(adds):.2f} s to {max(adds):.2f} s on loopback; a folder {into_folder:.2f} s"
+        yield Figure(measure, median(adds), "s", alone, notes)
 
 
 def scratch(rows: int, _: int) -> Iterator[Figure]:
