@@ -17,8 +17,8 @@ class FileContent:
 
     `name` is its path below the folder that all files of the version share, so that names in a
     copied bucket are equal. `sha256` is None while the bytes have not been read. `etag` is the
-    store's; another store has another ETag for the same bytes. For a file that months share,
-    `months` are the months of its rows, such as `2026-01`; for any other file it is None.
+    store's; another store has another ETag for the same bytes. For a shared file, `months` are the
+    months of its rows, such as `2026-01`; for any other file it is None.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Content:
 
 
 def relative_names(keys: Sequence[str]) -> list[str]:
-    """Return each key's path below the deepest folder that holds all keys."""
+    """Return each key's path below the deepest folder that has all keys."""
     paths = [key.split("/") for key in keys]
     shared = 0
     for names in zip(*(path[:-1] for path in paths), strict=False):

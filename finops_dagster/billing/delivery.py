@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a vendor says of the run that wrote a version; None for what it does not say.
+    """The vendor's run that wrote a version; a field is None if the vendor does not report it.
 
     `submitted_at` is the start of the run, in UTC without a time zone. The first and the last day
     are inclusive.

@@ -37,9 +37,8 @@ _MESSAGES = {
 def disk_problem(error: BaseException) -> str | None:
     """Return a message of one line if an error is about the disk: what is wrong, and what to do.
 
-    Such are an OSError, and DuckDB's IOException and failed commit: no space, no permission, a
-    missing file. None for every other error, also for an OSError with another cause, such as the
-    network.
+    Such an error is an OSError, or DuckDB's IOException or failed commit: no space, no permission,
+    a missing file. None for every other error, also for an OSError of the network.
     """
     path: object
     code: int | None

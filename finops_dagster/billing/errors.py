@@ -93,7 +93,10 @@ def excerpts(names: Sequence[str], limit: int) -> str:
 
 
 def count_text(count: int, noun: str, sign: str = "") -> str:
-    """Return `1 month` or `2,000 months`; with the sign `+`, `-1 row` or `+2 rows`."""
+    """Return `1 month` or `2,000 months`; with the sign `+`, `-1 row` or `+2 rows`.
+
+    The plural is always the noun and an `s`.
+    """
     return f"{count:{sign},} {noun}{'' if abs(count) == 1 else 's'}"
 
 

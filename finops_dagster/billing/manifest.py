@@ -50,8 +50,8 @@ class ManifestFile:
 class ListedFile:
     """A file that a manifest lists: its key in the store, and its size in bytes if declared.
 
-    `etag` and `months` are those of a file that months share: the store's ETag of the bytes that
-    were read, and the months that it holds rows of.
+    `etag` and `months` are those of a shared file: the store's ETag of the bytes that were read,
+    and the months of its rows.
     """
 
     key: str

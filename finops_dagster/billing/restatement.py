@@ -28,10 +28,9 @@ _FOOTER_KEY = "restatements"
 class CostChange:
     """Headline cost and rows before and after a restatement, in one currency.
 
-    The headline cost is the unblended or billed cost, as the bill's format has it. Cost and rows
-    are those of one service in one account. `service` and `account` are None for rows that name
-    none. If both are `OTHER`, the change is a sum over several services and accounts: in a
-    restatement, over all that it does not list.
+    Cost and rows are those of one service in one account. `service` and `account` are None for
+    rows that name none. If both are `OTHER`, the change is a sum over several services and
+    accounts: in a restatement, over all that it does not list.
     """
 
     currency: str | None
@@ -54,11 +53,7 @@ class CostChange:
 
     @property
     def is_sum(self) -> bool:
-        """Whether this is a sum: service and account are `OTHER`.
-
-        In `Restatement.changes` it is the sum of what is not listed; a sum that `summed_changes`
-        returns is of all changes of its currency.
-        """
+        """Whether this is a sum over several services and accounts: both are `OTHER`."""
         return self.service == self.account == OTHER
 
 
@@ -81,15 +76,15 @@ class Restatement:
 
     @property
     def listed_changes(self) -> list[CostChange]:
-        """The services and accounts that are listed, the largest change first."""
+        """`changes` without the sums: one for each listed service and account, largest first."""
         return [change for change in self.changes if not change.is_sum]
 
     @property
     def changes_by_currency(self) -> tuple[CostChange, ...]:
         """The month's cost and rows in both versions, one sum for each currency.
 
-        They are sorted by currency. Service and account are `OTHER`, though the listed ones are in
-        the sums.
+        They are sorted by currency, with `OTHER` as service and account. The listed changes are in
+        the sums too.
         """
         return summed_changes(self.changes)
 

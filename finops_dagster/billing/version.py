@@ -22,9 +22,9 @@ _ZIP_FRAME_BYTES = 1024
 class Version:
     """The record of a version in the staging folder, in the lake or in the ledger.
 
-    `files` and `bytes` count the vendor's files. `content` is None in records of releases that did
-    not list each file, and `delivery` where the vendor says nothing of its run. The staging folder
-    stores the fields by their names.
+    `files` and `bytes` are the number and total size of the vendor's files. `content` is None in
+    records of releases that did not list each file, `delivery` if the vendor does not report its
+    run. The staging folder stores the fields by their names.
     """
 
     manifest_id: str
@@ -55,8 +55,8 @@ class Version:
     def has_content(self, content: Content, totals: Totals) -> bool:
         """Return whether downloaded files with this content and these totals are this version.
 
-        SHA-256s decide where both sides have them; else names, sizes and totals, and for a record
-        without content the number of files, their bytes in all, and totals.
+        Compares names, sizes and SHA-256s; if one side lacks a SHA-256, names, sizes and totals.
+        For a record without content: the number of files, their bytes in all, and totals.
         """
         if self.content is None:
             return self._has_same_size(content) and self.totals == totals
@@ -108,7 +108,10 @@ class LoadedVersion(Version):
         )
 
     def to_row(self) -> dict[str, Any]:
-        """Return a dict for the ledger and the footers, fit for JSON; amounts are exact text."""
+        """Return a dict for the ledger and the footers, fit for JSON; amounts are exact text.
+
+        The fields of subclasses, such as `Load`, are not in it.
+        """
         totals = self.totals
         return {
             "manifest_id": self.manifest_id,
@@ -130,9 +133,9 @@ class LoadedVersion(Version):
 class Load(LoadedVersion):
     """The record of a load of a month into the billing table.
 
-    `state` is `loaded` or `superseded`, `loaded_at` is in UTC, and `number` counts the month's
-    loads, from 1. `lake_sha256` is the checksum of the Parquet file that was written from the
-    load; None before it is written, and in records of old releases.
+    `state` is `loaded` or `superseded`, `loaded_at` is in UTC without a time zone, and `number`
+    counts the month's loads, from 1. `lake_sha256` is the checksum of the Parquet file that was
+    written from the load; None before it is written, and in records of old releases.
     """
 
     export: str
@@ -148,7 +151,7 @@ AnyVersion = TypeVar("AnyVersion", bound=Version)
 
 
 def versions_with_vendor_id(versions: Iterable[AnyVersion], vendor_id: str) -> list[AnyVersion]:
-    """Return the versions that have this vendor's id."""
+    """Return the versions whose id is `vendor_id`, with or without a digest at its end."""
     return [version for version in versions if is_version_of(version.manifest_id, vendor_id)]
 
 

@@ -126,7 +126,7 @@ class WritableStore(ObjectStore, Protocol):
 
 
 class ObjectStores:
-    """Opens the stores of exports, and keeps the client of each export."""
+    """Opens the stores of exports, with one client for equal settings."""
 
     def __init__(self) -> None:
         self._opened: dict[StoreSettings, tuple[ObjectStore, str]] = {}
@@ -134,8 +134,8 @@ class ObjectStores:
     def open(self, settings: StoreSettings) -> tuple[ObjectStore, str]:
         """Return the store of an export and the prefix of its keys, without a slash at its end.
 
-        A second call with equal settings returns the same client; two exports in one bucket have
-        two. The prefix and the errors are those of `open_store`.
+        A second call with equal settings returns the same client. The prefix and the errors are
+        those of `open_store`.
         """
         if settings not in self._opened:
             self._opened[settings] = open_store(settings)

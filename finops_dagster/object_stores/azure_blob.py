@@ -52,7 +52,10 @@ _SIGNATURE = re.compile(r"(?i)\b(sig=)[^&\s'\"]+")
 
 
 class AzureBlobStore(WritableStore):
-    """A store in one container, with credentials from the environment."""
+    """A store in one container, with credentials from the environment.
+
+    A listing takes one request for every 5,000 blobs and folders.
+    """
 
     def __init__(self, address: AzureAddress) -> None:
         _keep_signatures_out_of_logs()
@@ -67,10 +70,7 @@ class AzureBlobStore(WritableStore):
         return f"{self._location}/{key}"
 
     def folder_names(self, folder: str) -> set[str]:
-        """Return the names of the folders directly in a folder.
-
-        One request for every 5,000 files and folders.
-        """
+        """Return the names of the folders directly in a folder."""
         prefix = f"{folder}/" if folder else ""
         return {
             entry.name.removeprefix(prefix).rstrip("/")
@@ -79,17 +79,11 @@ class AzureBlobStore(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the blobs directly in a folder, sorted by key.
-
-        One request for every 5,000 files and folders.
-        """
+        """Return the blobs directly in a folder, sorted by key."""
         return self._files(self._entries(f"{folder}/" if folder else ""))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """Return the blobs in a folder and all folders below it, sorted by key.
-
-        One request for every 5,000.
-        """
+        """Return the blobs in a folder and all folders below it, sorted by key."""
         return self._files(self._entries(f"{folder}/" if folder else "", delimiter=""))
 
     def _entries(self, prefix: str, delimiter: str = "/") -> Iterator[BlobProperties | BlobPrefix]:

@@ -42,7 +42,10 @@ _SECONDS_OF_RETRIES = 120
 
 
 class GcsStore(WritableStore):
-    """A store in one bucket, with the machine's credentials; an object's generation is its ETag."""
+    """A store in one bucket, with the machine's credentials; an object's generation is its ETag.
+
+    A listing takes one request for every 1,000 objects and folders.
+    """
 
     def __init__(self, bucket: str) -> None:
         self._bucket_name = bucket
@@ -56,10 +59,7 @@ class GcsStore(WritableStore):
         return f"gs://{self._bucket_name}/{key}"
 
     def folder_names(self, folder: str) -> set[str]:
-        """Return the names of the folders directly in a folder.
-
-        One request for every 1,000 files and folders.
-        """
+        """Return the names of the folders directly in a folder."""
         prefix = f"{folder}/" if folder else ""
         return {
             name.removeprefix(prefix).rstrip("/")
@@ -68,17 +68,11 @@ class GcsStore(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects directly in a folder, sorted by key.
-
-        One request for every 1,000 objects and folders.
-        """
+        """Return the objects directly in a folder, sorted by key."""
         return self._files(self._pages(f"{folder}/" if folder else "", "/"))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects in a folder and all folders below it, sorted by key.
-
-        One request for every 1,000.
-        """
+        """Return the objects in a folder and all folders below it, sorted by key."""
         return self._files(self._pages(f"{folder}/" if folder else "", None))
 
     def _pages(self, prefix: str, delimiter: str | None) -> Iterator[Any]:
@@ -104,7 +98,7 @@ class GcsStore(WritableStore):
     def read(self, key: str, *, known_etag: str = "") -> tuple[bytes, ObjectInfo] | None:
         """Return a small object's bytes and description; None if its ETag is still `known_etag`.
 
-        One GET request for the metadata, and if they changed, others for the bytes. Raises
+        One GET request for the metadata and, if the ETag is another, others for the bytes. Raises
         ObjectMissing.
         """
         info = self.head(key)

@@ -79,6 +79,7 @@ class LocalStore(WritableStore):
         return []
 
     def head(self, key: str) -> ObjectInfo:
+        """Return a file's size, ETag and time, also those of a folder. Raises ObjectMissing."""
         path = self.location(key)
         with _translated_errors(path):
             return self._info(key, Path(path).stat())

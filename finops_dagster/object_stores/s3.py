@@ -47,7 +47,10 @@ _CONFIG = Config(
 
 
 class S3Store(WritableStore):
-    """A store in one bucket or access point, with boto3's credentials or those of a role."""
+    """A store in one bucket or access point, with boto3's credentials or those of a role.
+
+    A listing takes one request for every 1,000 objects and folders.
+    """
 
     def __init__(self, bucket: str, settings: StoreSettings) -> None:
         self._bucket = bucket
@@ -66,10 +69,7 @@ class S3Store(WritableStore):
         return f"s3://{self._bucket}/{key}"
 
     def folder_names(self, folder: str) -> set[str]:
-        """Return the names of the folders directly in a folder.
-
-        One request for every 1,000 files and folders.
-        """
+        """Return the names of the folders directly in a folder."""
         prefix = f"{folder}/" if folder else ""
         return {
             entry["Prefix"].removeprefix(prefix).rstrip("/")
@@ -78,18 +78,12 @@ class S3Store(WritableStore):
         }
 
     def files(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects directly in a folder, sorted by key.
-
-        One request for every 1,000 objects and folders.
-        """
+        """Return the objects directly in a folder, sorted by key."""
         prefix = f"{folder}/" if folder else ""
         return self._objects(self._pages(prefix))
 
     def files_below(self, folder: str) -> list[ObjectInfo]:
-        """Return the objects in a folder and all folders below it, sorted by key.
-
-        One request for every 1,000.
-        """
+        """Return the objects in a folder and all folders below it, sorted by key."""
         return self._objects(self._pages(f"{folder}/" if folder else "", delimiter=""))
 
     def _objects(self, pages: Iterable[Any]) -> list[ObjectInfo]:

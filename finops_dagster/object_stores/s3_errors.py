@@ -83,7 +83,7 @@ def s3_error(
     """Return the store error to raise for an error of boto3, with advice.
 
     It is StoreUnavailable, ObjectMissing, ObjectChanged or StoreError. Its text begins with
-    `location`. `requester_pays` is the setting: if it is on, it is not advised.
+    `location`. If `requester_pays` is true, it does not advise to set `requester_pays`.
     """
     if not isinstance(error, aws.ClientError):
         if isinstance(error, aws.ConnectionError | aws.HTTPClientError | aws.IncompleteReadError):

@@ -94,13 +94,12 @@ class Warehouse:
     def measured_version(self, file: MonthFile) -> Version | None:
         """Return the version id of the month's newest load, with totals measured in the table.
 
-        Compare it by `Version.is_same_version`; its other fields are not set. `file` gives the
-        table, the month and the columns to measure, and may be of another version.
+        Compare it with `file.footer` by `Version.is_same_version`; its other fields are not set.
+        `file` gives the table, the month and the columns to measure, and may be of another version.
 
-        None if the month has no load, if the table lacks a money column, the billing period or the
-        currency, or if a row is misdated: its billing period is another month. Also None if id,
-        rows and headline cost are the file's, but the sum of another money column or the cost of a
-        currency is not.
+        None if the month has no load, if the table lacks a column to measure, or if a row is
+        misdated: its billing period is another month. Also None if `is_same_version` would be true,
+        but the sum of another money column or the cost of a currency differs.
         """
         with self._connected_dialect() as dialect:
             months = months_from_loads(recorded_loads(dialect, file.table))
@@ -166,8 +165,8 @@ class Warehouse:
                 warnings = self._load(dialect, file, change)
                 return LoadResult(dialect.job_id, dialect.loaded_from, warnings)
         except Exception as error:
-            # By a second connection, since the first one may be lost. Its errors are ignored: they
-            # must not hide the first one.
+            # By a second connection, since the first one may be lost. Its errors are ignored, so
+            # that they do not hide the error of the load.
             if has_begun and dialect.load_has_ended(error):
                 with suppress(Exception), self._connected_dialect(write=True) as reconnected:
                     reconnected.record_load(file, dialect.job_id, "failed", first_line(error))

@@ -64,9 +64,9 @@ class Dialect(BaseDialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Prepare the file's rows for `replace_month_rows`, in the target types.
 
-        Returns a FROM item with the rows, or the name of their table if `measures_incoming`. The
-        table's readers see them only after `replace_month_rows`, except in BigQuery. Raises
-        BillError if values cannot be stored exactly.
+        Returns a FROM item with the rows or, if `measures_incoming`, the name of their table
+        without quotes. Readers of the month's table see them only after `replace_month_rows`,
+        except in BigQuery. Raises BillError if values cannot be stored exactly.
         """
 
     @contextmanager

@@ -166,9 +166,9 @@ class PostgreSQLDialect(Dialect):
     def target_columns(self, file: MonthFile) -> dict[str, str]:
         """Return {name: data type} of the columns that the month fills.
 
-        If the table has no room for all new tags, some of them become keys of the overflow column.
-        If the table already has that column, all new tags do. The result then has the overflow
-        column in place of these tags. The first call chooses them; `load_incoming` may add more.
+        If the table has no room for all new tags, the result has the overflow column in place of
+        some of them; if the table already has that column, in place of all of them. The first call
+        chooses these tags; `load_incoming` may add more.
         """
         if self._overflow_tags is None:
             self._overflow_tags = self._tags_for_overflow(file)
@@ -254,8 +254,9 @@ class PostgreSQLDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Create, fill, index and analyze the table that becomes the month's partition.
 
-        Returns its name. Waits without a limit until other loads of the month have ended. If a row
-        is too wide, the table is filled again with all new tags as keys of the overflow column.
+        Returns its name without quotes. Waits without a limit until other loads of the month have
+        ended. If a row is too wide, the table is filled again, with all new tags in the overflow
+        column.
         Raises BillError for a text that cannot be stored exactly in a column of numbers.
         """
         incoming = self.stored_name(f"{self._partition_name(file)}_new")
@@ -450,5 +451,5 @@ class PostgreSQLDialect(Dialect):
         """Wait without a timeout for this key's lock, and hold it until the transaction ends."""
         self.query("SET LOCAL lock_timeout = 0")
         self.query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"finops {key}")
-        # Those that follow wait for readers, behind whom new readers would queue.
+        # Later statements wait for readers, and new readers queue behind them: so not for ever.
         self.query(f"SET LOCAL lock_timeout = '{self._settings.lock_wait_seconds}s'")

@@ -182,8 +182,8 @@ def dialect_factory(settings: SqlSettings) -> Callable[[], Dialect]:
     """Return a function that makes a new dialect of the database at each call.
 
     Raises SettingsError for a destination that cannot be used, and for an unknown setting. The
-    function raises BillError if the settings have no address, or a port that is no number. An
-    invalid URL is reported only when the dialect connects.
+    returned function raises BillError if the settings have no address, or a port that is no number.
+    An invalid URL is reported only when the dialect connects.
     """
     check_destination(settings)
 

@@ -13,8 +13,8 @@ from finops_dagster.settings_table import LocalPath, SettingsTable
 class SqlSettings(SettingsTable):
     """A database and a dataset in it: a schema, or what the database has instead.
 
-    `destination` is dlt's name of the kind of database, which earlier releases used. `credentials`
-    are a URL or its parts; secrets come from the environment, as
+    `destination` is the kind of database, by its name in dlt, with which earlier releases loaded.
+    `credentials` are a URL or its parts; secrets come from the environment, as
     DESTINATION__<DESTINATION>__CREDENTIALS__PASSWORD. `working_dir` has the lock files of loads.
     `engine_kwargs` are arguments of SQLAlchemy's `create_engine`.
     """
