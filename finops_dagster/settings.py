@@ -231,7 +231,7 @@ class Settings(BaseSettings):
         return str(self.model_config.get("toml_file") or "the settings")
 
     def bill(self, exports: Sequence[ExportSettings] | None = None) -> Bill:
-        """Return the bill for a report: the charges of these exports, by default of all.
+        """Return what computes reports from the charges of these exports, by default of all.
 
         Nothing is read yet.
         """
@@ -251,7 +251,7 @@ class Settings(BaseSettings):
     def open_catalog(self) -> IcebergCatalog:
         """Return the Iceberg catalog of the settings `[catalog]`, which must be set.
 
-        Nothing is connected to.
+        Nothing is connected to. Raises ModuleNotFoundError if pyiceberg is not installed.
         """
         # It takes time to import, and is an extra.
         from finops_dagster.lake.catalog import IcebergCatalog

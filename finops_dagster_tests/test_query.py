@@ -120,7 +120,7 @@ def test_a_question_is_asked_by_its_name(finops: Finops, lake: Path) -> None:
     assert "Which services cost most in the last month?" in listed
     assert {row["name"] for row in finops.json("query", "--named")} == set(named_questions())
     unknown = finops("query", "--named", "top", code=1)
-    assert unknown.startswith("there is no question 'top'; the questions are: amortized-against")
+    assert unknown.startswith("there is no question 'top'; choose one of these: amortized-against")
     # These charges lack a column.
     assert 'column "ProviderName" not found' in finops("query", "--named", "top-services", code=1)
 

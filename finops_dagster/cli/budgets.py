@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Json, Options, month_option
 from finops_dagster.cli.output import Headings, Row, print_rows
@@ -137,12 +136,13 @@ def _chosen_month(month: str | None, available: Sequence[BillingMonth]) -> Billi
 
     Raises BillError for a month that is not available.
     """
+    from finops_dagster.reports.versions import no_charges_error
+
     if month is None:
         return max(available, default=None)
     chosen = BillingMonth.parse(month)
     if chosen not in available:
-        months = f"{available[0]} to {available[-1]}" if available else "none"
-        raise BillError(f"no export has charges of {month}; the months with charges: {months}")
+        raise no_charges_error(chosen, available)
     return chosen
 
 

@@ -127,8 +127,8 @@ def _stages(
     if not by_export:
         names = ", ".join(export.name for export in exports)
         raise BillError(
-            f"{names}: no charges are derived from this; name another --export (docs/focus.md "
-            "lists the formats that have charges)"
+            f"charges are not derived from {names}; choose another export by --export "
+            "(docs/focus.md lists the formats that have charges)"
         )
     return by_export
 

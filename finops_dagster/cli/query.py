@@ -73,7 +73,7 @@ def question_sql(name: str) -> str:
     questions = named_questions()
     if name not in questions:
         raise BillError(
-            f"there is no question {excerpt(name)}; the questions are: {', '.join(questions)}"
+            f"there is no question {excerpt(name)}; choose one of these: {', '.join(questions)}"
         )
     return questions[name].sql
 

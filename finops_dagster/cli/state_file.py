@@ -327,5 +327,8 @@ def _parsed(adapter: TypeAdapter[Any], text: str, file: Path) -> Any:
 
 def _is_yaml(file: Path) -> bool:
     if file.suffix not in (".json", ".jsonl", ".yaml", ".yml"):
-        raise BillError(f"{file} has another suffix than .json, .jsonl, .yaml or .yml; rename it")
+        raise BillError(
+            f"{file} has another suffix than .json, .jsonl, .yaml or .yml; choose a name with one "
+            "of these"
+        )
     return file.suffix in (".yaml", ".yml")

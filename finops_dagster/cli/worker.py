@@ -146,9 +146,10 @@ def stop_run(history: History, id_prefix: str) -> str:
     """
     matches = [row for row in runs_in_progress(history) if row["run"].startswith(id_prefix)]
     if len(matches) != 1:
+        found = f"{len(matches)} runs in progress have" if matches else "no run in progress has"
         raise BillError(
-            f"{len(matches)} runs in progress have an id that begins with {id_prefix!r}; name one "
-            "run by its id, which finops worker list shows"
+            f"{found} an id that begins with {id_prefix!r}; give the id of one run, which finops "
+            "worker list shows"
         )
     (row,) = matches
     process = row["process"]

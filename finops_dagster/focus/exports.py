@@ -43,11 +43,11 @@ def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:
 def no_charges_reason(
     export: ExportSettings, month: BillingMonth, exports: Iterable[ExportSettings]
 ) -> str | None:
-    """Return why `start_month` or `end_month` exclude a month's charges; None if they do not.
+    """Return why the settings exclude a month's charges, as text for people; None if they do not.
 
-    They are those of the export, and of the one that completes its bill. The reason is a text for
-    people. None also for an export that has no charges at all. `exports` are all exports of the
-    settings.
+    The `start_month` and `end_month` of the export decide, and those of the one that completes its
+    bill. None also for an export that has no charges at all, and for a month that has not begun.
+    `exports` are all exports of the settings.
     """
     names = (bill_exports(export) or {}).values()
     for source in exports:

@@ -16,6 +16,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal, quoted
+from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import (
     BillError,
     ReconciliationError,
@@ -234,7 +235,8 @@ class FocusDerivation:
         The block gets the new record, and runs before the replacement; on any error, also in the
         block, the old file stays. `run_id` is the run of Dagster that the footer records. Raises
         StageMissing if the lake lacks a bill, ReconciliationError if the charges do not add up to
-        the bills, and BillError if a bill cannot be read.
+        the bills, BillError if a bill cannot be read or was replaced meanwhile, and duckdb.Error
+        if the disk is the cause.
         """
         versions, file = self.bill_versions(), self.charges_file.snapshot()
         with self.duckdb.open_in_memory(preserve_insertion_order=False) as connection:
@@ -250,6 +252,8 @@ class FocusDerivation:
                     yield record
                     self._require_bills(versions)
             except duckdb.Error as error:
+                if disk_problem(error):
+                    raise
                 paths = ", ".join(bill.location for bill in self.bill_files.values())
                 raise BillError(
                     f"the charges of {self.export} {self.month} cannot be derived from {paths}: "

@@ -111,7 +111,7 @@ class BudgetMonth:
     usage yet, and None once the month is over. `forecast` is the cost of the whole month if the
     remaining days cost as much as the days before the newest one, which may be incomplete. It is
     `spent` at least, `spent` once the month is over, and None if no day is complete yet. `is_open`
-    is true from the end of the month until vendors close its bill.
+    is true from the end of the month until `BillingMonth.closing_day`.
     """
 
     budget: BudgetSettings
@@ -143,7 +143,7 @@ class BudgetMonth:
         """The state of the budget in its month.
 
         `exceeded` in any month. Otherwise, in the current month `forecast to exceed` or `in
-        progress`; then `open` until vendors close the bill, and `within budget` after that.
+        progress`; then `open` until `BillingMonth.closing_day`, and `within budget` from it on.
         """
         if self.is_exceeded:
             return "exceeded"

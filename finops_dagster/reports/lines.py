@@ -96,7 +96,8 @@ class Lines:
     def of(cls, groups: Sequence[LineGroup], most: int) -> Lines:
         """Return the lines of groups, which must be sorted, the largest first.
 
-        The first `most` lines are single, and so is a later one that would share with no other.
+        The first `most` lines are single. A later line is single too if no other later one has the
+        same `shared` values.
         """
         lines = list(dict.fromkeys(group.line for group in groups))
         small_lines: dict[Values, list[Values]] = {}  # by the values of the line that they share

@@ -44,7 +44,10 @@ def rolling_max(values: Array, days: int) -> Array:
 
 
 def rolling_second_lowest(values: Array, days: int) -> Array:
-    """Return the second lowest value of each window; NaN if fewer than two are known."""
+    """Return the second lowest known value of each window; NaN if fewer than two are known.
+
+    `days` must be 2 at least.
+    """
     return np.asarray(np.sort(_windows(values, days), axis=-1)[..., 1])
 
 

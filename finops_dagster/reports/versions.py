@@ -73,19 +73,19 @@ class MonthOfCharges:
 
     @property
     def bill_format(self) -> str:
-        """The name of the bill's format; empty where the bill is missing."""
+        """The name of the bill's format; empty if `bill_load` is None."""
         return self.bill_load.format if self.bill_load else ""
 
     @cached_property
     def restatements(self) -> Sequence[Restatement]:
-        """The restatements of the month, the newest first; none where the bill is missing."""
+        """The restatements of the month, the newest first; none if `bill_load` is None."""
         texts = self._bill_file.footer_texts() if self.bill_load else None
         return restatements_of_footer(texts or {})
 
     def is_final(self, connection: DuckDBPyConnection) -> bool | None:
-        """Return whether the month is final; None if the bill does not show it, or is missing.
+        """Return whether the month is final; None if the bill does not show it.
 
-        Reads the rows of the bill.
+        None also if `bill_load` is None. Reads the rows of the bill.
         """
         if self.bill_load is None:
             return None
@@ -118,8 +118,8 @@ class MonthOfCharges:
     def equals_bill(self) -> bool | None:
         """Return whether the charges and their entries add up to the bill, in each currency.
 
-        The bill was reconciled with the vendor's files when it was loaded. None if the lake does
-        not have it, or does not record its cost by currency.
+        The bill was reconciled with the vendor's files when it was loaded. None if `bill_load` is
+        None, or does not have the cost by currency.
         """
         if self.bill_load is None or self.bill_load.totals.costs is None:
             return None
@@ -158,10 +158,7 @@ class ReportMonths:
         ]
         available = sorted({month for month, *_ in files})
         if last and last not in available:
-            months_text = f"{available[0]} to {available[-1]}" if available else "none"
-            raise BillError(
-                f"no export has charges of {last}; the months with charges: {months_text}"
-            )
+            raise no_charges_error(last, available)
         end = last or max(available, default=None)
         months = [] if end is None else _months_up_to(end, available[0], count)
         needed = [item for item in sorted(files, key=lambda item: item[0]) if item[0] in months]
@@ -273,3 +270,14 @@ def _version_row(charges: MonthOfCharges) -> dict[str, Any]:
         },
         "equal": charges.equals_bill(),
     }
+
+
+def no_charges_error(month: BillingMonth, available: Sequence[BillingMonth]) -> BillError:
+    """Return the error that no export has charges of a month; `available` are those with charges.
+
+    `available` is sorted.
+    """
+    advice = "derive them first (docs/focus.md)"
+    if available:
+        advice = f"choose one of the months with charges, {available[0]} to {available[-1]}"
+    return BillError(f"no export has charges of {month}; {advice}")

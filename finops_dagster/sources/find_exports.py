@@ -14,7 +14,7 @@ from finops_dagster.sources.settings import ExportSettings
 
 @dataclass(frozen=True)
 class FoundExport:
-    """An export that was found: its settings, and the months with a manifest, the oldest first.
+    """An export that was found: its settings, and its months, the oldest first.
 
     `problem` says why the format is not known, such as a newest manifest that cannot be read; it is
     empty if the format is known. With a problem, `settings.format` is None or, for Azure, missing.

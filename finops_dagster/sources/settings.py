@@ -82,14 +82,15 @@ class ExportSettings(SettingsTable):
         """The names of the exports from whose bills this export's charges are derived, by dataset.
 
         By default this export alone, with the dataset "". Only Azure's actual costs have two
-        datasets, "actual" and "amortized". None if this export has no charges of its own.
+        datasets, "actual" and "amortized". None if this export has no charges of its own. Formats
+        without a mapping count too; `focus.exports.bill_exports` leaves them out.
         """
         return {"": self.name}
 
     def lacks_charges(self, exports: Sequence[ExportSettings]) -> bool:
         """Return whether neither this export nor another has charges derived from its bill.
 
-        `exports` are all of the settings.
+        `exports` are all of the settings. Decided by `bill_exports_by_dataset` alone.
         """
         bills = {
             name for export in exports for name in (export.bill_exports_by_dataset or {}).values()

@@ -122,8 +122,8 @@ def test_the_options_choose_month_and_currency(loaded: Finops) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--month 2024-03", "no export has charges of 2024-03; the months with charges: 2024-01 to "
-                            "2024-02"),
+        ("--month 2024-03", "no export has charges of 2024-03; choose one of the months with "
+                            "charges, 2024-01 to 2024-02"),
         ("--currency GBP", "no charge has the currency GBP; choose USD or EUR"),
         ("--export other", "finops.toml has no export 'other'; name one of these: acme"),
     ],

@@ -114,7 +114,7 @@ class AwsCur1(AwsFormat):
         # CSV lies beside the manifest, Parquet in `<report>/<report>/year=2025/month=9/`.
         month, period = document.month, period_folder(document.month)
         folder, path = document.split_key(
-            document.object_key(entry), f"{period}|year={month.year}/month=0?{month.month}"
+            document.object_key(entry), f"{period}|year={month.year}/month=0?{month.month}", period
         )
         manifest_folder = document.source.key.rpartition("/")[0]
         if folder == period or not manifest_folder.endswith(period):
@@ -146,7 +146,7 @@ class AwsCur1(AwsFormat):
         return _family_and_name(header)[0] in _USER_DEFINED_FAMILIES
 
     def alias_of(self, header: str, known_headers: Collection[str]) -> str | None:
-        """Return the known Parquet header of a CSV header's column, or the reverse.
+        """Return the known header of the same column in the other kind of file, CSV or Parquet.
 
         If several match, the nearest in letter case; None if none does.
         """

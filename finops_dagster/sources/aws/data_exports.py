@@ -79,7 +79,8 @@ class DataExport(AwsFormat):
         root, _, month_folder, _ = document.source.key.rsplit("/", 3)
         if "/" not in entry:
             key = f"{month_folder}/{key}"
-        folder, path = document.split_key(key, f"(?i:billing_period)={document.month}")
+        name = f"BILLING_PERIOD={document.month}"
+        folder, path = document.split_key(key, f"(?i:{name})", name)
         # `true` is an int in Python, and no size.
         return ListedFile(f"{root}/data/{folder}/{path}", size if type(size) is int else None)
 

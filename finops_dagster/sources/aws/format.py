@@ -159,17 +159,18 @@ class ManifestJson:
         """Return a listed key without `s3://bucket/`, if it has that."""
         return re.sub(r"^s3[an]?://[^/]+/", "", validated_key(key, self.source))
 
-    def split_key(self, key: str, month_pattern: str) -> tuple[str, str]:
+    def split_key(self, key: str, month_pattern: str, example: str) -> tuple[str, str]:
         """Return the month's folder in a key, and the path below it.
 
-        `month_pattern` is a regular expression of the folder's name. The path above the folder is
-        left out: in a copied bucket it can be another.
+        `month_pattern` is a regular expression of the folder's name, and `example` such a name for
+        the message. The path above the folder is left out: in a copied bucket it can be another.
+        Raises ManifestInvalid for a key that is not below such a folder.
         """
         *_, last = [None, *re.finditer(f"(?:^|/)({month_pattern})/", key)]
         if last is None or "" in key[last.end() :].split("/"):
             raise self.invalid(
-                f" lists {excerpt(key)}, which is not a file below the month's folder "
-                f"({month_pattern})"
+                f" lists {excerpt(key)}, which is not a file below the month's folder, such as "
+                f"{example}"
             )
         return last[1], key[last.end() :]
 
@@ -196,6 +197,6 @@ def period_folder(month: BillingMonth) -> str:
 
 
 def typed_column(header: str, column: dict[str, Any]) -> ListedColumn:
-    """Return a column with its declared type, or None as the type if none is declared."""
+    """Return a column from its entry in the manifest; its type is None if none is declared."""
     declared_type = column.get("type")
     return ListedColumn(header, declared_type if isinstance(declared_type, str) else None)

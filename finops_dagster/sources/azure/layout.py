@@ -87,7 +87,7 @@ class VendorRun:
 def date_folders(
     store: ObjectStore, source: str, *, is_search: bool = False
 ) -> Iterator[tuple[str, DateRange]]:
-    """Yield path and days of each folder such as `20260101-20260131` below the folder `source`.
+    """Yield key and days of each folder such as `20260101-20260131` below the folder `source`.
 
     Sends parallel LISTs, level by level, six levels deep. Raises StoreError above 1,000 folders
     without dates in their names, as `source` then holds more than exports. With `is_search` it ends

@@ -166,7 +166,7 @@ class _Document:
         return days
 
     def day(self, name: str) -> date | None:
-        """Return a date of the run; None where it is absent."""
+        """Return the date in a field of `runInfo`; None where it is absent."""
         text = self.text("runInfo", name)
         try:
             return (text and date.fromisoformat(text[:10])) or None
@@ -174,7 +174,7 @@ class _Document:
             raise self.invalid(f": runInfo.{name} is {excerpt(text)}, not a date") from None
 
     def blobs(self) -> Sequence[dict[str, Any]]:
-        """Return the entries of the list of files, as many as the manifest counts."""
+        """Return the entries of the list of files; their number must be the `blobCount`, if any."""
         blobs, count = self.field("blobs"), _count(self.field("blobCount"))
         if blobs is None and count == 0:
             return []

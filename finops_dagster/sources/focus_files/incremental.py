@@ -198,7 +198,9 @@ class _MonthFiles:
     ) -> _MonthFiles:
         """Return the files that hold rows of the month, and those of its loaded version.
 
-        A loaded file with other bytes stays in the list even if it holds no more rows of the month.
+        `available` are the store's files and `loaded` those of the loaded version, by their paths
+        below the export's folder. A loaded file with other bytes stays in the list even if it holds
+        no more rows of the month.
         """
         contents = {
             name: shared.contents[file.key]
@@ -220,6 +222,7 @@ class _MonthFiles:
 
     @property
     def id(self) -> str:
+        """The id of the version."""
         return version_digest([(file.name, file.size, file.sha256) for file in self.files.values()])
 
     def warnings(self, location: str) -> list[str]:

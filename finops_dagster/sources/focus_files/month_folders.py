@@ -21,7 +21,7 @@ EXAMPLES = (
 
 
 def month_folders(store: ObjectStore, root: str) -> dict[BillingMonth, list[str]]:
-    """Return the folders of each month below `root`, by one LIST and one more for each year.
+    """Return the keys of each month's folders below `root`, by one LIST and one more for each year.
 
     `EXAMPLES` shows the names that are known. The folder of a day, such as `2026-01-15`, is also
     one of its month. So a month has several folders if it is spelled in several ways, or has

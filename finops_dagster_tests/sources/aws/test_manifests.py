@@ -185,7 +185,7 @@ def test_files_whose_keys_name_no_version_are_overwritten_by_the_next_one() -> N
 
 
 BAD_PATH = "has a control character, or . or .. in its path"
-NO_FILE = "which is not a file below the month's folder ("
+NO_FILE = "which is not a file below the month's folder, such as "
 NO_NAME = "is not a usable version id"
 WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
     (
@@ -198,7 +198,7 @@ WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
     ({"assemblyId": "x" * 300}, NO_NAME),
     ({"reportKeys": None}, "has no list of reportKeys"),
     ({"reportKeys": [3]}, "lists 3, which is not the key of a file"),
-    ({"reportKeys": ["a/b.csv.gz"]}, f"lists 'a/b.csv.gz', {NO_FILE}20240101-20240201|"),
+    ({"reportKeys": ["a/b.csv.gz"]}, f"lists 'a/b.csv.gz', {NO_FILE}20240101-20240201"),
     ({"reportKeys": [f"{MONTH_FOLDER}/../../../etc/passwd"]}, BAD_PATH),
     ({"reportKeys": [f"{MONTH_FOLDER}/."]}, BAD_PATH),
     ({"reportKeys": [f"{MONTH_FOLDER}/x\0.csv.gz"]}, f"x\\x00.csv.gz', which {BAD_PATH}"),
