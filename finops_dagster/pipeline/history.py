@@ -16,7 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from finops_dagster.pipeline import STAGES, stages_back_from
-from finops_dagster.processes import INTERRUPT_ERRORS, freeze_imports, read_run_note
+from finops_dagster.processes import INTERRUPT_ERRORS, read_run_note
 from finops_dagster.settings import dagster_home
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ def open_history() -> Iterator[History]:
     from finops_dagster.pipeline.instance import open_instance
 
     with open_instance() as instance:
-        freeze_imports()
         yield History(instance)
 
 
