@@ -35,7 +35,7 @@ class MailServer:
                 if settings.user is not None:
                     server.login(settings.user, password)
                 refused = server.send_message(_mail(settings, alert))
-                # The mail is taken: what goes wrong from here on must not send it again.
+                # The server has accepted the mail: a later error must not send it again.
                 with suppress(smtplib.SMTPException, OSError):
                     server.quit()
             refusals = f"; it refused {', '.join(refused)}" if refused else ""

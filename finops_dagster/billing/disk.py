@@ -48,10 +48,12 @@ def disk_problem(error: BaseException) -> str | None:
     elif not isinstance(error, duckdb.IOException | duckdb.TransactionException):
         return None
     else:
-        # DuckDB has no error codes: its message quotes the path and strerror's words.
+        # DuckDB has no error codes: its message quotes the path and strerror's words. That of a
+        # thread which writes has the message of another error as JSON, with escaped quotes.
         text = first_line(error)
         code = next((n for n in _MESSAGES if os.strerror(n) in text), None)
-        path = next(iter(re.findall(r'"([^"]+)"', text)), None)
+        quoted = re.search(r'\\"([^"\\]+)\\"', text) or re.search(r'"([^"]+)"', text)
+        path = quoted[1] if quoted else None
     if code not in _MESSAGES:
         return None
     if code in (errno.EEXIST, errno.ENOTDIR) and isinstance(path, str | os.PathLike):

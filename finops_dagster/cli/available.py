@@ -29,10 +29,10 @@ def available_months(
 ) -> Iterator[tuple[ExportSettings, Source, dict[BillingMonth, ManifestOrError]]]:
     """Yield each selected export with its source and its newest manifests by month.
 
-    A month without a manifest is left out; one whose manifest is damaged or refused has the error
-    instead. An export is left out, and `on_problem` gets a line about it, if its store fails for
-    any of the months, or if none of them has a manifest or is selected. Raises BillError if no
-    export is selected. Sends requests to the vendors' stores.
+    A month without a manifest is left out; one whose manifest cannot be used has the error instead.
+    An export is left out, and `on_problem` gets a line about it, if its store fails for any of the
+    months, or if it has no selected month or no manifest. Raises BillError if no export is
+    selected. Sends requests to the vendors' stores.
     """
     stores, stored = ObjectStores(), StoredMonths(settings)
     for export in selection.exports(settings):
@@ -96,8 +96,9 @@ def discovery_rows(
 ) -> Iterator[Row]:
     """Yield a row for each month: the vendor's newest version, and whether DuckDB has it.
 
-    Its keys are `export`, `month`, `version`, `format`, `files`, `bytes`, `last_modified` and
-    `loaded`, and the fields of `Delivery` if the vendor's manifests have one.
+    Its keys are `export`, `month`, `version`, `format`, `files` (their number), `bytes` (of all
+    files), `last_modified` (of the manifest) and `loaded`, and the fields of `Delivery` if the
+    vendor's manifests have one.
 
     `loaded` is "yes", "no", or names another version that DuckDB has: "older: v1"; "newer: v3" if
     the vendor's run of that version is newer, but was deleted. A month whose manifest or files
@@ -181,9 +182,8 @@ def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> li
 
     A month is stale if the last stage of its bill (the warehouse, or else the lake) does not have
     the vendor's newest version; if the warehouse does not answer, every month is. The newest
-    manifests of all exports are read from the vendors. Months whose manifest is missing or cannot
-    be read are left out; `on_problem` gets a line about each of the latter. Raises BillError if the
-    settings have no export.
+    manifests of all exports are read from the vendors. What `plan_rows` leaves out is left out here
+    too, with the same lines for `on_problem`. Raises BillError if the settings have no export.
     """
     manifests = _manifests(settings, Selection(), on_problem)
     newest = {month.key: manifest.id for month, _, manifest in manifests}

@@ -57,7 +57,7 @@ def comparison_headings(exports: tuple[str, str]) -> Headings:
 
 
 def group_row(group: CostGroup) -> Row:
-    """Return a group as a row; the keys of the two exports end in `_1` and `_2`."""
+    """Return a group as a row; its keys `rows`, `billed` and `effective` end in `_1` and `_2`."""
     amounts = {"billed": group.billed, "effective": group.effective}
     return {
         "account": group.account,

@@ -142,7 +142,7 @@ def _digests(
 
 @dataclass(frozen=True)
 class _Copy:
-    """A copy of a month: its digests, at least one of each kind, or why it cannot be read."""
+    """A copy of a month: its digests, at most one of each kind, or why it cannot be read."""
 
     name: str
     digests: list[MonthDigest] = field(default_factory=list)

@@ -19,8 +19,8 @@ _DISK_ERRORS = (
 def error_line(error: BaseException) -> str:
     """Return an error as one line: what is wrong, and what to do.
 
-    If an error of this project is among its causes, the line is that error's message. The trace of
-    an unexpected error is written to a file in DAGSTER_HOME, which the line names.
+    If the error or one of its causes is of this project, the disk or Dagster's storage, the line is
+    about that one. Otherwise the trace is written to a file in DAGSTER_HOME, which the line names.
     """
     from finops_dagster.settings import dagster_home
     from finops_dagster.traces import record_unexpected_error

@@ -64,8 +64,8 @@ class _RestoredMonth:
 def main() -> None:
     """Restore the ledgers for the process that has started this one.
 
-    Reads the pickled `Options` and path of the file from standard input. Writes the pickled
-    `RestoredLedgers` to standard output, or the line of an error.
+    Standard input has the pickled `Options` and path of the file. Standard output gets, pickled,
+    the `RestoredLedgers`, or the line of an error as text.
     """
     raise_gc_threshold()
     options: Options

@@ -85,10 +85,11 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
     """Return a row for each stage of one month: its last result, and the error since then.
 
     The selection must be one month of one export. The keys are `stage`, `version`, `outcome`,
-    `rows`, `cost` as exact text, those of `restatement_fields`, `when`, `run`, `checks` and
-    `error`. What a stage has not recorded is None. `error` may also say why the month has no
-    charges. If the event log does not have the month, version and totals come from a lake in a
-    store, if there is one. Raises BillError if the export is unknown or does not have the month.
+    `rows`, `cost` as exact text, those of `restatement_fields`, `when`, `run`, `checks` (as text:
+    `2 passed`) and `error`. What a stage has not recorded is None. `error` may also say why the
+    month has no charges. If the event log does not have the month, version and totals come from a
+    lake in a store, if there is one. Raises BillError if the export is unknown or does not have the
+    month.
     """
     export, month = selection.exports(settings)[0], str(selection.start)
     if not selection.months(export):

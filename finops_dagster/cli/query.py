@@ -83,7 +83,7 @@ def run_query(
 ) -> None:
     """Run one SELECT, and print its rows, or write them to the file `out`, which is replaced.
 
-    A table is always printed, with at most 200 rows; standard error says what it leaves out. Every
+    `table` prints at most 200 rows, and ignores `out`; standard error says what is left out. Every
     other format has all rows, exactly; only JSON keeps the result in memory, within DuckDB's limit.
     `parquet` needs `out`. `as_of` reads the versions of the end of that day in UTC, None the
     newest. Raises QueryInvalid if DuckDB refuses the query, also for a damaged file, and BillError

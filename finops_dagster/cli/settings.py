@@ -145,6 +145,7 @@ def _toml(value: str | bool | list[str]) -> str:
 def setting_rows(options: Options) -> list[Row]:
     """Return a row for each setting: its value, and where that comes from.
 
+    `setting` is a name such as `database.backend` or `exports[0].name`, and `value` its value.
     `from` is "command line", the name of an environment variable, the path of the settings file or
     "default". A setting whose value is None is left out. Raises SettingsError.
     """

@@ -110,7 +110,8 @@ def list_months(
     """List the months of all exports.
 
     The column "version" has the newest version that a run has read from the vendor. "stages behind"
-    names the stages that do not have that version.
+    names the stages that do not have that version. With --stale, the exit code is 1 if the versions
+    of a month or an export cannot be read from the vendor.
 
     $ finops state list
     $ finops state list --failed
@@ -146,7 +147,7 @@ def report(
 
     Counts the months that are complete, pending, running and failed. Counts the failures by cause,
     and the restarts: runs that repeat a failed month. Lists the last restatements, and the duration
-    of each stage in seconds.
+    of each stage in seconds. The exit code is 1 if the months of an export cannot be listed.
 
     $ finops state report --format html > report.html
     """

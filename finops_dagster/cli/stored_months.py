@@ -124,8 +124,8 @@ class StoredMonths:
     def months_with_footers(self, selection: Selection) -> Iterator[StoredMonth]:
         """Yield the months as `months`, and read the footers of each export's bills and charges.
 
-        `lake_version`, `restatements` and `charges_record` of a month then read nothing. Of a lake
-        in a store, several footers are read at a time. Only those of one export are in memory.
+        `lake_version`, `restatements` and `charges_record` of a month then read nothing, until the
+        months of the next export follow. Of a lake in a store, several footers are read at a time.
         """
 
         def read(month: StoredMonth) -> tuple[dict[str, str], ChargesRecord | None]:
@@ -337,7 +337,8 @@ class StoredMonth:
 
         The keys are `expected_stages`. If the record of the staged files is missing, they have the
         version of the billing table; a missing manifest has the vendor's id of the staged files.
-        The charges have `focus_version`, which may end with a difference.
+        `focus` has `focus_version`, which may end with a difference, and so has `warehouse_focus`
+        if the warehouse has these charges; else it has the version id in the warehouse's ledger.
         """
         manifest, staged = self.staged_month.manifest(), self.staged_month.version_records()
         files = staged[0].manifest_id if staged else self.table_version
@@ -355,9 +356,9 @@ class StoredMonth:
 
     @property
     def expected_stages(self) -> tuple[str, ...]:
-        """The stages of the month's export; without those of the charges if it cannot have any.
+        """The stages of the export; without those of the charges if `no_charges_reason` has one.
 
-        It cannot if `no_charges_reason` has a reason. Whether the month is stored does not matter.
+        Whether the month is stored does not matter.
         """
         stages = stages_of(self.stored_months.settings, self.export)
         return stages if self.no_charges_reason is None else bill_stages(stages)
@@ -434,8 +435,7 @@ class StoredMonth:
 
         Staged files count only if they are those of the newest manifest; only their record is read,
         and the files may have been deleted since. Any other stage counts if `versions` has a
-        version of it: so a manifest that is missing counts if the month is staged or loaded, and so
-        does a warehouse that does not answer. False for a stage that the export does not have.
+        version of it, also UNKNOWN. False for a stage that the export does not have.
         """
         if stage == "staged_files":
             return self.staged_month.current_record() is not None

@@ -81,10 +81,9 @@ class LakeFile(Protocol):
     def snapshot(self) -> Self:
         """Return the month's file as it is now, whose record is not read again.
 
-        In a store, the pointer is read now, by one request, and no longer by the methods of the
-        snapshot: all of them speak of one version, and `replacing` replaces only that one. What
-        must know of a version that another run writes later needs a new snapshot. In a folder, it
-        is the file itself.
+        In a store, the pointer is read now, by one request, and not by the methods of the snapshot:
+        all are about this version. If another run writes a later one, only a new snapshot has it.
+        In a folder, it is the file itself.
         """
         ...
 
@@ -196,8 +195,9 @@ class LakeFile(Protocol):
         After an error in the block the old file stays. Readers see the old file or the new one,
         never a part. In a folder, it waits while another process replaces the file, so read what
         the new one depends on in the block. In a store, raises ObjectChanged if another run has
-        replaced the file since `record_version_at_start`, or without that since the block began. If
-        that run wrote the same version, its file stays, and nothing is raised.
+        replaced the file since `record_version_at_start`; without that, since the `snapshot`, or
+        else since the block began. If that run wrote the same version, its file stays, and nothing
+        is raised.
         """
         ...
 

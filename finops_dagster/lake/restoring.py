@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import duckdb
 
 from finops_dagster.billing.columns import ADDED_COLUMNS, SqlType
+from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import FileInvalid, first_line, reprocess_advice
 from finops_dagster.billing.version import Load
 from finops_dagster.lake.lake import LakeFile
@@ -28,9 +29,9 @@ def restoring_month(
     `load` is that of `load_from_footer`. Rows and record are written in one transaction, and the
     block runs before the commit: after an error in it, nothing is changed. The block gets the
     recorded load, with the present time as `loaded_at`, and warnings: for each column whose type in
-    the table is another one, and for rows without a billing period. Raises FileInvalid if the file
-    cannot be read, ReconciliationError if its rows do not have the totals in its footer, and what
-    `MonthLoader.column_mapping` raises.
+    the table is another one, and for rows without a billing period. Raises FileInvalid for any
+    duckdb.Error, also in the block, except that of the disk, ReconciliationError if the rows of the
+    file do not have the totals in its footer, and what `MonthLoader.column_mapping` raises.
     """
     prepare_casts(connection)
     path = file.local_path()
@@ -45,6 +46,8 @@ def restoring_month(
         with loader.replacing_rows([parquet_file(path)], mappings, names) as loaded:
             yield loaded
     except duckdb.Error as error:
+        if disk_problem(error):
+            raise
         raise FileInvalid(
             f"{file.location} cannot be read: {first_line(error)}; "
             f"{reprocess_advice(load.export, load.month)}"

@@ -75,8 +75,9 @@ def build_resources(settings: Settings) -> Resources:
 def build_definitions(settings: Settings, exports: Collection[str] | None = None) -> dg.Definitions:
     """Return the Dagster definitions of exports, and of what all exports share.
 
-    `exports` are names; None means all. Exports that complete the charges of these are added. The
-    definitions of `upkeep_definitions` are not included. Needs no network and no credentials.
+    `exports` are names; None means all, and unknown names are ignored. Exports that complete the
+    charges of these are added. The definitions of `upkeep_definitions` are not included. Needs no
+    network and no credentials.
     Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is not
     installed.
     """

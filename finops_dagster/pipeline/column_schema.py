@@ -37,10 +37,10 @@ def charges_schema(schema: pa.Schema, vendor: str) -> dg.TableSchema:
 
 
 def charges_lineage(derivation: FocusDerivation, charges: pa.Schema) -> dg.TableColumnLineage:
-    """Return from which columns of the bills' Parquet files each column of the charges is derived.
+    """Return the columns of the bills that each column of the charges is derived from.
 
-    `charges` is the schema of their file; those of the bills are read. A column that is derived
-    from no other has no entry.
+    `charges` is the schema of their file; those of the bills' Parquet files are read. A column that
+    is derived from no other has no entry.
     """
     deps = defaultdict[str, list[dg.TableColumnDep]](list)
     for export, file in derivation.bill_files.items():

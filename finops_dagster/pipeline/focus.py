@@ -140,9 +140,10 @@ def focus_result(
     """Return the stage's result for charges that the lake has.
 
     Queries check the charges by the rules of FOCUS, and compare them with those of other exports,
-    as `focus_asset` says. If the month's last materialization is of the same charges, what it found
-    is copied instead. `derived` is the record of the charges and the outcome, `exports` are all of
-    the settings, and `catalog_results` is what `register_files` returned.
+    as `focus_asset` says. What the month's last materialization of the same charges found is copied
+    instead: of the rules if the outcome is `unchanged`, of the comparison if the charges of the
+    other exports are the same too. `derived` is the record of the charges and the outcome,
+    `exports` are all of the settings, and `catalog_results` is what `register_files` returned.
     """
     record, outcome = derived
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}

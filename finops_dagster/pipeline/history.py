@@ -35,7 +35,7 @@ class Run:
 
     `status` is Dagster's, in lower case, such as `queued`, `started`, `success` or `failure`.
     `month` is empty if the run has no partition. `stages` are the stages that the run was to
-    execute, by export.
+    execute, by export: all `STAGES`, also those that the export lacks, if it selected none.
     """
 
     id: str
@@ -189,12 +189,11 @@ class History:
     ) -> tuple[str, str | None]:
         """Return the month's status by its runs, and the message of its failure or None.
 
-        The status is "success" if each stage that a run left undone was completed by another run
-        since; also for a month without runs. Otherwise it is the status of the newest run with a
-        stage that is still undone, such as "failure", "canceled" or "started". A failed run leaves
-        undone what it did not complete, and a run in progress all of its stages. "Since" includes a
-        run that was requested earlier but ended later. `stages` are those that the export has; all
-        others are ignored.
+        The status is "success" if there is no run, or if later runs completed all stages that a
+        run left undone. Otherwise it is that of the newest run with a stage that is still undone,
+        such as "failure", "canceled" or "started". A failed run leaves undone what it did not
+        complete, and a run in progress all of its stages. A run is later if it was requested or
+        ended later. `stages` are those that the export has; all others are ignored.
         """
         runs = self.month_runs.get((export, month), [])
         for number, run in enumerate(runs):

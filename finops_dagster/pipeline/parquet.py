@@ -95,10 +95,9 @@ def writing_month(
 ) -> Iterator[tuple[Load, str, int]]:
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
-    A file is up to date if it has the version, the restatements and the checksum in the ledger. If
-    the ledger has no checksum, or another one for a file in a store, the file must have the rows of
-    the table instead. An intact file in a store is also up to date if the ledger has no load of the
-    month. `force` replaces it in any case.
+    A file is up to date if it has the version and the restatements in the ledger, and if
+    `has_rows_of_load` is true. An intact file in a store is also up to date if the ledger has no
+    load of the month. `force` replaces it in any case.
 
     The block gets the load, the outcome, and the file's size in bytes. The outcome is `unchanged`
     or `exported`; for a damaged file it is `exported again, as the file was damaged`. The block

@@ -56,7 +56,7 @@ def anomaly_alert(anomaly: Anomaly) -> Alert:
 def report_alerts(
     instance: dg.DagsterInstance, checks: Sequence[str]
 ) -> Iterator[tuple[str, Alert]]:
-    """Yield the alerts in the newest result of each check of `report`, each after its `Alert.key`.
+    """Yield the key and the alert, for each alert in the newest results of checks of `report`.
 
     `checks` are names; a check without a result has no alerts. If the newest report failed before
     its checks, the results before it count.

@@ -105,7 +105,7 @@ def crc32_of_file(path: Path) -> int:
 
 @contextmanager
 def path_in_errors(path: Path) -> Iterator[None]:
-    """Add the path to an OSError of the block if it names no file, as errors of writing do not."""
+    """Add the path to an OSError of the block that names no file, such as one of writing."""
     try:
         yield
     except OSError as error:

@@ -194,8 +194,8 @@ class StagedVersion(StagedFiles):
     def month_by_shared_file(self) -> dict[Path, BillingMonth]:
         """The manifest's month by path, for each file of which only that month's rows are loaded.
 
-        These are the shared files that do not have rows of this month alone. A file without any
-        rows is among them. Files that are left out are loaded in full.
+        These are the shared files, without those that have rows of this month alone. A shared file
+        without rows is among them. All other files are loaded in full.
         """
         month = self.manifest.month
         return {

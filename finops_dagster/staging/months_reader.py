@@ -59,13 +59,14 @@ class MonthsReader:
     def read(
         self, store: ObjectStore, folder: str, files: Sequence[ObjectInfo], bill_format: Format
     ) -> SharedFiles:
-        """Return the months of the rows in each of `files`, and the shared files on record.
+        """Return the months of the rows in each of `files`; only new files are read.
 
         `files` must be all files of the export, and `folder` is the key of their folder, to which
-        the names in the result are relative. Only files that were never read before are downloaded
-        and read, under the lock of the shared files; then the index is written. A file that cannot
-        be read is in the result's `problems`, and this reader does not read it again until it
-        changes. Copies that all their months have staged are deleted. Raises the store's errors.
+        the names in the result are relative. A file is new if no record has its name, size and
+        ETag: then it is downloaded under the lock of the shared files, and the index is written. A
+        file that cannot be read is in the result's `problems`, and this reader does not read it
+        again until it changes. Copies that all their months have staged are deleted. Raises the
+        store's errors.
         """
         keys = {
             file: (file.key.removeprefix(folder).lstrip("/"), file.size, file.etag)

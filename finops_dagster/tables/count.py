@@ -85,7 +85,7 @@ class FileCounter:
     file: BillFiles
     bill_format: Format
     money_names: dict[int, str]
-    """The preferred column names of the money columns, by their positions in the file."""
+    """The names that `Format.column` gives the money columns, by their positions in the file."""
     cost_position: int
     """The position of the headline cost."""
     currency_position: int | None
@@ -282,11 +282,12 @@ def count_month(
 ) -> tuple[Totals, int]:
     """Return the totals of the files, and the number of headline costs that were rounded.
 
-    The sums are of money columns, by preferred column name; columns that prefer the same name are
-    added up. A column with a cell that is not an exact number has no sum, but for the headline cost
-    it is an error. `columns` are the manifest's. Doubles are rounded, and with `round_money` every
-    amount of more than 18 decimals. `limits` gives the number of threads. Raises FileInvalid and
-    CellInvalid, which name file, line and column: DuckDB scans a bad file once more to find them.
+    The sums are of money columns, by the name that `Format.column` gives a header; headers with
+    the same name are added up. A column with a cell that is not an exact number has no sum; for the
+    headline cost that is an error. `columns` are the manifest's. Doubles are rounded, and with
+    `round_money` every amount of more than 18 decimals. `limits` gives the number of threads.
+    Raises FileInvalid and CellInvalid, which name file, line and column: DuckDB scans a bad file
+    once more to find them.
     """
     readers = list(_readers(files, bill_format, columns, round_money=round_money))
     paths = [path for group in files for path in group.paths]

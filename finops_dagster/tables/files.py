@@ -86,9 +86,9 @@ def header_types(
 ) -> dict[str, SqlType]:
     """Return {header: type} for each header of the files and of the manifest, in this version.
 
-    The format decides, with the type in the manifest's `columns`. If it does not, the type is that
-    of the first files that have one, else text. Of the manifest's headers, those are left out whose
-    column is in the files under another header.
+    The type is that of `Format.sql_type`, which gets the type in the manifest's `columns`; else
+    that of the first files that have one; else text. A header of the manifest is left out if the
+    files have its column under another header.
     """
     declared = {bill_format.column(column.header): column.type for column in columns}
     headers = dict.fromkeys(header for group in files for header in group.headers)

@@ -338,8 +338,8 @@ def restore_loads(connection: duckdb.DuckDBPyConnection, loads: Iterable[Load]) 
 def restore_superseded_loads(connection: duckdb.DuckDBPyConnection, loads: Sequence[Load]) -> None:
     """Write superseded loads of one month; each replaces the record of its version.
 
-    Each must have a number. Unlike `restore_loads`, this writes all at once: a statement for each
-    would take minutes. As there, `lake_sha256` is not written, and a recorded one is lost.
+    Each must have a number. Many are written faster than by `restore_loads`. As there,
+    `lake_sha256` is not written, and a recorded one is lost.
     """
     if not loads:
         return

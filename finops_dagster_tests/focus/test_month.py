@@ -5,6 +5,7 @@ The mappings here are small ones of two or three kinds. Those of the vendors hav
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -17,6 +18,7 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.columns import Sql, SqlType, literal
+from finops_dagster.billing.disk import disk_problem
 from finops_dagster.billing.errors import BillError, ReconciliationError, StageMissing
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
@@ -322,4 +324,17 @@ def test_charges_of_a_bill_that_was_replaced_meanwhile_do_not_replace_the_old_on
         lakeside.derivation().replacing_month("slow"),
     ):
         lakeside.bill("v2")
+    assert ChargesRecord.from_file(lakeside.derivation().charges_file) == old
+
+
+def test_a_full_disk_is_named_and_the_old_charges_stay(lakeside: Lakeside) -> None:
+    old, limits = lakeside.derive(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(duckdb.Error) as error:
+            lakeside.derive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    part = f"{lakeside.derivation().charges_file.location}.part"
+    assert f"{part} cannot be written: it would be larger than" in str(disk_problem(error.value))
     assert ChargesRecord.from_file(lakeside.derivation().charges_file) == old
