@@ -64,9 +64,10 @@ def test_every_stage_has_the_same_totals_and_version(project: Project) -> None:
     assert footer.row_group(0).column(0).compression == "ZSTD"
     assert footer.metadata[b"manifest_id"] == b"v1"
     assert Decimal(footer.metadata[b"total_cost"].decode()) == total
-    assert [path.name for path in project.parquet_path().parent.iterdir()] == [
-        "acme-2024-01.parquet"
-    ]
+    assert {path.name for path in project.parquet_path().parent.iterdir()} == {
+        "acme-2024-01.parquet",
+        ".acme-2024-01.parquet.lock",
+    }
 
 
 def test_column_types_are_the_same_in_table_and_parquet(project: Project) -> None:

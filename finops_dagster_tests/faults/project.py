@@ -174,7 +174,8 @@ class FaultProject:
         for (output, month), bill in self.assert_whole().items():
             *_, newest = self.delivered[month].values()
             assert bill == newest, f"{month} in {output}: {bill}, but {newest} was delivered"
-        parquet = {path for path in (self.folder / "data/parquet").rglob("*") if path.is_file()}
+        files = (path for path in (self.folder / "data/parquet").rglob("*") if path.is_file())
+        parquet = {path for path in files if path.suffix != ".lock"}
         bills = {self._parquet(month) for month in self.delivered}
         assert parquet == bills | {self._charges(month) for month in self.delivered}
         staged = (self.folder / "data/staging").rglob("*.csv*")  # in <month>/<version>
