@@ -222,7 +222,7 @@ def test_a_lost_run_is_seen_and_marked_as_failed(
         stopped = finops("worker", "stop", row["run"])
         reason = f"process {process.pid} is gone"
         assert stopped == f"run {row['run']} is marked as failed: {reason}; run its month again\n"
-        assert finops("worker", "stop", row["run"], code=1).startswith("0 runs in progress")
+        assert finops("worker", "stop", row["run"], code=1).startswith("no run in progress has")
         _, _, table, _ = finops.json("state", "show", "acme", "2024-01")
         assert table["error"] == f"Ended by finops worker stop: {reason}; run its month again."
         (change,) = finops.json("state", "changes")
