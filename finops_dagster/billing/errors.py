@@ -1,7 +1,7 @@
 """Errors about a bill, each with a message of one line, and quoting for messages."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from reprlib import Repr
 
 
@@ -114,3 +114,11 @@ def first_line(error: BaseException) -> str:
     Clients of databases and clouds add hints in the lines after it.
     """
     return str(error).strip().partition("\n")[0]
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error, then the one that caused it or that it hid, and so on to the first."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__

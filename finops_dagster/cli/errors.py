@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator
 
-from finops_dagster.billing.errors import BillError, first_line
+from finops_dagster.billing.errors import BillError, causes, first_line
 
 _DISK_ERRORS = (
     sqlite3.SQLITE_FULL,
@@ -27,16 +26,10 @@ def error_line(error: BaseException) -> str:
 
     # Dagster wraps the errors of the pipeline, and SQLAlchemy those of SQLite.
     for message in (_known_error, _history_error):
-        for cause in _causes(error):
+        for cause in causes(error):
             if line := message(cause):
                 return line
     return record_unexpected_error(error, dagster_home())
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _known_error(error: BaseException) -> str | None:

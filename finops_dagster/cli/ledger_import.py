@@ -33,7 +33,6 @@ from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import verified_load
-from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.tables.restatements import add_missing_restatements
 
 if TYPE_CHECKING:
@@ -119,8 +118,7 @@ def _known_months(settings: Settings, file: Path, refused: list[str]) -> Iterato
 
 def _restored_months(settings: Settings, months: Iterable[_Month]) -> Iterator[_RestoredMonth]:
     """Restore the ledger of each month, in one transaction for each DuckDB file."""
-    duckdb, lake = settings.database.duckdb, settings.storage.open_lake()
-    database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))
+    database, lake = settings.database.duckdb.billing_database(), settings.storage.open_lake()
     for path, file_months in groupby(months, lambda m: database.path(m.export.name, m.month)):
         if not path.exists():
             yield from (_RestoredMonth(m.export, m.month, m.state.stages) for m in file_months)

@@ -31,7 +31,7 @@ from finops_dagster.pipeline.history import History, Materialization
 from finops_dagster.settings import Settings
 from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables import ledger
-from finops_dagster.tables.database import BillingDatabase, DuckDB
+from finops_dagster.tables.database import BillingDatabase
 from finops_dagster.tables.restatements import restatements
 
 
@@ -42,8 +42,7 @@ def state_records(settings: Settings, selection: Selection, history: History) ->
     are ignored. Raises BillError, as the caller iterates, if no export is selected, or if a DuckDB
     file cannot be opened.
     """
-    duckdb, exports = settings.database.duckdb, selection.exports(settings)
-    database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))
+    exports, database = selection.exports(settings), settings.database.duckdb.billing_database()
     yield FileRecord(
         finops_dagster=package_version("finops-dagster"),
         exported_at=datetime.now(UTC).replace(microsecond=0),

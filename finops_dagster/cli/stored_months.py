@@ -33,7 +33,6 @@ from finops_dagster.staging.gzip_check import InflationLimits
 from finops_dagster.staging.months_reader import MonthsReader
 from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import verified_load
-from finops_dagster.tables.database import BillingDatabase, DuckDB
 from finops_dagster.terminal import print_error
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.base import Warehouse, WarehouseMonth, months_from_loads
@@ -88,11 +87,11 @@ class StoredMonths:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        storage, duckdb = settings.storage, settings.database.duckdb
+        storage = settings.storage
         self.lake = storage.open_lake()
         limits = InflationLimits(storage.max_inflation, storage.max_inflated_bytes)
         self.staging = StagingFolder(storage.staging_dir, limits)
-        self.database = BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb))
+        self.database = settings.database.duckdb.billing_database()
         self._exports = {export.name: export for export in settings.exports}
         self._ledger_rows = cache(self._read_ledger)
         # Of `months_with_footers`, by the month's key. They are no cached properties of the months:

@@ -60,13 +60,12 @@ def build_resources(settings: Settings) -> Resources:
 
     Raises SettingsError if the client of the warehouse is not installed.
     """
-    duckdb = settings.database.duckdb
     return Resources(
         StagingFolder(
             settings.storage.staging_dir,
             InflationLimits(settings.storage.max_inflation, settings.storage.max_inflated_bytes),
         ),
-        BillingDatabase(duckdb.database_path, DuckDB.with_limits(duckdb)),
+        settings.database.duckdb.billing_database(),
         settings.storage.open_lake(),
         open_warehouse(settings.database) if settings.database.has_warehouse else None,
     )

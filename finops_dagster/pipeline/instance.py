@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from finops_dagster.billing.errors import first_line
+from finops_dagster.billing.errors import causes, first_line
 from finops_dagster.pipeline.postgres_history import check_driver
 from finops_dagster.processes import instance_lock, lost_runs, remove_run_lock
 from finops_dagster.settings import dagster_home
@@ -42,7 +42,7 @@ def open_instance() -> dg.DagsterInstance:
         try:
             return dg.DagsterInstance.get()
         except Exception as error:  # each storage raises errors of its own
-            cause = _first_cause(error)
+            *_, cause = causes(error)
             if isinstance(cause, sqlite3.Error):  # the disk is full, or a file is damaged
                 raise
             problem = _unset_variable(error) or first_line(cause)
@@ -52,12 +52,6 @@ def open_instance() -> dg.DagsterInstance:
             ) from error
         finally:
             logging.disable(logging.NOTSET)
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
 
 
 def _unset_variable(error: BaseException) -> str | None:

@@ -197,7 +197,7 @@ def _focus_requests(
     if not due_versions:
         return []
     busy = history.months_in_progress | {request.partition_key for request in requests}
-    busy |= {month for month, whole in cursor.items() if now - whole.last < _PAUSES[0]}
+    busy |= {month for month, bill in cursor.items() if now - bill.last < _PAUSES[0]}
     for month, version in sorted(due_versions.items(), reverse=True):
         key = f"{month} focus"
         requested = cursor.get(key)

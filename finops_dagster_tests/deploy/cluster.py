@@ -60,16 +60,9 @@ class Deployment:
     def launch(self, export: str, month: str) -> None:
         """Launch a run of an export's month, as a backfill of one month."""
         job = f"{export.replace('-', '_')}_month"
-        workspace = ("--workspace", self.folder / "workspace.yaml", "--noprompt")
+        command = f"job backfill --job {job} --partitions {month} --noprompt"  # of workspace.yaml
         subprocess.run(
-            [
-                BIN / "dagster",
-                *"job backfill --job".split(),
-                job,
-                "--partitions",
-                month,
-                *workspace,
-            ],
+            [BIN / "dagster", *command.split()],
             cwd=self.folder,
             env=self.environment,
             check=True,

@@ -198,8 +198,8 @@ class Scenario:
     upload: HeldUpload = field(default_factory=HeldUpload)
     at_restart: set[Month] = field(default_factory=set)
     """The months whose pods were at work while PostgreSQL was restarted."""
-    launched_again: dict[str, Month] = field(default_factory=dict)
-    """The months of runs that Dagster failed over the restart, by run."""
+    launched_again: set[str] = field(default_factory=set)
+    """The failed runs whose months were launched again."""
     _is_store_faulty: bool = False
     _finished: Event = field(default_factory=Event)
 
@@ -392,10 +392,13 @@ class Scenario:
         return sum(pod["status"]["phase"] == "Running" for pod in pods)
 
     def _wait(self, condition: Callable[[], bool]) -> None:
-        for attempt in attempts(60 + 30 * len(self.months)):
-            with attempt:
-                self._launch_again()
-                assert condition(), self._runs_and_failures()
+        try:
+            for attempt in attempts(60 + 30 * len(self.months)):
+                with attempt:
+                    self._launch_again()
+                    assert condition()
+        except AssertionError as error:
+            raise AssertionError(self._runs_and_failures()) from error
 
     def _launch_again(self) -> None:
         """Launch the months whose step was failed by PostgreSQL's restart, as a person would.
@@ -405,12 +408,11 @@ class Scenario:
         """
         with self._history() as history:
             failed_runs = {run for (run,) in history.execute(_FAILED_STEPS)}
-        for *of_month, run, status in self._runs():
-            month = (of_month[0], of_month[1])
-            is_due = run in failed_runs and status == "FAILURE" and month in self.at_restart
-            if is_due and run not in self.launched_again:
-                self.launched_again[run] = month
-                self.deployment.launch(*month)
+        for export, month, run, status in self._runs():
+            has_failed = run in failed_runs - self.launched_again and status == "FAILURE"
+            if has_failed and (export, month) in self.at_restart:
+                self.launched_again.add(run)
+                self.deployment.launch(export, month)
 
     def _runs_and_failures(self) -> str:
         """Return all runs, a line each, and what their failures say."""

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from finops_dagster.settings_table import LocalPath, LocalPathText, SettingsTable, pattern_validator
+from finops_dagster.tables.database import BillingDatabase, DuckDB
 
 
 class DuckDBSettings(SettingsTable):
@@ -31,6 +32,10 @@ class DuckDBSettings(SettingsTable):
     threads: int | None = Field(default=None, ge=1, le=1024)
     temp_dir: LocalPath | None = None
     lock_wait_seconds: int = Field(default=3600, ge=0, le=10**9)
+
+    def billing_database(self) -> BillingDatabase:
+        """Return the database of the billing tables; no file is opened."""
+        return BillingDatabase(self.database_path, DuckDB.with_limits(self))
 
     @field_validator("database_path")
     @classmethod
