@@ -140,8 +140,8 @@ def update_run_note(home: Path, run_id: str, **values: Any) -> None:
     """Add values to the run's note: a JSON file beside its lock, which commands read.
 
     Call it within `run_lock`, which creates the note's folder. `process` is the id of the run's
-    process, which `run_lock` writes. `retry` is a list of two texts: the stage that is being tried
-    again, and the error.
+    process, which `run_lock` writes. `retried` has the last error of each stage that was tried
+    again, by stage.
     """
     note = json.dumps({**read_run_note(home, run_id), **values})
     _path(home, f"{run_id}.json").write_text(note)

@@ -316,9 +316,10 @@ class History:
             return None
         if run.id in self.failures:
             return self._stage_failure(run, stage)
-        retried, reason = read_run_note(dagster_home(), run.id).get("retry", ("", ""))
-        retry = f", trying again: {reason}" if retried == stage else ""
-        return RunFailure(None, "", f"in progress{retry}")
+        error = read_run_note(dagster_home(), run.id).get("retried", {}).get(stage)
+        return RunFailure(
+            None, "", f"in progress, trying again: {error}" if error else "in progress"
+        )
 
     def stage_seconds(self, export: str) -> dict[str, list[float]]:
         """Return the seconds of each stage's newest materializations, without unchanged ones.

@@ -27,7 +27,7 @@ from finops_dagster.pipeline.checks import RECONCILES, Check
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata
 from finops_dagster.pipeline.resources import RunOptions, StageRecords
-from finops_dagster.processes import update_run_note
+from finops_dagster.processes import read_run_note, update_run_note
 from finops_dagster.staging.folder import newer_version_message
 from finops_dagster.traces import record_unexpected_error
 from finops_dagster.warehouses.month_file import WarehouseUnavailable
@@ -303,7 +303,7 @@ def _unexpected(
 ) -> BaseException:
     """Return the exception to raise for an error that is not about the bill.
 
-    A transient error is also logged, and noted for `finops worker list` and `finops state show`.
+    A transient error is also logged, and noted for `finops state show`.
     """
     home = Path(context.instance.root_directory)
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
@@ -311,7 +311,10 @@ def _unexpected(
             message = f"{error}; tried {_RETRIES + 1} times; run the month again later"
             return _failure(error, f"{message}{version_kept}")
         message = escaped(str(error))
-        update_run_note(home, context.run.run_id, retry=[context.asset_key.path[-1], message])
+        # A later stage may be tried again while this one waits, so each has its own error.
+        retried = read_run_note(home, context.run.run_id).get("retried", {})
+        retried[context.asset_key.path[-1]] = message
+        update_run_note(home, context.run.run_id, retried=retried)
         context.log.warning(
             f"{message}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
             f"({context.retry_number + 1} of {_RETRIES})"
