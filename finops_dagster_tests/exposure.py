@@ -3,7 +3,7 @@
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -66,6 +66,8 @@ def _contents(path: Path) -> Iterator[bytes]:
 def listening_addresses(pid: int) -> set[str]:
     """Return the addresses at which a process and its children listen."""
     root = psutil.Process(pid)
-    processes = (root, *root.children(recursive=True))
-    sockets = [s for process in processes for s in process.net_connections("inet")]
+    sockets = root.net_connections("inet")
+    for child in root.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a run of the daemon may end meanwhile
+            sockets += child.net_connections("inet")
     return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}

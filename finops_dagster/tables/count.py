@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import IO, Any
 
 import duckdb
@@ -39,8 +40,10 @@ from finops_dagster.tables.csv_files import BOM, CsvFiles, open_text
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.files import header_types, translated_error
 
-# A block of pyarrow's must hold a whole row; DuckDB refuses rows of more than 16 MB.
-_BLOCK_BYTES, _LARGEST_ROW_BYTES = 4 << 20, 32 << 20
+# A block of pyarrow's must hold a whole row; DuckDB refuses rows of more than 16 MB. Blocks that
+# fit into the processor's cache are parsed fastest, and added up fastest several at once.
+_BLOCK_BYTES, _LARGEST_ROW_BYTES = 1 << 20, 32 << 20
+_BLOCKS_ADDED_AT_ONCE = 16
 _HEADERS_SHOWN = 10
 
 Batch = dict[int, pa.Array]
@@ -129,7 +132,7 @@ class FileCounter:
         """Yield the counted columns of a CSV file, with amounts as numbers or as text.
 
         Amounts as numbers have the type MONEY: raises pyarrow.ArrowInvalid for a cell that is no
-        plain number. With `has_long_rows`, rows may be longer than 4 MiB and have line ends in
+        plain number. With `has_long_rows`, rows may be longer than 1 MiB and have line ends in
         quotes. Rows with a comma too many at their end come last, with amounts as text.
         """
         path, rows_with_comma = file.paths[0], list[str]()
@@ -163,12 +166,14 @@ class FileCounter:
             ),
         )
         with path.open("rb") as raw, closing(_plain_bytes(raw, file.gzipped)) as stream:
-            for batch in pyarrow.csv.open_csv(pa.PythonFile(stream, mode="r"), *options):
+            blocks = pyarrow.csv.open_csv(pa.PythonFile(stream, mode="r"), *options)
+            while several := list(islice(blocks, _BLOCKS_ADDED_AT_ONCE)):
                 self.bytes_read = raw.tell()
-                yield {n: batch.column(str(n)) for n in self._positions}
+                rows = pa.concat_batches(several)
+                yield {n: rows.column(str(n)) for n in self._positions}
         if rows_with_comma:
-            rows = list(csv.reader(rows_with_comma))
-            yield {n: pa.array([row[n] for row in rows]) for n in self._positions}
+            cells = list(csv.reader(rows_with_comma))
+            yield {n: pa.array([row[n] for row in cells]) for n in self._positions}
 
     def parquet_batches(self) -> Iterator[Batch]:
         """Yield the counted columns of a Parquet file, in the types that the file gives them."""
