@@ -50,7 +50,7 @@ from finops_dagster.warehouses.duckdb.settings import DuckDBSettings
 
 if TYPE_CHECKING:
     from finops_dagster.lake.catalog import IcebergCatalog
-    from finops_dagster.reports.bill import Bill
+    from finops_dagster.reports.builder import ReportBuilder
 
 # The first that exists is read; they are relative to the working directory.
 DEFAULT_CONFIGS = (Path("config/finops.toml"), Path("config.toml"))
@@ -230,16 +230,16 @@ class Settings(BaseSettings):
         """The path of the settings file, for messages; `the settings` if no file was read."""
         return str(self.model_config.get("toml_file") or "the settings")
 
-    def bill(self, exports: Sequence[ExportSettings] | None = None) -> Bill:
+    def report_builder(self, exports: Sequence[ExportSettings] | None = None) -> ReportBuilder:
         """Return what computes reports from the charges of these exports, by default of all.
 
         Nothing is read yet.
         """
         # They take time to import, and most commands make no report.
-        from finops_dagster.reports.bill import Bill
+        from finops_dagster.reports.builder import ReportBuilder
         from finops_dagster.tables.database import DuckDB
 
-        return Bill(
+        return ReportBuilder(
             self.project.name,
             self.storage.open_lake(),
             DuckDB.with_limits(self.database.duckdb),

@@ -23,7 +23,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import Lake, footer_texts_of_version, replacing_file
+from finops_dagster.lake import Lake, footer_texts_of_version, replacing_lake_file
 from finops_dagster.lake.catalog import CatalogError
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
@@ -137,7 +137,7 @@ def write(
     with duckdb.connect() as connection:
         footer = footer_texts_of_version(LoadedVersion(version, Totals.from_result_row((1, 1))))
         file = lake.file(export, BillingMonth.parse(month))
-        with replacing_file(connection, Sql(rows), file, footer):
+        with replacing_lake_file(connection, Sql(rows), file, footer):
             pass
 
 

@@ -27,7 +27,7 @@ from finops_dagster.lake import (
     footer_texts_of_version,
     map_months,
     parquet_relation,
-    replacing_file,
+    replacing_lake_file,
 )
 from finops_dagster.object_stores import ObjectChanged, WritableStore, open_store
 from finops_dagster.object_stores.settings import StoreSettings
@@ -89,7 +89,7 @@ def write(
     with duckdb.connect() as connection:
         totals = connection.execute(f"SELECT count(*), sum(cost) FROM ({rows})").fetchone()
         footer = footer_texts_of_version(LoadedVersion(version, Totals.from_result_row(totals)))
-        with replacing_file(connection, Sql(rows), lake.file("acme", month), footer):
+        with replacing_lake_file(connection, Sql(rows), lake.file("acme", month), footer):
             pass
 
 
@@ -225,7 +225,7 @@ def test_a_snapshot_speaks_of_one_version_and_replaces_only_that_one(machine: Ma
         with (
             duckdb.connect() as connection,
             pytest.raises(ObjectChanged, match="version v2, which stays"),
-            replacing_file(connection, Sql("SELECT 3 AS cost"), snapshot, {}),
+            replacing_lake_file(connection, Sql("SELECT 3 AS cost"), snapshot, {}),
         ):
             pass
 
@@ -316,7 +316,7 @@ def test_a_query_moves_only_the_columns_that_it_asks_for(
                 LoadedVersion("v1", Totals.from_result_row((20_000, None)))
             )
             file = lake.file("acme", BillingMonth.parse(f"2024-0{month}"))
-            with replacing_file(connection, Sql(rows), file, footer):
+            with replacing_lake_file(connection, Sql(rows), file, footer):
                 pass
     stored = s3.client().list_objects_v2(Bucket=bucket, Prefix="lake/")["Contents"]
     size = sum(entry["Size"] for entry in stored)
@@ -348,7 +348,7 @@ def test_months_of_different_columns_are_one_relation(machine: Machine) -> None:
                 lake.file("acme", BillingMonth.parse(month)),
                 footer_texts_of_version(LoadedVersion("v1", Totals(1, Decimal(1)))),
             )
-            with replacing_file(connection, Sql(rows), file, footer):
+            with replacing_lake_file(connection, Sql(rows), file, footer):
                 pass
         relation = lake.relation(connection, [*lake.files("acme").values()])
         found = connection.execute(f"SELECT cost, tag FROM {relation} ORDER BY 1").fetchall()

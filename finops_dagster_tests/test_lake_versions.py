@@ -14,7 +14,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.month import focus_lake
-from finops_dagster.lake import Lake, footer_texts_of_version, replacing_file
+from finops_dagster.lake import Lake, footer_texts_of_version, replacing_lake_file
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import Project
 from finops_dagster_tests.servers.s3 import S3Server
@@ -30,7 +30,9 @@ def write(lake: Lake, cost: int, day: str, month: str = "2024-01") -> None:
             **footer_texts_of_version(LoadedVersion(f"v{cost}", Totals.from_result_row((1, cost)))),
             "loaded_at": f"{day}T23:59:59",
         }
-        with replacing_file(connection, rows, lake.file("acme", BillingMonth.parse(month)), footer):
+        with replacing_lake_file(
+            connection, rows, lake.file("acme", BillingMonth.parse(month)), footer
+        ):
             pass
 
 

@@ -143,7 +143,7 @@ def restatements_of_footer(texts: Mapping[str, str]) -> list[Restatement]:
     ]
 
 
-def newest_number_in_footer(texts: Mapping[str, str]) -> int:
+def restatement_number_in_footer(texts: Mapping[str, str]) -> int:
     """Return the number of the newest restatement in a footer's texts; 0 without any."""
     rows = json.loads(texts.get(_FOOTER_KEY, "[]"))
     return rows[0]["number"] if rows else 0

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import Field
 
 from finops_dagster.billing.content import Content, is_version_of
 from finops_dagster.billing.delivery import Delivery
@@ -22,16 +24,16 @@ _ZIP_FRAME_BYTES = 1024
 class Version:
     """The record of a version in the staging folder, in the lake or in the ledger.
 
-    `files` and `bytes` are the number and total size of the vendor's files. `content` is None in
-    records of releases that did not list each file, `delivery` if the vendor does not report its
-    run. The staging folder stores the fields by their names.
+    `file_count` and `byte_count` are the number and total size of the vendor's files. `content` is
+    None in records of releases that did not list each file, `delivery` if the vendor does not
+    report its run. The staging folder stores the fields by their aliases, or else by their names.
     """
 
     manifest_id: str
     totals: Totals
     format: str = "cur1"
-    files: int = 0
-    bytes: int = 0
+    file_count: Annotated[int, Field(alias="files")] = 0
+    byte_count: Annotated[int, Field(alias="bytes")] = 0
     content: Content | None = field(default=None, compare=False)
     delivery: Delivery | None = field(default=None, compare=False, kw_only=True)
 
@@ -71,8 +73,8 @@ class Version:
         """Return whether the number of files and their bytes in all agree."""
         # Earlier releases recorded the size of the gzip file that a ZIP was converted to.
         zip_files = sum(name.endswith(".zip") for name in content.names)
-        excess = content.byte_count - self.bytes
-        return self.files == len(content.files) and 0 <= excess <= zip_files * _ZIP_FRAME_BYTES
+        excess = content.byte_count - self.byte_count
+        return self.file_count == len(content.files) and 0 <= excess <= zip_files * _ZIP_FRAME_BYTES
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ class LoadedVersion(Version):
             "money_sums": _texts(totals.sums),
             "cost_by_currency": _texts(totals.costs),
             "format": self.format,
-            "file_count": self.files,
-            "byte_count": self.bytes,
+            "file_count": self.file_count,
+            "byte_count": self.byte_count,
             "files": self.content and self.content.to_rows(),
             "run_id": self.run_id,
             "decimals_rounded": self.rounded and [column.to_row() for column in self.rounded],

@@ -154,10 +154,10 @@ def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -
     """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
-        newest = newest_version({**month.versions, "manifest": manifest.id})
+        newest = newest_version({**month.stage_versions, "manifest": manifest.id})
         would_run = ", ".join(
             stage
-            for stage, version in month.versions.items()
+            for stage, version in month.stage_versions.items()
             if version != (manifest.id if stage == "manifest" else newest)
         )
         stored_manifest = month.staged_month.manifest()

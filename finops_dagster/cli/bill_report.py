@@ -14,7 +14,7 @@ from finops_dagster.cli.options import Options, Selection, month_option, no_expo
 from finops_dagster.terminal import print_line
 
 if TYPE_CHECKING:
-    from finops_dagster.reports.bill import Scope
+    from finops_dagster.reports.builder import Scope
     from finops_dagster.reports.document import Document
     from finops_dagster.settings import Settings
 
@@ -64,7 +64,7 @@ def report(
     $ finops report --open
     $ finops report --month 2026-01 --format xlsx --out january.xlsx
     """
-    from finops_dagster.reports.bill import Scope
+    from finops_dagster.reports.builder import Scope
     from finops_dagster.reports.files import write_report
     from finops_dagster.reports.headline import Headline
 
@@ -90,12 +90,12 @@ def _document(settings: Settings, exports: Sequence[str], scope: Scope) -> Docum
     for name in exports:
         Selection(export=name).exports(settings)  # raises for an unknown name
     chosen = [export for export in settings.exports if not exports or export.name in exports]
-    bill = settings.bill(chosen)
-    document = bill.document(scope)
+    builder = settings.report_builder(chosen)
+    document = builder.document(scope)
     if not document["months"]:
         names = ", ".join(export.name for export in chosen)
         raise BillError(
-            f"{bill.lake.location} has no charges of {names}; load a month first, such as by "
+            f"{builder.lake.location} has no charges of {names}; load a month first, such as by "
             "finops aws run-pipeline"
         )
     return document

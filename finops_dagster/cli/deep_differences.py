@@ -62,7 +62,7 @@ def _bill_differences(
     if load is None or not load.is_same_version(month.lake_file.version()):
         coverage.skipped["cells, as table and Parquet file have different versions"] += 1
         return
-    file, warehouse_copy = month.warehouse_input, _Copy("no warehouse")
+    file, warehouse_copy = month.bill_month_file, _Copy("no warehouse")
     if month.stored_months.warehouse is not None and logged["warehouse_table"] is not None:
         warehouse_copy = _warehouse_copy(file, month.stored_months.warehouse, coverage)
     # DuckDB's own hash is fastest; a warehouse can compute MD5 or sums only. The table and the

@@ -160,7 +160,7 @@ def _later_differences(
         yield f"{location} has {footer.manifest_id}, the event log {logged_version}", Repair.RUN
     if (warehouse := month.stored_months.warehouse) is not None:
         yield from _warehouse_differences(
-            month.warehouse_input, logged["warehouse_table"], warehouse
+            month.bill_month_file, logged["warehouse_table"], warehouse
         )
     if "focus" in month.expected_stages:
         yield from _focus_differences(month, logged)
@@ -168,7 +168,7 @@ def _later_differences(
 
 def _versions_without_log(month: StoredMonth) -> LoggedVersions:
     """Return the versions of the data instead of those of an event log that lacks the month."""
-    versions = {**dict.fromkeys(STAGES), **month.versions}
+    versions = {**dict.fromkeys(STAGES), **month.stage_versions}
     if month.charges_record is not None:  # Without what else `versions` says of it.
         versions["focus"] = month.charges_record.version.manifest_id
     return versions
@@ -202,7 +202,7 @@ def _focus_differences(month: StoredMonth, logged: LoggedVersions) -> Difference
         yield f"{path} has {version}, the event log {logged['focus'] or 'no version'}", Repair.RUN
     warehouse, logged_load = month.stored_months.warehouse, logged["warehouse_focus"]
     if warehouse is not None:
-        file = month.focus_warehouse_input
+        file = month.focus_month_file
         # The ledger has the versions of bills and mapping, the event log that of the bill alone.
         logged_version = file.footer.manifest_id if logged_load == version else logged_load
         yield from _warehouse_differences(file, logged_version, warehouse)

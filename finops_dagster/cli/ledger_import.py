@@ -23,7 +23,7 @@ from finops_dagster.cli.errors import error_line
 from finops_dagster.cli.options import Options, Selection
 from finops_dagster.cli.state_file import MonthState, Stage, read_months
 from finops_dagster.cli.state_import import ConfirmedMonth, RestoredLedgers
-from finops_dagster.lake import Lake, restore_load
+from finops_dagster.lake import Lake, record_lost_load
 from finops_dagster.pipeline import FOCUS_STAGES
 from finops_dagster.pipeline.history import Materialization
 from finops_dagster.pipeline.observations import StageChange
@@ -149,7 +149,7 @@ def _restored_month(connection: DuckDBPyConnection, of_file: _Month, lake: Lake)
     missing = [load for load in documented if load not in recorded]
     for load in missing:
         if load.state == "loaded":
-            restore_load(connection, load, formats[load.format], lake.file(export.name, month))
+            record_lost_load(connection, load, formats[load.format], lake.file(export.name, month))
     current, change = verified_load(connection, export.name, month, formats), None
     # Superseded loads have no rows; they are trusted if the loaded one is confirmed.
     if current in documented:
@@ -196,10 +196,10 @@ def _confirmed_version(
     if stage == "warehouse_table":
         if month.stored_months.warehouse is None or month.lake_version is None:
             return None
-        version = month.stored_months.warehouse.measured_version(month.warehouse_input)
+        version = month.stored_months.warehouse.measured_version(month.bill_month_file)
         return version.manifest_id if version else None
     if stage in FOCUS_STAGES:
-        return month.versions.get(stage)
+        return month.stage_versions.get(stage)
     manifest = month.staged_month.manifest()
     if manifest is None or (table_version and is_version_of(table_version, manifest.id)):
         is_table_version = (

@@ -69,11 +69,11 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
         export, name = month.key
         # The status is "success" also if no run ever was; such a month is listed only if stored.
         last_run, reason = history.month_status(export, name, month.expected_stages)
-        if last_run != "success" or not set(month.versions.values()) <= {None, UNKNOWN}:
+        if last_run != "success" or not set(month.stage_versions.values()) <= {None, UNKNOWN}:
             yield {
                 "export": export,
                 "month": name,
-                **month.versions,
+                **month.stage_versions,
                 "rows": month.lake_version and month.lake_version.totals.rows,
                 "cost": month.lake_version and month.lake_version.totals.cost,
                 "last_run": last_run,
@@ -112,7 +112,7 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
 
 def _stored_fields(month: StoredMonth, stage: str) -> Row:
     """Return the version of a stage, with the totals of the file that records it."""
-    version, record = month.versions.get(stage), month.lake_version
+    version, record = month.stage_versions.get(stage), month.lake_version
     if stage in FOCUS_STAGES:
         record = month.charges_record.version if month.charges_record else None
     if record is None or version is None:

@@ -19,7 +19,7 @@ from finops_dagster.cli.month_rows import restatement_fields, restatement_text
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import OnProblem, Row, print_json
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths, stages_of
-from finops_dagster.focus.exports import bill_exports, completing_exports
+from finops_dagster.focus.exports import charge_sources, completing_exports
 from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES, PREVIOUS_STAGE
 from finops_dagster.pipeline.build import build_definitions
 from finops_dagster.pipeline.export import Export
@@ -123,7 +123,7 @@ def _stages(
     if stage is None:
         return {export.name: stages_of(settings, export) for export in exports}
     stages = (stage,) if stage in _RUN_ALONE else BILL_STAGES[: BILL_STAGES.index(stage) + 1]
-    by_export = {e.name: stages for e in exports if stage not in FOCUS_STAGES or bill_exports(e)}
+    by_export = {e.name: stages for e in exports if stage not in FOCUS_STAGES or charge_sources(e)}
     if not by_export:
         names = ", ".join(export.name for export in exports)
         raise BillError(

@@ -356,13 +356,13 @@ def import_state(context: typer.Context, file: StateFile) -> None:
 
     $ finops state import state.json
     """
-    from finops_dagster.cli.state_import import record_months, restore_ledgers_in_child
+    from finops_dagster.cli.state_import import record_materializations, restore_ledgers_in_child
 
     restored = restore_ledgers_in_child(Options.of(context), file)
     from finops_dagster.cli.changes import logging_changes  # not before: it imports DuckDB
 
     with logging_changes("state import") as changes:
-        record_months(restored.months, changes.add)
+        record_materializations(restored.months, changes.add)
     print_line(f"months imported: {len(changes.lines)}")
     exit_with_problems(restored.refused)
 

@@ -75,7 +75,7 @@ def restore_ledgers_in_child(options: Options, file: Path) -> RestoredLedgers:
     return result
 
 
-def record_months(
+def record_materializations(
     months: Iterable[ConfirmedMonth], on_month: Callable[[str, StageChange | None], None]
 ) -> None:
     """Record the materializations of the months, grouped by export, in Dagster's event log.

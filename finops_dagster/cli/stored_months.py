@@ -19,7 +19,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.cli.options import Selection
-from finops_dagster.focus.exports import bill_exports, focus_derivation, no_charges_reason
+from finops_dagster.focus.exports import charge_sources, focus_derivation, no_charges_reason
 from finops_dagster.focus.month import ChargesRecord, FocusDerivation, focus_lake
 from finops_dagster.lake import LakeFile, load_from_footer, map_months, version_of_footer
 from finops_dagster.object_stores import ObjectStores
@@ -55,7 +55,7 @@ def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     `bill_exports`. Without a warehouse, `warehouse_table` and `warehouse_focus` are left out.
     """
     return export_stages(
-        has_warehouse=settings.database.has_warehouse, has_focus=bill_exports(export) is not None
+        has_warehouse=settings.database.has_warehouse, has_focus=charge_sources(export) is not None
     )
 
 
@@ -279,7 +279,7 @@ class StoredMonth:
         return restatements_of_footer(self._footer_texts)
 
     @property
-    def warehouse_input(self) -> MonthFile:
+    def bill_month_file(self) -> MonthFile:
         """The input of a warehouse: the Parquet file with its footer and columns.
 
         Only the footer is read. Raises StageMissing if the file is missing or damaged.
@@ -331,7 +331,7 @@ class StoredMonth:
         return self.stored_months.table_versions(self.export.name).get(str(self.month))
 
     @cached_property
-    def versions(self) -> dict[str, str | None]:
+    def stage_versions(self) -> dict[str, str | None]:
         """The version of each stage; None if it has none, UNKNOWN if the warehouse does not answer.
 
         The keys are `expected_stages`. If the record of the staged files is missing, they have the
@@ -402,7 +402,7 @@ class StoredMonth:
         return {"focus": self.focus_version, "warehouse_focus": loaded}
 
     @property
-    def focus_warehouse_input(self) -> MonthFile:
+    def focus_month_file(self) -> MonthFile:
         """The input of a warehouse: the file of charges with its footer and columns.
 
         The footer's version id has the versions of the bills and of the mapping. Raises
@@ -438,4 +438,4 @@ class StoredMonth:
         """
         if stage == "staged_files":
             return self.staged_month.current_record() is not None
-        return self.versions.get(stage) is not None
+        return self.stage_versions.get(stage) is not None

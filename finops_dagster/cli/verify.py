@@ -14,7 +14,7 @@ from finops_dagster.cli.month_runs import run_months
 from finops_dagster.cli.options import Selection
 from finops_dagster.cli.output import Headings, Row, key_headings
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
-from finops_dagster.lake import load_from_footer, restore_load, restore_restatements_of_footer
+from finops_dagster.lake import load_from_footer, record_lost_load, restore_restatements_of_footer
 from finops_dagster.pipeline import STAGES
 from finops_dagster.pipeline.history import open_history
 from finops_dagster.pipeline.observations import StageChange
@@ -121,7 +121,7 @@ def _restore_ledger(month: StoredMonth) -> str | None:
         if load is not None or in_lake is None:
             return None
         bill_format = month.formats[in_lake.format]
-        is_restored = restore_load(connection, in_lake, bill_format, file)
+        is_restored = record_lost_load(connection, in_lake, bill_format, file)
         return in_lake.manifest_id if is_restored else None
 
 

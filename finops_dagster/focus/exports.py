@@ -14,7 +14,7 @@ from finops_dagster.sources.settings import ExportSettings
 from finops_dagster.tables.database import DuckDB
 
 
-def bill_exports(export: ExportSettings) -> Mapping[str, str] | None:
+def charge_sources(export: ExportSettings) -> Mapping[str, str] | None:
     """Return {dataset: export} for the bills from which an export's charges are derived.
 
     The dataset is "" if that is only its own bill. Azure's actual costs need a second export, the
@@ -35,7 +35,7 @@ def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:
     return {
         name
         for export in exports
-        for name in (bill_exports(export) or {}).values()
+        for name in (charge_sources(export) or {}).values()
         if name != export.name
     }
 
@@ -49,7 +49,7 @@ def no_charges_reason(
     bill. None also for an export that has no charges at all, and for a month that has not begun.
     `exports` are all exports of the settings.
     """
-    names = (bill_exports(export) or {}).values()
+    names = (charge_sources(export) or {}).values()
     for source in exports:
         if source.name in names and month not in source.months():
             bound = "starts" if str(month) < source.start_month else "ends"
@@ -72,7 +72,7 @@ def focus_derivation(
     lake does not have this bill, and BillError if its format has no mapping. Whether the lake has a
     second bill is not checked.
     """
-    exports, file = bill_exports(export), lake.file(export.name, month)
+    exports, file = charge_sources(export), lake.file(export.name, month)
     bill = file.version()
     if bill is None:
         advice = reprocess_advice(export.name, month)

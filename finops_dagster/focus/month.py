@@ -53,7 +53,7 @@ from finops_dagster.lake import (
     footer_texts_of_version,
     null_columns,
     parquet_relation,
-    replacing_file,
+    replacing_lake_file,
     version_of_footer,
 )
 from finops_dagster.tables.casts import prepare_casts
@@ -244,7 +244,7 @@ class FocusDerivation:
                 query = self._query(connection, versions[self.export].manifest_id)
                 record = self._record(query, versions, run_id)
                 footer = record.footer_texts(self.export)
-                with replacing_file(connection, query.charges_sql(), file, footer) as new:
+                with replacing_lake_file(connection, query.charges_sql(), file, footer) as new:
                     written = month_totals(totals_by_rule(connection, parquet_relation(new.path)))
                     advice = reprocess_advice(self.export, self.month)
                     measured = MeasuredTotals(written, 0)
@@ -326,8 +326,8 @@ class FocusDerivation:
             bill.manifest_id,
             month_totals(rule_totals),
             FOCUS_FORMAT,
-            bill.files,
-            bill.bytes,
+            bill.file_count,
+            bill.byte_count,
             run_id=run_id,
         )
         ids = {export: version.manifest_id for export, version in versions.items()}

@@ -16,15 +16,15 @@ from finops_dagster.lake.records import (
     has_rows_of_load,
     has_totals_of,
     load_from_footer,
-    load_in_shared_lake,
+    load_in_store_lake,
     matches_checksum,
     names_from_footers,
-    restore_load,
+    record_lost_load,
     restore_lost_restatements,
     restore_restatements_of_footer,
 )
 from finops_dagster.lake.relations import month_relation, parquet_relation
-from finops_dagster.lake.writing import exporting_month, replacing_file, write_parquet
+from finops_dagster.lake.writing import exporting_month, replacing_lake_file, write_parquet
 
 __all__ = [
     "THIS_MACHINE",
@@ -43,7 +43,7 @@ __all__ = [
     "has_rows_of_load",
     "has_totals_of",
     "load_from_footer",
-    "load_in_shared_lake",
+    "load_in_store_lake",
     "map_months",
     "matches_checksum",
     "month_relation",
@@ -51,8 +51,8 @@ __all__ = [
     "null_columns",
     "open_lake",
     "parquet_relation",
-    "replacing_file",
-    "restore_load",
+    "record_lost_load",
+    "replacing_lake_file",
     "restore_lost_restatements",
     "restore_restatements_of_footer",
     "version_of_footer",

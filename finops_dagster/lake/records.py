@@ -9,7 +9,7 @@ from datetime import datetime
 import duckdb
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.restatement import newest_number_in_footer, restatements_of_footer
+from finops_dagster.billing.restatement import restatement_number_in_footer, restatements_of_footer
 from finops_dagster.billing.version import Load
 from finops_dagster.lake.footer import LOADED_AT, version_of_footer
 from finops_dagster.lake.lake import LakeFile
@@ -49,7 +49,7 @@ def load_from_footer(file: LakeFile, export: str, month: BillingMonth, table: st
     return Load(**vars(version), export=export, month=month, table=table, loaded_at=loaded_at)
 
 
-def load_in_shared_lake(
+def load_in_store_lake(
     connection: duckdb.DuckDBPyConnection,
     file: LakeFile,
     export: str,
@@ -124,7 +124,7 @@ def has_totals_of(
     return measured.totals.first_difference(load.totals) is None
 
 
-def restore_load(
+def record_lost_load(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, file: LakeFile
 ) -> bool:
     """Record a load that the ledger has lost, if the table has its rows; return whether it does.
@@ -167,6 +167,6 @@ def restore_lost_restatements(
     Only a ledger that was lost lacks a newer one. If only older ones are missing, nothing is done,
     unlike in `restore_restatements_of_footer`.
     """
-    in_footer = newest_number_in_footer(file.footer_texts() or {})
+    in_footer = restatement_number_in_footer(file.footer_texts() or {})
     if in_footer > newest_restatement_number(connection, load.export, load.month):
         restore_restatements_of_footer(connection, load, file)

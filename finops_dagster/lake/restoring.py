@@ -21,7 +21,7 @@ from finops_dagster.tables.parquet_files import parquet_file
 
 
 @contextmanager
-def restoring_month(
+def loading_month_from_lake(
     connection: duckdb.DuckDBPyConnection, load: Load, bill_format: Format, file: LakeFile
 ) -> Iterator[tuple[Load, list[str]]]:
     """Load the month into the billing table from its file in the lake, and record the load.

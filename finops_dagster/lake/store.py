@@ -141,13 +141,13 @@ class StoreFile(LakeFile):
 
     def verified_store_uri(self) -> str | None:
         key, pointer = self.current_key_and_pointer()
-        return self.client.store.location(key) if self.client.is_as_uploaded(key, pointer) else None
+        return self.client.store.location(key) if self.client.matches_upload(key, pointer) else None
 
     def relation_and_location(
         self, connection: DuckDBPyConnection, columns: Sequence[str] | None = None
     ) -> tuple[Sql, str]:
         key, pointer = self.current_key_and_pointer()
-        if self.client.has_copy(key) or not self.client.is_as_uploaded(key, pointer):
+        if self.client.has_copy(key) or not self.client.matches_upload(key, pointer):
             return parquet_relation(self.client.local_copy(key, pointer)), THIS_MACHINE
         filesystem, root = self.client.store.filesystem()
         name = f"lake_{uuid4().hex}"

@@ -145,7 +145,7 @@ class StoreClient:
         """Return whether `local_copy` would download nothing."""
         return key in self._copies
 
-    def is_as_uploaded(self, key: str, pointer: Pointer) -> bool | None:
+    def matches_upload(self, key: str, pointer: Pointer) -> bool | None:
         """Return whether an object has the size and the ETag of its upload, and so its bytes.
 
         One HEAD request. False if it is missing or has another size. None if the ETag alone
@@ -162,10 +162,10 @@ class StoreClient:
     def is_intact(self, key: str, pointer: Pointer) -> bool:
         """Return whether an object has the bytes that its pointer records.
 
-        False if it is missing. It is downloaded only if `is_as_uploaded` returns None.
+        False if it is missing. It is downloaded only if `matches_upload` returns None.
         """
-        is_as_uploaded = self.is_as_uploaded(key, pointer)
-        if is_as_uploaded is not None:
-            return is_as_uploaded
+        matches_upload = self.matches_upload(key, pointer)
+        if matches_upload is not None:
+            return matches_upload
         with self.temporary_file(key) as path:
             return self._download(key, path) == pointer.sha256

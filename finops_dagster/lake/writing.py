@@ -51,7 +51,7 @@ def exporting_month(
     """
     restore_lost_restatements(connection, load, file)
     footer = _footer(connection, load)
-    with replacing_file(connection, Sql(f"FROM {month_relation(load)}"), file, footer) as new:
+    with replacing_lake_file(connection, Sql(f"FROM {month_relation(load)}"), file, footer) as new:
         measured = measure_month(
             connection, parquet_relation(new.path), load.month, bill_format, load.totals.sums
         )
@@ -63,7 +63,7 @@ def exporting_month(
 
 
 @contextmanager
-def replacing_file(
+def replacing_lake_file(
     connection: duckdb.DuckDBPyConnection, query: Sql, file: LakeFile, footer: Mapping[str, str]
 ) -> Iterator[NewFile]:
     """Write the rows of a query to a new Parquet file, which replaces a month's file in the lake.

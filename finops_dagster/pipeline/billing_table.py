@@ -19,14 +19,14 @@ from finops_dagster.lake import (
     LakeFile,
     has_totals_of,
     load_from_footer,
-    load_in_shared_lake,
+    load_in_store_lake,
     map_months,
     month_relation,
     names_from_footers,
     parquet_relation,
     restore_lost_restatements,
 )
-from finops_dagster.lake.restoring import restoring_month
+from finops_dagster.lake.restoring import loading_month_from_lake
 from finops_dagster.pipeline import checks
 from finops_dagster.pipeline.bar_charts import cost_by_month
 from finops_dagster.pipeline.column_schema import table_schema
@@ -212,7 +212,7 @@ class MonthLoading:
             self._complete_ledger(connection, existing)
             return month_report(connection, existing, self._format(existing))
         export, file = self.export, self._lake_file
-        in_lake = load_in_shared_lake(connection, file, export.name, self.month, export.table)
+        in_lake = load_in_store_lake(connection, file, export.name, self.month, export.table)
         if in_lake is None or in_lake.manifest_id != manifest_id:
             return None
         return self._report_of_lake(in_lake)
@@ -395,7 +395,7 @@ class MonthLoading:
         if load is None or load.manifest_id != manifest_id:
             raise _not_staged(self.export, self.month)
         load = replace(load, run_id=self.run_id)
-        return restoring_month(connection, load, self.export.formats[load.format], file)
+        return loading_month_from_lake(connection, load, self.export.formats[load.format], file)
 
 
 def _not_staged(export: Export, month: BillingMonth) -> StageMissing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.focus.exports import bill_exports
+from finops_dagster.focus.exports import charge_sources
 from finops_dagster.lake import Lake
 from finops_dagster.object_stores import ObjectStores
 from finops_dagster.sources import VENDORS
@@ -57,7 +57,7 @@ class Export:
         False without a mapping for its formats; also for an Azure export of amortized costs, which
         complete the bill of another, and for one of actual costs without `amortized_from`.
         """
-        return bill_exports(self.settings) is not None
+        return charge_sources(self.settings) is not None
 
     def source(
         self, stores: ObjectStores, staging: StagingFolder, lake: Lake, database: BillingDatabase

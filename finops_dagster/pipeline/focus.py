@@ -16,7 +16,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.comparison import comparable_exports, differing_groups
 from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.entries import COST, CURRENCY, EFFECTIVE_COST
-from finops_dagster.focus.exports import bill_exports, focus_derivation, no_charges_reason
+from finops_dagster.focus.exports import charge_sources, focus_derivation, no_charges_reason
 from finops_dagster.focus.month import (
     FOCUS_VERSION,
     ChargesRecord,
@@ -133,7 +133,7 @@ def focus_asset(
 def focus_result(
     at: StageMonth,
     derivation: FocusDerivation,
-    derived: tuple[ChargesRecord, str],
+    record_and_outcome: tuple[ChargesRecord, str],
     exports: Sequence[Export],
     catalog_results: Sequence[dg.AssetCheckResult],
 ) -> dg.MaterializeResult[LoadedVersion]:
@@ -142,10 +142,10 @@ def focus_result(
     Queries check the charges by the rules of FOCUS, and compare them with those of other exports,
     as `focus_asset` says. What the month's last materialization of the same charges found is copied
     instead: of the rules if the outcome is `unchanged`, of the comparison if the charges of the
-    other exports are the same too. `derived` is the record of the charges and the outcome,
-    `exports` are all of the settings, and `catalog_results` is what `register_files` returned.
+    other exports are the same too. `exports` are all of the settings, and `catalog_results` is what
+    `register_files` returned.
     """
-    record, outcome = derived
+    record, outcome = record_and_outcome
     repeated = _previous_conformance(at, record) if outcome == "unchanged" else {}
     charges = derivation.charges_file.snapshot()
     conformance = repeated or _conformance(derivation, charges.local_path())
@@ -164,7 +164,7 @@ def focus_result(
 
 def _other_bills(export: Export) -> Iterator[dg.AssetDep]:
     """Yield the Parquet files of other exports that complete the bill, such as amortized costs."""
-    for name in (bill_exports(export.settings) or {}).values():
+    for name in (charge_sources(export.settings) or {}).values():
         if name != export.name:
             with catch_warnings():
                 # A beta feature of Dagster, whose version is pinned. The other export may begin

@@ -141,7 +141,7 @@ def _tags_of_sizes(sizes: Sequence[RunSize], export: Export, lake: Lake) -> Tags
             return {}
         earlier = reversed(months[: months.index(month) + 1])
         versions = (lake.file(export.name, m).version() for m in earlier)
-        return tags_of_size(sizes, next((v.bytes for v in versions if v is not None), None))
+        return tags_of_size(sizes, next((v.byte_count for v in versions if v is not None), None))
 
     return tags
 

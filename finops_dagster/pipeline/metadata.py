@@ -155,8 +155,8 @@ def staged_metadata(record: VersionRecord) -> Metadata:
     """Return the metadata of the staged files: version id, number and bytes of files, totals."""
     return {
         "manifest_id": record.manifest_id,
-        "files": record.files,
-        "bytes": record.bytes,
+        "files": record.file_count,
+        "bytes": record.byte_count,
         "rows": record.totals.rows,
         **_cost(record),
         "costs_rounded": record.rounded,

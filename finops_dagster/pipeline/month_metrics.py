@@ -68,7 +68,7 @@ def month_metrics(months: list[LakeMonth]) -> Iterator[Metric]:
         rows.add_metric(month.labels, totals.rows)
         for currency, amount in (totals.costs or {"": totals.cost}).items():
             cost.add_metric((*month.labels, _currency(currency)), float(amount))
-        size.add_metric(month.labels, load.bytes)
+        size.add_metric(month.labels, load.byte_count)
         if load.loaded_at is not None:
             loaded.add_metric(month.labels, load.loaded_at.replace(tzinfo=UTC).timestamp())
         end.add_metric(month.labels, _midnight(load.month.next.first_day))

@@ -8,14 +8,14 @@ import duckdb
 
 from finops_dagster.billing.errors import StageMissing
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.billing.restatement import newest_number_in_footer
+from finops_dagster.billing.restatement import restatement_number_in_footer
 from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.lake import (
     Lake,
     LakeFile,
     exporting_month,
     has_rows_of_load,
-    load_in_shared_lake,
+    load_in_store_lake,
     version_of_footer,
 )
 from finops_dagster.pipeline.checks import RECONCILES, passed_reconciles
@@ -137,7 +137,7 @@ def load_of_unchanged_file(
     """
     recorded, texts = ledger.newest_load(connection, export.name, month), file.footer_texts() or {}
     if recorded is None:
-        return load_in_shared_lake(connection, file, export.name, month, export.table)
+        return load_in_store_lake(connection, file, export.name, month, export.table)
     is_current = _has_footer_of(connection, recorded, texts)
     return recorded if is_current and has_rows_of_load(connection, recorded, file) else None
 
@@ -155,5 +155,6 @@ def _has_footer_of(
     """Return whether a footer is of this load, and has the restatements in the ledger."""
     newest = newest_restatement_number(connection, load.export, load.month)
     return (
-        load.is_same_version(version_of_footer(texts)) and newest_number_in_footer(texts) >= newest
+        load.is_same_version(version_of_footer(texts))
+        and restatement_number_in_footer(texts) >= newest
     )

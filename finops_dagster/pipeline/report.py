@@ -73,12 +73,12 @@ def write_report_page(
     be read.
     """
     # They take time to import, and most runs write no report.
-    from finops_dagster.reports.bill import Scope
+    from finops_dagster.reports.builder import Scope
     from finops_dagster.reports.files import write_report
     from finops_dagster.reports.headline import Headline, costs_by_month
 
-    bill = replace(settings.bill(), lake=lake, duckdb=duckdb)
-    report = bill.report(Scope())
+    builder = replace(settings.report_builder(), lake=lake, duckdb=duckdb)
+    report = builder.report(Scope())
     document = report.document
     months = document["months"]
     if not months:

@@ -15,8 +15,8 @@ from finops_dagster.pipeline.report_alerts import alerts_metadata, anomaly_alert
 
 if TYPE_CHECKING:  # They take time to import.
     from finops_dagster.reports.anomalies import Anomaly
-    from finops_dagster.reports.bill import Report
     from finops_dagster.reports.budgets import BudgetMonth
+    from finops_dagster.reports.builder import Report
 
 BUDGETS_KEPT = Check(
     "budgets_kept",
@@ -40,10 +40,10 @@ _ANOMALY_COLUMNS = [
 def check_report(report: Report) -> list[dg.AssetCheckResult]:
     """Return the results of all checks of a report, which must have at least one month."""
     newest = BillingMonth.parse(report.document["months"][-1])
-    return [budgets_kept(report.budgets), no_anomalies(report.anomalies, newest)]
+    return [check_budgets(report.budgets), check_anomalies(report.anomalies, newest)]
 
 
-def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
+def check_budgets(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
     """Check that no budget is exceeded in the newest month or in the one before it.
 
     `months` has each budget in each month of the bill; the newest month is the newest of these.
@@ -80,7 +80,9 @@ def budgets_kept(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
     )
 
 
-def no_anomalies(anomalies: Sequence[Anomaly], newest: BillingMonth | None) -> dg.AssetCheckResult:
+def check_anomalies(
+    anomalies: Sequence[Anomaly], newest: BillingMonth | None
+) -> dg.AssetCheckResult:
     """Check that no anomaly begins in the month `newest` or in the one before it.
 
     `anomalies` are those of all months. Passes if `newest` is None: no month has charges.

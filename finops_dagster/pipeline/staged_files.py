@@ -204,7 +204,7 @@ class MonthStaging:
         """Return whether the manifest lists the files of the version."""
         # Earlier releases recorded the number of files alone.
         if version.content is None:
-            return version.files == len(self.manifest.files)
+            return version.file_count == len(self.manifest.files)
         return version.content.names == sorted(self.manifest.file_names)
 
     def _known_versions(self) -> list[VersionRecord]:
@@ -225,8 +225,8 @@ class MonthStaging:
             lake.manifest_id,
             lake.totals,
             lake.format,
-            lake.files,
-            lake.bytes,
+            lake.file_count,
+            lake.byte_count,
             lake.content,
             delivery=lake.delivery,
             vendor_id=self.manifest.id,

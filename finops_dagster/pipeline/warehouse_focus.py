@@ -140,6 +140,6 @@ def charges_record_and_file(
         duckdb=duckdb,
         month_column="x_billing_month",
         version_column="x_manifest_id",
-        version_in_rows=record.version.manifest_id,
+        version_id_in_rows=record.version.manifest_id,
         folder_in_lake="focus/",
     )

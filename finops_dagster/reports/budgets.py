@@ -119,7 +119,7 @@ class BudgetMonth:
     spent: Decimal
     days_passed: int | None
     forecast: Decimal | None
-    is_open: bool = False
+    is_before_closing_day: bool = False
 
     @property
     def is_exceeded(self) -> bool:
@@ -148,7 +148,7 @@ class BudgetMonth:
         if self.is_exceeded:
             return "exceeded"
         if self.days_passed is None:
-            return "open" if self.is_open else "within budget"
+            return "open" if self.is_before_closing_day else "within budget"
         is_ahead = self.forecast is not None and self.forecast > self.budget.amount
         return "forecast to exceed" if is_ahead else "in progress"
 
@@ -164,7 +164,7 @@ class BudgetMonth:
             text += f", with {self.days_passed} of {_day_count(self.month)} days passed"
             if self.forecast is not None:
                 text += f"; at this rate the month costs {self.forecast:,.2f} {currency}"
-        return f"{text}, which is still open." if self.is_open else f"{text}."
+        return f"{text}, which is still open." if self.is_before_closing_day else f"{text}."
 
 
 def budget_months(
@@ -238,7 +238,9 @@ def _budget_month(
     counted = [part for part in parts if part.spent is not None] or parts
     spent = exact_sum(part.spent or Decimal(0) for part in counted)
     if month < BillingMonth.of(today):
-        return BudgetMonth(budget, month, spent, None, spent, is_open=today < month.closing_day)
+        return BudgetMonth(
+            budget, month, spent, None, spent, is_before_closing_day=today < month.closing_day
+        )
     days = [part.last_day for part in counted if part.last_day is not None]
     forecast = sum((part.forecast(_day_count(month)) for part in counted), Decimal(0))
     is_known = any(part.has_complete_day for part in counted)

@@ -120,8 +120,8 @@ class StagedMonth:
             if manifest is not None and manifest.id != record.vendor_id:
                 raise BillError(newer_version_message(record.vendor_id, manifest.id))
             older = [other for other in records if other.manifest_id != record.manifest_id]
-            document = _RECORDS.dump_json([record, *older], indent=1)
-            if _RECORDS.dump_json(records, indent=1) != document:
+            document = _RECORDS.dump_json([record, *older], by_alias=True, indent=1)
+            if _RECORDS.dump_json(records, by_alias=True, indent=1) != document:
                 replace_file(self._record_file, document)
 
     def staged_version(self, manifest: Manifest) -> StagedVersion:

@@ -202,10 +202,10 @@ class Warehouse:
         """
         advice = f"{dialect.mismatch_effect}; {reprocess_advice(file.export, file.month)}"
         name, in_lake = self.full_name(file.table), file.lake_file.version()
-        if in_lake is None or in_lake.manifest_id != file.bill_version:
+        if in_lake is None or in_lake.manifest_id != file.bill_version_id:
             newer = f"version {in_lake.manifest_id}" if in_lake else "a file that cannot be read"
             raise ReconciliationError(
-                f"{name}: another run was faster: while version {file.bill_version} of "
+                f"{name}: another run was faster: while version {file.bill_version_id} of "
                 f"{file.month} was loaded, the lake got {newer}; {advice}"
             )
         reconcile(name, file.footer.totals, measured_totals(dialect, file, table), advice)

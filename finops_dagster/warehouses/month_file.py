@@ -64,7 +64,7 @@ class MonthFile:
     """The column of the month's first day."""
     version_column: str = "manifest_id"
     """The column of the bill's version id."""
-    version_in_rows: str | None = None
+    version_id_in_rows: str | None = None
     """The version id in the rows; None if it is that of `footer`.
 
     For charges the rows have the bill's; `footer` has one that the mapping's version is part of.
@@ -73,9 +73,9 @@ class MonthFile:
     """The folder of the lake that has the export's folder, with a slash at its end."""
 
     @property
-    def bill_version(self) -> str:
+    def bill_version_id(self) -> str:
         """The version id in the rows, which is the bill's, also in a file of charges."""
-        return self.version_in_rows or self.footer.manifest_id
+        return self.version_id_in_rows or self.footer.manifest_id
 
     @property
     def location(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline.alerts import Cursor
-from finops_dagster.pipeline.report_checks import budgets_kept, no_anomalies
+from finops_dagster.pipeline.report_checks import check_anomalies, check_budgets
 from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
 from finops_dagster.reports.findings import AnomalyKind
@@ -240,7 +240,7 @@ def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) ->
     who = ("USD", "AWS", "1234", "shop", "AmazonEC2")
     days = date(2024, 1, 9), date(2024, 1, 10)
     unusual = Anomaly(AnomalyKind.SPIKE, *days, *who, Decimal(50), Decimal(10))
-    report(alerts.project, budgets_kept([budget]), no_anomalies([], month))
+    report(alerts.project, check_budgets([budget]), check_anomalies([], month))
     (text,) = alerts.tick()
     assert text.splitlines() == [
         "Budget team exceeded in 2024-01: +20.00 USD (+20.0%)",
@@ -250,7 +250,7 @@ def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) ->
         "",
         "To look further: finops budgets --month 2024-01",
     ]
-    report(alerts.project, budgets_kept([budget]), no_anomalies([unusual], month))
+    report(alerts.project, check_budgets([budget]), check_anomalies([unusual], month))
     (text,) = alerts.tick()
     assert text.splitlines()[::2] == [
         "Unusual cost of AmazonEC2 in account shop: +40.00 USD",
@@ -258,15 +258,15 @@ def test_what_the_checks_of_the_report_find_is_told_once_each(alerts: Alerts) ->
         "To look further: finops anomalies --month 2024-01",
     ]
     assert alerts.tick() == []
-    report(alerts.project, budgets_kept([budget]), fails=True)
+    report(alerts.project, check_budgets([budget]), fails=True)
     assert alerts.tick() == [], "a report without its checks tells nothing new"
     report(alerts.project)
     assert alerts.tick() == []
-    report(alerts.project, budgets_kept([budget]))
+    report(alerts.project, check_budgets([budget]))
     assert alerts.tick() == [], "and nothing is forgotten after it"
-    report(alerts.project, budgets_kept([]))
+    report(alerts.project, check_budgets([]))
     assert alerts.tick() == []
-    report(alerts.project, budgets_kept([budget]))
+    report(alerts.project, check_budgets([budget]))
     assert len(alerts.tick()) == 1, "the budget was kept in between"
 
 

@@ -14,7 +14,7 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import month_totals, totals_by_rule
 from finops_dagster.focus.month import ChargesRecord
-from finops_dagster.lake import FolderLake, replacing_file
+from finops_dagster.lake import FolderLake, replacing_lake_file
 from finops_dagster_tests.benchmarks.project import BenchmarkProject, Figure, Run, made_once
 from finops_dagster_tests.focus.test_rules import GOOD, write
 from finops_dagster_tests.reports.browser import chromium
@@ -126,6 +126,6 @@ def _write_months(folder: Path, rows: int) -> None:
             totals = month_totals(totals_by_rule(connection, Sql("month")))
             record = ChargesRecord(LoadedVersion("1", totals), "bench", {"bench": "1"})
             file, footer = FolderLake(folder).file("bench", month), record.footer_texts("bench")
-            with replacing_file(connection, Sql("FROM month"), file, footer):
+            with replacing_lake_file(connection, Sql("FROM month"), file, footer):
                 pass
             month = month.next

@@ -18,7 +18,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.aws_cur import AWS_CUR
 from finops_dagster.focus.conformance import find_broken_rules
 from finops_dagster.focus.month import ChargesRecord, FocusDerivation
-from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_file
+from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_lake_file
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.sources.aws.data_exports import AwsCur2
 from finops_dagster.tables.database import DuckDB
@@ -103,7 +103,7 @@ class CurMonth:
             row = connection.execute(f"SELECT count(*), sum({cost}) FROM ({query})").fetchone()
             version = LoadedVersion("1", Totals.from_result_row(row))
             file = FolderLake(self.root).file("acme", JANUARY)
-            with replacing_file(connection, query, file, footer_texts_of_version(version)):
+            with replacing_lake_file(connection, query, file, footer_texts_of_version(version)):
                 pass
 
     def _cast(self, header: str, name: str) -> Sql:

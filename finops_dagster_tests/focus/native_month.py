@@ -24,7 +24,7 @@ from finops_dagster.lake import (
     FolderLake,
     footer_texts_of_version,
     parquet_relation,
-    replacing_file,
+    replacing_lake_file,
 )
 from finops_dagster.sources.base import Format
 from finops_dagster.tables.database import DuckDB
@@ -114,7 +114,7 @@ class NativeMonth:
             totals = connection.execute(f"SELECT count(*), sum(billedcost) FROM ({query})")
             version = LoadedVersion("v1", Totals.from_result_row(totals.fetchone()))
             file = FolderLake(self.root).file("acme", SEPTEMBER)
-            with replacing_file(connection, query, file, footer_texts_of_version(version)):
+            with replacing_lake_file(connection, query, file, footer_texts_of_version(version)):
                 pass
 
     def _cast(self, header: str) -> Sql:

@@ -25,7 +25,7 @@ from finops_dagster.focus.mapping import Lookup
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import ChargesRecord, FocusDerivation
 from finops_dagster.focus.specification import Specification
-from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_file
+from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_lake_file
 from finops_dagster.sources.azure.format import AzureActual
 from finops_dagster.tables.database import DuckDB
 from finops_dagster_tests.azure import (
@@ -72,7 +72,7 @@ class TwoBills:
         query = Sql(" UNION ALL BY NAME ".join(map(_select, rows)))
         with duckdb.connect() as connection:
             file = self.lake.file(export, self.month)
-            with replacing_file(connection, query, file, footer):
+            with replacing_lake_file(connection, query, file, footer):
                 pass
 
     @property
@@ -634,7 +634,7 @@ def test_a_month_that_the_amortized_export_lacks_has_no_charges_and_does_not_fai
     settings = project.settings()
     month = StoredMonth(settings.exports[0], JANUARY, StoredMonths(settings))
     assert month.no_charges_reason == reason
-    assert "focus" not in month.versions
+    assert "focus" not in month.stage_versions
     assert not month.has_stage("focus")
 
 

@@ -26,7 +26,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import Entry
 from finops_dagster.focus.mapping import Charge, Expression, FocusMapping, Input, Kind, Lookup
 from finops_dagster.focus.month import ChargesRecord, FocusDerivation
-from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_file
+from finops_dagster.lake import FolderLake, footer_texts_of_version, replacing_lake_file
 from finops_dagster.progress import run_logger
 from finops_dagster.tables.database import DuckDB
 
@@ -93,7 +93,7 @@ class Lakeside:
                 f" * FROM ({line_items})"
             )
             file = self.lake.file("acme", JANUARY)
-            with replacing_file(connection, query, file, footer_texts_of_version(version)):
+            with replacing_lake_file(connection, query, file, footer_texts_of_version(version)):
                 pass
 
     def derivation(self, mapping: FocusMapping = MAPPING) -> FocusDerivation:
@@ -279,7 +279,7 @@ def test_a_file_without_the_totals_of_its_footer_is_not_current(lakeside: Lakesi
     file = lakeside.derivation().charges_file
     with duckdb.connect() as connection:
         rows = Sql(f"FROM read_parquet({literal(file.location)}) WHERE x_rule = 'usage'")
-        with replacing_file(connection, rows, file, record.footer_texts("acme")):
+        with replacing_lake_file(connection, rows, file, record.footer_texts("acme")):
             pass
     assert lakeside.derivation().up_to_date_record() is None
 

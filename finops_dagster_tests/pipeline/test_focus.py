@@ -10,7 +10,7 @@ import pytest
 from finops_dagster.billing.columns import Sql
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import ChargesRecord
-from finops_dagster.lake import FolderFile, parquet_relation, replacing_file
+from finops_dagster.lake import FolderFile, parquet_relation, replacing_lake_file
 from finops_dagster_tests.cur import HEADERS, line_item
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import SETTINGS, Project
@@ -253,7 +253,7 @@ def test_verify_names_what_differs_in_the_charges_and_repairs_it(
     other = FolderFile(path.with_name("other.parquet"))
     query = Sql(f"FROM read_parquet('{path}') LIMIT 1")
     footer = record.footer_texts("acme")
-    with duckdb.connect() as connection, replacing_file(connection, query, other, footer):
+    with duckdb.connect() as connection, replacing_lake_file(connection, query, other, footer):
         pass
     other.path.replace(path)
     assert difference() == f"{shown} does not have the costs of its footer"
@@ -280,7 +280,7 @@ def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -
     assert record is not None
     query = Sql(f"SELECT * REPLACE ('999' AS BillingAccountId) FROM {parquet_relation(path)}")
     other, footer = FolderFile(path.with_name("other.parquet")), record.footer_texts("acme")
-    with duckdb.connect() as connection, replacing_file(connection, query, other, footer):
+    with duckdb.connect() as connection, replacing_lake_file(connection, query, other, footer):
         pass
     other.path.replace(path)
     assert "all agree" in finops("state", "verify")

@@ -6,7 +6,7 @@ from decimal import Decimal
 import dagster as dg
 
 from finops_dagster.billing.months import BillingMonth
-from finops_dagster.pipeline.report_checks import budgets_kept, no_anomalies
+from finops_dagster.pipeline.report_checks import check_anomalies, check_budgets
 from finops_dagster.reports.anomalies import Anomaly
 from finops_dagster.reports.budgets import BudgetMonth, BudgetSettings
 from finops_dagster.reports.findings import AnomalyKind
@@ -32,7 +32,7 @@ def rows(result: dg.AssetCheckResult, name: str) -> list[dict[str, object]]:
 
 
 def test_a_budget_that_is_exceeded_in_the_newest_months_is_a_warning() -> None:
-    result = budgets_kept([spent(FEBRUARY, "11", 14), spent(JANUARY, "2")])
+    result = check_budgets([spent(FEBRUARY, "11", 14), spent(JANUARY, "2")])
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
         "Budget Shop: 11.00 of 10.00 USD is spent in 2026-02, with 14 of 28 days passed; at this "
@@ -64,8 +64,8 @@ def test_a_budget_that_is_exceeded_in_the_newest_months_is_a_warning() -> None:
 
 def test_a_budget_that_was_exceeded_earlier_is_only_listed() -> None:
     february, exceeded = spent(FEBRUARY, "2", 14), "11"
-    assert not budgets_kept([february, spent(JANUARY, exceeded)]).passed
-    result = budgets_kept([february, spent(JANUARY, "2"), spent(DECEMBER, exceeded)])
+    assert not check_budgets([february, spent(JANUARY, exceeded)]).passed
+    result = check_budgets([february, spent(JANUARY, "2"), spent(DECEMBER, exceeded)])
     assert result.passed
     assert [row["state"] for row in rows(result, "budgets")] == [
         "in progress",
@@ -76,7 +76,7 @@ def test_a_budget_that_was_exceeded_earlier_is_only_listed() -> None:
 
 def test_unusual_days_of_the_newest_months_are_a_warning() -> None:
     anomalies = [anomaly(date(2026, 2, 3), "20"), anomaly(date(2025, 12, 3), "7")]
-    result = no_anomalies(anomalies, FEBRUARY)
+    result = check_anomalies(anomalies, FEBRUARY)
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
         "1 unusual change since the month before 2026-02; the largest: EC2 of account web cost "
@@ -90,6 +90,6 @@ def test_unusual_days_of_the_newest_months_are_a_warning() -> None:
 
 
 def test_without_budgets_and_months_the_checks_pass() -> None:
-    assert budgets_kept([]).passed
-    assert no_anomalies([], None).passed
-    assert no_anomalies([anomaly(date(2025, 12, 3), "7")], FEBRUARY).passed
+    assert check_budgets([]).passed
+    assert check_anomalies([], None).passed
+    assert check_anomalies([anomaly(date(2025, 12, 3), "7")], FEBRUARY).passed

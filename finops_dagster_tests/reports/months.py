@@ -17,8 +17,8 @@ from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.entries import month_totals, totals_by_rule
 from finops_dagster.focus.month import ChargesRecord, focus_lake
-from finops_dagster.lake import FolderLake, replacing_file
-from finops_dagster.reports.bill import Bill, Scope
+from finops_dagster.lake import FolderLake, replacing_lake_file
+from finops_dagster.reports.builder import ReportBuilder, Scope
 from finops_dagster.reports.document import AMOUNTS, Document
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
@@ -90,18 +90,20 @@ class Months:
             connection.register("rows", pa.Table.from_pylist(rows, schema=_SCHEMA))
             totals = month_totals(totals_by_rule(connection, Sql("rows")))
             record = ChargesRecord(LoadedVersion("v1", totals), "mapping", {export: "v1"})
-            with replacing_file(connection, Sql("FROM rows"), file, record.footer_texts(export)):
+            with replacing_lake_file(
+                connection, Sql("FROM rows"), file, record.footer_texts(export)
+            ):
                 pass
         return file.local_path()
 
-    def bill(self, *exports: str) -> Bill:
+    def builder(self, *exports: str) -> ReportBuilder:
         settings = Settings.model_validate(
             {"exports": [{"name": name, **_EXPORT} for name in exports or ["acme"]]}
         )
-        return Bill("Acme", self.lake, DuckDB(), settings.exports, settings.accounts)
+        return ReportBuilder("Acme", self.lake, DuckDB(), settings.exports, settings.accounts)
 
     def document(self, scope: Scope | None = None) -> Document:
-        return self.bill().document(scope or Scope())
+        return self.builder().document(scope or Scope())
 
 
 def rows(document: Document, table: str) -> list[dict[str, Any]]:

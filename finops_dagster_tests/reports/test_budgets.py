@@ -32,8 +32,8 @@ def budget(**settings: Any) -> BudgetSettings:
 
 
 def months_of(lake: Path, *budgets: BudgetSettings, today: date) -> list[BudgetMonth]:
-    bill, accounts = Months(lake).bill(), AccountsSettings(file=accounts_file(lake))
-    with open_relations(DuckDB(), bill.lake, bill.exports, accounts) as (connection, _):
+    builder, accounts = Months(lake).builder(), AccountsSettings(file=accounts_file(lake))
+    with open_relations(DuckDB(), builder.lake, builder.exports, accounts) as (connection, _):
         return budget_months(connection, budgets, today)
 
 
@@ -153,8 +153,8 @@ def test_a_filter_that_matches_nothing_is_named_with_what_there_is(tmp_path: Pat
         budget(name="Data", service=["Disks", "Disk"]),
         budget(name="Other", provider="Cloud", currency="EUR"),
     ]
-    bill = Months(tmp_path).bill()
-    relations = open_relations(DuckDB(), bill.lake, bill.exports, AccountsSettings())
+    builder = Months(tmp_path).builder()
+    relations = open_relations(DuckDB(), builder.lake, builder.exports, AccountsSettings())
     with relations as (connection, _):
         assert unmatched_filter_messages(connection, budgets) == [
             "budget 'Data': no charge of any month has the service 'Disk'; "

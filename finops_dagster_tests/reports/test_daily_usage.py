@@ -21,9 +21,12 @@ from finops_dagster_tests.reports.months import Charge, Months, charge
 
 
 def read(lake: Path, last: str | None = None) -> DailyCosts:
-    bill = Months(lake).bill("acme", "globex")
+    builder = Months(lake).builder("acme", "globex")
     month = BillingMonth.parse(last) if last else None
-    with open_relations(DuckDB(), bill.lake, bill.exports, AccountsSettings()) as (connection, _):
+    with open_relations(DuckDB(), builder.lake, builder.exports, AccountsSettings()) as (
+        connection,
+        _,
+    ):
         costs = read_daily_costs(connection, month)
     assert costs is not None
     return costs

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from finops_dagster.reports.accounts import AccountsSettings
-from finops_dagster.reports.bill import Scope
+from finops_dagster.reports.builder import Scope
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.relations import create_relations
 from finops_dagster_tests.reports.months import Months, charge, rows
@@ -46,7 +46,7 @@ def months(tmp_path: Path) -> Months:
 
 def named(months: Months) -> Document:
     settings = AccountsSettings(file=months.root.parent / "accounts.csv")
-    return replace(months.bill(), accounts=settings).document(Scope())
+    return replace(months.builder(), accounts=settings).document(Scope())
 
 
 def test_the_costs_of_a_report_by_owner_are_those_of_focus_named(months: Months) -> None:
@@ -59,8 +59,11 @@ def test_the_costs_of_a_report_by_owner_are_those_of_focus_named(months: Months)
         key = (account["name"], owner, account["cost_centre"], account["listed"])
         found[key] += row["billed"]
     with duckdb.connect() as connection:
-        bill, settings = months.bill(), AccountsSettings(file=months.root.parent / "accounts.csv")
-        create_relations(connection, months.lake, bill.exports, settings)
+        builder, settings = (
+            months.builder(),
+            AccountsSettings(file=months.root.parent / "accounts.csv"),
+        )
+        create_relations(connection, months.lake, builder.exports, settings)
         expected = connection.execute(
             f"SELECT {COLUMNS}, sum(BilledCost) FROM focus_named GROUP BY ALL"
         ).fetchall()

@@ -18,7 +18,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import CostChange, Restatement, footer_of_restatements
 from finops_dagster.billing.version import LoadedVersion
-from finops_dagster.lake import footer_texts_of_version, replacing_file
+from finops_dagster.lake import footer_texts_of_version, replacing_lake_file
 from finops_dagster.lake.footer import LOADED_AT
 from finops_dagster.reports import restated
 from finops_dagster_tests.reports.months import Months, charge, rows
@@ -51,7 +51,7 @@ def write_bill(
     file = months.lake.file("acme", BillingMonth.parse(JANUARY))
     with (
         duckdb.connect() as connection,
-        replacing_file(connection, query, file, footer | footer_of_restatements(restatements)),
+        replacing_lake_file(connection, query, file, footer | footer_of_restatements(restatements)),
     ):
         pass
 

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from finops_dagster.reports.bill import Scope
 from finops_dagster.reports.budgets import BudgetSettings
+from finops_dagster.reports.builder import Scope
 from finops_dagster_tests.reports.months import Months, charge
 from finops_dagster_tests.reports.test_document import SMALL_BILL
 
@@ -22,7 +22,7 @@ def test_a_report_has_the_budgets_of_its_months(tmp_path: Path) -> None:
         BudgetSettings(name="web", amount=Decimal(3), currency="USD", account="002"),
         BudgetSettings(name="pounds", amount=Decimal(3), currency="GBP"),
     ]
-    document = replace(months.bill(), budgets=budgets).document(Scope())
+    document = replace(months.builder(), budgets=budgets).document(Scope())
     unit = 10 ** document["scale"]
     found = [(row["name"], row["month"], int(row["spent"]) / unit) for row in document["budgets"]]
     assert found == [("web", 1, 4), ("web", 0, 1)]

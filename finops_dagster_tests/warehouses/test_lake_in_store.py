@@ -19,7 +19,7 @@ from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.focus.mappings import MAPPINGS
-from finops_dagster.lake import THIS_MACHINE, footer_texts_of_version, replacing_file
+from finops_dagster.lake import THIS_MACHINE, footer_texts_of_version, replacing_lake_file
 from finops_dagster.warehouses import open_warehouse
 from finops_dagster.warehouses.month_file import MonthFile, WarehouseUnavailable
 from finops_dagster_tests.project import Project
@@ -224,7 +224,7 @@ def long_month(in_store: Project, month_of: MonthOf) -> MonthFile:
     version = LoadedVersion("v1", Totals(100_000, total, {cost: total}))
     with duckdb.connect() as connection:
         file = settings.storage.open_lake().file("acme", month)
-        with replacing_file(connection, Sql(rows), file, footer_texts_of_version(version)):
+        with replacing_lake_file(connection, Sql(rows), file, footer_texts_of_version(version)):
             pass
     file = settings.storage.open_lake().file("acme", month)
     return replace(month_of("v1"), lake_file=file, footer=version, schema=file.schema())

@@ -219,7 +219,7 @@ class SnowflakeDialect(Dialect):
         if external_stage is not None:
             version = self.quoted(file.version_column)
             ((id_in_stage,),) = self.query(f"SELECT MAX({version}) FROM {temporary}")
-            if id_in_stage not in (None, file.bill_version):
+            if id_in_stage not in (None, file.bill_version_id):
                 raise BillError(
                     f"stage {stage} has version {id_in_stage} of {file.export} {file.month}, but "
                     f"the lake has {file.footer.manifest_id}; copy the lake to the stage and run "

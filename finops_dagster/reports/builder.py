@@ -73,7 +73,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Bill:
+class ReportBuilder:
     """Computes reports from the charges of exports in a lake; `project` is their title."""
 
     project: str

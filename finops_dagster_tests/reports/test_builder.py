@@ -20,7 +20,7 @@ from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.reports import lines
 from finops_dagster.reports.accounts import AccountsFile
-from finops_dagster.reports.bill import Scope
+from finops_dagster.reports.builder import Scope
 from finops_dagster.reports.document import empty_document
 from finops_dagster.reports.relations import create_account_spellings
 from finops_dagster.reports.sums import create_cost_and_usage_sums
@@ -131,9 +131,9 @@ def test_the_newest_month_that_every_export_has_is_shown_first(months: Months) -
             months.write(month, [charge("1")], export)
     months.write(MARCH, [charge("1")])
     months.write(str(current), [charge("1")])
-    document = months.bill("acme", "other").document(Scope(months=100))
+    document = months.builder("acme", "other").document(Scope(months=100))
     assert document["months"][document["month"]] == FEBRUARY
-    assert months.bill("acme").document(Scope(months=100))["month_states"][-1] == "in progress"
+    assert months.builder("acme").document(Scope(months=100))["month_states"][-1] == "in progress"
 
 
 def test_each_charge_is_of_one_kind(months: Months) -> None:
@@ -238,7 +238,7 @@ def test_small_accounts_share_a_line_of_their_provider(
 
 def test_a_file_that_was_replaced_meanwhile_is_not_reported(months: Months) -> None:
     path = months.write(JANUARY, [charge("1")])
-    files = ReportMonths.of(months.lake, months.bill().exports, None, 13)
+    files = ReportMonths.of(months.lake, months.builder().exports, None, 13)
     months.write(JANUARY, [charge("2")])
     with (
         pytest.raises(BillError, match=f"^{re.escape(str(path))} does not have the totals"),
