@@ -169,7 +169,7 @@ def _later_differences(
 def _versions_without_log(month: StoredMonth) -> LoggedVersions:
     """Return the versions of the data instead of those of an event log that lacks the month."""
     versions = {**dict.fromkeys(STAGES), **month.stage_versions}
-    if month.charges_record is not None:  # Without what else `versions` says of it.
+    if month.charges_record is not None:  # Without what else `stage_versions` says of it.
         versions["focus"] = month.charges_record.version.manifest_id
     return versions
 

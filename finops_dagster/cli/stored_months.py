@@ -52,7 +52,7 @@ def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     """Return the stages of an export, those of the bill first.
 
     The stages of the charges are left out if the export has no charges of its own, see
-    `bill_exports`. Without a warehouse, `warehouse_table` and `warehouse_focus` are left out.
+    `charge_sources`. Without a warehouse, `warehouse_table` and `warehouse_focus` are left out.
     """
     return export_stages(
         has_warehouse=settings.database.has_warehouse, has_focus=charge_sources(export) is not None
@@ -433,7 +433,7 @@ class StoredMonth:
         """Return whether this stage has stored the month, so that the next stage can run.
 
         Staged files count only if they are those of the newest manifest; only their record is read,
-        and the files may have been deleted since. Any other stage counts if `versions` has a
+        and the files may have been deleted since. Any other stage counts if `stage_versions` has a
         version of it, also UNKNOWN. False for a stage that the export does not have.
         """
         if stage == "staged_files":

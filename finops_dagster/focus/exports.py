@@ -28,7 +28,7 @@ def charge_sources(export: ExportSettings) -> Mapping[str, str] | None:
 
 
 def completing_exports(exports: Iterable[ExportSettings]) -> set[str]:
-    """Return the names of the exports that complete bills of `exports`; see `bill_exports`.
+    """Return the names of the exports that complete bills of `exports`; see `charge_sources`.
 
     Such an export may be one of `exports` too.
     """

@@ -110,8 +110,8 @@ class BudgetMonth:
     number if the exports or providers with charges of the budget differ. It is 0 if there is no
     usage yet, and None once the month is over. `forecast` is the cost of the whole month if the
     remaining days cost as much as the days before the newest one, which may be incomplete. It is
-    `spent` at least, `spent` once the month is over, and None if no day is complete yet. `is_open`
-    is true from the end of the month until `BillingMonth.closing_day`.
+    `spent` at least, `spent` once the month is over, and None if no day is complete yet.
+    `is_before_closing_day` is true from the end of the month until `BillingMonth.closing_day`.
     """
 
     budget: BudgetSettings

@@ -83,7 +83,7 @@ class ExportSettings(SettingsTable):
 
         By default this export alone, with the dataset "". Only Azure's actual costs have two
         datasets, "actual" and "amortized". None if this export has no charges of its own. Formats
-        without a mapping count too; `focus.exports.bill_exports` leaves them out.
+        without a mapping count too; `focus.exports.charge_sources` leaves them out.
         """
         return {"": self.name}
 
