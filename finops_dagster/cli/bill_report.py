@@ -38,8 +38,8 @@ def report(
         typer.Option(
             metavar="YYYY-MM",
             callback=month_option,
-            help="Last month of the report. The page shows it first. Default: the newest month; "
-            "the page then shows the newest complete month first.",
+            help="Last month of the report. The page opens at it. Default: the newest month; the "
+            "page then opens at the newest complete month.",
         ),
     ] = None,
     months: Annotated[

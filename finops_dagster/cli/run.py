@@ -159,7 +159,7 @@ def run_pipeline(
 
 @app.command()
 def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -> None:
-    """Show the loaded months, and which stages lack their newest version.
+    """List the months, and which stages are behind.
 
     The column "version" has the newest version that a run has read from the vendor. "stages behind"
     names the stages that do not have that version: staged files, DuckDB table, Parquet file,

@@ -7,6 +7,7 @@ mapping is written in this code; no text of a bill or of the settings becomes a 
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import sys
@@ -46,7 +47,7 @@ class Input:
     def sql(self, columns: Mapping[str, str]) -> tuple[Sql, Collection[str]]:
         """Return SQL for the cell, and the bill's columns that it reads.
 
-        `columns` are the bill's, with their types.
+        `columns` has the types of the bill's columns, by name.
         """
         if self.build is not None:
             sql, read = self.build(columns)
@@ -64,6 +65,22 @@ class Input:
             cells = [Sql(f"nullif(CAST({cell} AS VARCHAR), '')") for cell in cells]
         cells = cells or [Sql("NULL")]
         return Sql(f"CAST(coalesce({', '.join(cells)}) AS {self.type})"), read
+
+
+def _code(source: str) -> str:
+    """Return the lines of a Python module without docstrings, blank lines and lines of comment."""
+    with_docstring = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = [
+        node.body[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, with_docstring) and ast.get_docstring(node, clean=False) is not None
+    ]
+    left_out = {n for node in docstrings for n in range(node.lineno, (node.end_lineno or 0) + 1)}
+    return "\n".join(
+        line
+        for number, line in enumerate(source.splitlines(), 1)
+        if number not in left_out and line.strip() and not line.lstrip().startswith("#")
+    )
 
 
 @dataclass(frozen=True)
@@ -159,7 +176,10 @@ class FocusMapping:
 
     @cached_property
     def version(self) -> str:
-        """The name with a digest of all that the charges depend on, also of the lookup tables."""
+        """The name with a digest of all that the charges depend on, also of the lookup tables.
+
+        Charges with another version are derived again. Comments and docstrings are not part of it.
+        """
         digest = hashlib.sha256()
         parts = (self.inputs, self.kinds, self.columns, self.derived, self.lookups, self.steps)
         for part in parts:
@@ -170,9 +190,10 @@ class FocusMapping:
         builds = [column.build for column in self.inputs if column.build is not None]
         # What a function of a mapping does is not in its repr: a change of its module counts.
         modules = {getattr(build, "func", build).__module__ for build in builds}
-        sources = [Path(str(sys.modules[module].__file__)) for module in sorted(modules)]
-        for path in (*sources, *(lookup.path for lookup in self.lookups)):
-            digest.update(path.read_bytes())
+        for module in sorted(modules):
+            digest.update(_code(Path(str(sys.modules[module].__file__)).read_text()).encode())
+        for lookup in self.lookups:
+            digest.update(lookup.path.read_bytes())
         return f"{self.name} {digest.hexdigest()[:12]}"
 
     def kinds_of_rules(self) -> dict[str, Kind]:

@@ -40,12 +40,18 @@ class Repair:
 
 
 def product(left: str, right: str) -> str:
-    """Return SQL for the product of two amounts, by doubles: a DECIMAL has too few digits."""
+    """Return SQL for the product of two amounts as MONEY; NULL if it does not fit.
+
+    It is computed with doubles: a DECIMAL has too few digits.
+    """
     return f"TRY_CAST(CAST({left} AS DOUBLE) * CAST({right} AS DOUBLE) AS {SqlType.MONEY})"
 
 
 def quotient(left: str, right: str) -> str:
-    """Return SQL for the quotient of two amounts, as doubles; NULL if the second one is 0."""
+    """Return SQL for the quotient of two amounts as MONEY, computed with doubles.
+
+    NULL if the second one is 0, or if the quotient does not fit.
+    """
     divisor = f"nullif(CAST({right} AS DOUBLE), 0)"
     return f"TRY_CAST(CAST({left} AS DOUBLE) / {divisor} AS {SqlType.MONEY})"
 
@@ -90,7 +96,8 @@ def _letters(word: str) -> str:
 def price_of(cost: str) -> str:
     """Return SQL for the unit price: the cost divided by PricingQuantity.
 
-    NULL if that is negative or not possible, and for charges that are neither usage nor purchases.
+    `cost` is SQL. NULL if the price is negative or cannot be computed, and for charges that are
+    neither usage nor purchases.
     """
     price = quotient(cost, "{PricingQuantity}")
     return (
@@ -226,9 +233,9 @@ _IS_OF_COMMITMENT = (
 
 
 def is_null(column: FocusColumn) -> str | None:
-    """Return SQL that is true for charges without a value in this column, as FOCUS requires.
+    """Return SQL that is true for the charges in which FOCUS requires this column to be NULL.
 
-    None if FOCUS has no such rule.
+    It does not look at the column's own value. None if FOCUS has no such rule.
     """
     return column.null_when and _COLUMN.sub(r"{\1}", column.null_when)
 

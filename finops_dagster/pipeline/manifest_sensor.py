@@ -62,9 +62,9 @@ class RequestedMonth:
         return cls(entry, times=1) if isinstance(entry, str) else cls(**entry)
 
     def may_request(self, now: float) -> bool:
-        """Return whether another run may be requested now: at most six, each after a longer pause.
+        """Return whether a run may be requested now: one at once, five more after longer pauses.
 
-        `now` is in seconds since 1970.
+        `is_loaded` is not considered. `now` is in seconds since 1970.
         """
         pauses = (0, *_PAUSES)
         return self.times < len(pauses) and now - self.last >= pauses[self.times]

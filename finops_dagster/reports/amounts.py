@@ -135,8 +135,9 @@ SELECT count(*) FROM placed_resources WHERE month = $month AND (billed <> 0 OR e
 
 
 def add_amounts(connection: DuckDBPyConnection, first_day: date, document: Document) -> None:
-    """Fill the document's TABLES with amounts as decimals; rows whose amounts are 0 are left out.
+    """Fill the document's TABLES of amounts with decimals; rows whose amounts are 0 are left out.
 
+    Each table of `document.TABLES` becomes a dictionary from column to list of values.
     `resources` of the document's `left_out` gets how many resources of its `month` are not listed.
     Needs the tables of `sums.py` and `add_lines`, and a document that has `month`, `currencies` and
     `left_out`. `first_day` is that of the document's first month. Creates views in the connection,

@@ -37,8 +37,9 @@ LIBRARIES = {"vendor/d3.min.js": "vendor/LICENSE-d3", "vendor/plot.min.js": "ven
 
 
 def page_html(bill: Mapping[str, object]) -> str:
-    """Return the HTML page of a report's document, whose form docs/report.md describes.
+    """Return the HTML page of a report's document, whose form `reports/document.py` describes.
 
+    Its amounts must be whole numbers or their texts, as `scaled_document` returns them.
     All of the document is in the page, compressed, so that no text of a bill can become markup.
     """
     return Template(_file("page.html").decode()).substitute(
