@@ -3,6 +3,10 @@
 import gc
 import itertools
 import os
+import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ import pytest
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster_tests.cur import Put
 from finops_dagster_tests.finops import Finops
-from finops_dagster_tests.project import Project
+from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.azurite import AzureServer
 from finops_dagster_tests.servers.gcs import GcsServer
 from finops_dagster_tests.servers.s3 import S3Server
@@ -81,6 +85,24 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def finops(project: Project) -> Finops:
     return Finops(project)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Unpack the wheel, and return the environment of commands that use it."""
+    pytest.importorskip("setuptools")
+    package = ROOT / "finops_dagster"
+    source, site = (tmp_path_factory.mktemp(name) for name in ("source", "site"))
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, source / package.name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    code = f"from setuptools import build_meta as b; b.build_wheel({str(source)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    (file,) = source.glob("*.whl")
+    zipfile.ZipFile(file).extractall(site)
+    variables = {"PYTHONPATH": str(site), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    return {name: v for name, v in os.environ.items() if name != "FINOPS_CONFIG"} | variables
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """The first steps after installing the package, and the code that README and docs show."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from datetime import date
 from pathlib import Path
 
@@ -22,7 +20,6 @@ from finops_dagster_tests.finops import FINOPS, Finops
 from finops_dagster_tests.project import ROOT, SETTINGS, STAGES, Project
 
 PACKAGE = ROOT / "finops_dagster"
-DEMO = "data/demo/finops.toml"
 # Files of the package, with the copies in the project that people read.
 COPIES = {
     "cli/first_settings.toml": "config/finops.toml",
@@ -34,23 +31,6 @@ DATA = (
     "demo/kinds.csv demo/azure/charges.sql focus/currencies.json focus/focus-1.2-model.toml "
     "focus/focus-1.2.toml focus/questions/top-services.sql"
 ).split()
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Unpack the wheel, and return the environment of commands that use it."""
-    pytest.importorskip("setuptools")
-    source, site = (tmp_path_factory.mktemp(name) for name in ("source", "site"))
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PACKAGE, source / PACKAGE.name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    code = f"from setuptools import build_meta as b; b.build_wheel({str(source)!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
-    (file,) = source.glob("*.whl")
-    zipfile.ZipFile(file).extractall(site)
-    variables = {"PYTHONPATH": str(site), "DAGSTER_DISABLE_TELEMETRY": "yes"}
-    return {name: v for name, v in os.environ.items() if name != "FINOPS_CONFIG"} | variables
 
 
 def in_folder(folder: Path, environment: dict[str, str], *command: str) -> str:
@@ -68,14 +48,6 @@ def test_the_wheel_has_all_files_of_the_first_steps(tmp_path: Path, wheel: dict[
         text = (site / PACKAGE.name / packaged).read_text()
         assert text == (PACKAGE / packaged).read_text()
         assert packaged not in COPIES or text == (ROOT / COPIES[packaged]).read_text()
-
-
-@pytest.mark.thorough
-def test_the_wheel_works_in_an_empty_folder(tmp_path: Path, wheel: dict[str, str]) -> None:
-    printed = in_folder(tmp_path, wheel, *FINOPS, "demo")
-    assert "AWS restated 2024-02" in printed
-    report = in_folder(tmp_path, wheel, *FINOPS, "-c", DEMO, "report", "--out", "bill.html")
-    assert "bill.html is written" in report
 
 
 @pytest.mark.thorough

@@ -1,6 +1,5 @@
 """The sessions in README.md and docs print what the pages show, and links work."""
 
-import os
 import re
 import shlex
 import shutil
@@ -62,19 +61,17 @@ def without_variable_parts(line: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Run `finops demo` in an empty folder; return the folder, and what it prints.
+def demo(tmp_path_factory: pytest.TempPathFactory, wheel: dict[str, str]) -> tuple[Path, str]:
+    """Run the wheel's `finops demo` in an empty folder; return the folder, and what it prints.
 
     The variables are those of other settings, which the demo does not use.
     """
     folder = tmp_path_factory.mktemp("demo")
-    variables = {
-        "PYTHONPATH": str(ROOT),
-        "DAGSTER_DISABLE_TELEMETRY": "yes",
+    other_settings = {
         "OPEN_FINOPS_DATABASE_BACKEND": "bigquery",
         "FINOPS_STORAGE__PARQUET_DIR": "lake",
     }
-    environment = {**os.environ, **variables}
+    environment = wheel | other_settings
     printed = subprocess.run(
         [*FINOPS, "demo"], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
