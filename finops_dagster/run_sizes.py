@@ -15,8 +15,8 @@ class RunSize(SettingsTable):
     """A size of runs: a block `[[run_sizes]]`.
 
     `up_to` is the size of the largest month that it is for, in bytes of the vendor's files, such as
-    "2GB"; None for the last size. `tags` are those of the run. A tag that is a table becomes JSON,
-    as the launchers for Kubernetes and ECS want it.
+    "2GB"; None for the last size. `tags` are those of the run. A tag is a text, or a table, which
+    becomes JSON as the launchers for Kubernetes and ECS want it; any other value is refused.
     """
 
     up_to: ByteSize | None = None
@@ -39,7 +39,10 @@ class RunSize(SettingsTable):
 
 
 def check_run_sizes(sizes: Sequence[RunSize]) -> Sequence[RunSize]:
-    """Return the sizes. Raises ValueError unless they ascend and only the last has no limit."""
+    """Return the sizes, which may be none.
+
+    Raises ValueError unless each but the last has a limit above the one before, and the last none.
+    """
     limits = [size.up_to for size in sizes]
     if not sizes:
         return sizes

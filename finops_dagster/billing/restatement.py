@@ -152,7 +152,8 @@ def restatement_number_in_footer(texts: Mapping[str, str]) -> int:
 def footer_of_restatements(restatements: Sequence[Restatement]) -> dict[str, str]:
     """Return the texts of a footer that record the restatements, for `restatements_of_footer`.
 
-    `restatements` are the newest first; without any, the dict is empty.
+    `restatements` are the newest first, and all of them are recorded: the ledger, from which they
+    are, has at most `MAX_RESTATEMENTS`. Without any, the dict is empty.
     """
     rows = [
         {

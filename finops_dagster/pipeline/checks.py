@@ -159,7 +159,7 @@ def usual_cost(load: Load, previous_month_load: Load | None) -> dg.AssetCheckRes
     """Check that the cost in each currency is within 50 % of that of the previous month.
 
     In the month in progress a lower cost passes. So does a currency that had no positive cost
-    before, and a month whose previous month is not loaded.
+    before, and a month whose previous month is not loaded. A currency that is gone has cost 0.
     """
     changes = {}
     if previous_month_load is not None:

@@ -101,7 +101,7 @@ def write_xlsx(document: Document, path: Path) -> None:
         from xlsxwriter import Workbook
     except ModuleNotFoundError:
         raise BillError(
-            "xlsxwriter is not installed, which writes workbooks; run pip install "
+            "xlsxwriter, which writes workbooks, is not installed; run pip install "
             "'finops-dagster[report]', or choose --format csv"
         ) from None
     # In this mode rows are written to disk as they come. No text becomes a formula or a link.

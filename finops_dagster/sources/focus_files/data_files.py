@@ -56,7 +56,7 @@ def is_data_file(path: str) -> bool:
 
 
 def relative_path(key: str, folder: str) -> str:
-    """Return the part of a key below a folder; it is the same in a copy of the bucket."""
+    """Return the part of a key below the folder that has it; a copy of the bucket has the same."""
     return key.removeprefix(folder).lstrip("/")
 
 

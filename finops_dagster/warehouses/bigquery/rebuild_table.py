@@ -18,7 +18,10 @@ def in_backticks(name: str) -> Sql:
 
 
 def type_sql(field: SchemaField) -> str:
-    """Return a field's type in SQL, such as `ARRAY<STRUCT<key STRING, value STRING>>`."""
+    """Return a field's type in SQL, such as `ARRAY<STRUCT<key STRING, value STRING>>`.
+
+    Precision, scale and length are left out: `NUMERIC(10, 2)` is `NUMERIC`.
+    """
     return _type(field, [f"{nested.name} {type_sql(nested)}" for nested in field.fields])
 
 
@@ -26,9 +29,10 @@ def rebuild_statement(table: Table, cells_as_text: Mapping[str, Sql]) -> Sql:
     """Return the statement that rebuilds the table with some columns as text.
 
     `cells_as_text` has the SQL of the new text by column. BigQuery cannot change a time or a map to
-    text in place. The statement keeps clustering, modes, descriptions, labels, encryption key and
-    expirations, and partitions by month. Raises BillError for policy tags, which no statement can
-    write.
+    text in place. The statement partitions by month. It keeps clustering, descriptions, labels,
+    encryption key, expirations, and the modes of the other columns: a new text may be NULL. What
+    else was set for the table, such as the precision of a type, is lost. Raises BillError for
+    policy tags, which no statement can write.
     """
     for field in table.schema:
         if field.policy_tags and field.policy_tags.names:
