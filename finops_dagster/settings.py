@@ -120,7 +120,7 @@ class MetricsSettings(SettingsTable):
         """Raise SettingsError if the client of Prometheus is not installed."""
         if find_spec("prometheus_client") is None:
             raise SettingsError(
-                "prometheus_client is not installed, which writes metrics; run pip install "
+                "prometheus_client, which writes metrics, is not installed; run pip install "
                 "'.[metrics]' in the folder from which finops_dagster was installed"
             )
 

@@ -97,7 +97,7 @@ def test_sql_comes_from_an_argument_a_file_or_standard_input(
     )
     assert finops("query", "--file", "none.sql", code=1).startswith("none.sql cannot be read: No")
     Path("q.sql").write_bytes(b"SELECT '\xe9'")
-    assert finops("query", "--file", "q.sql", code=1).startswith("q.sql is not in UTF-8; save")
+    assert finops("query", "--file", "q.sql", code=1).startswith("q.sql is not in UTF-8; convert")
     for wrong in ([], ["SELECT 1", "--file", "q.sql"], ["--file", "q.sql", "--named", "x"]):
         assert "give exactly one of SQL, --file and --named" in finops("query", *wrong, code=2)
 

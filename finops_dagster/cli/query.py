@@ -57,7 +57,7 @@ def read_sql(source: str) -> str:
     except OSError as error:
         raise BillError(f"{name} cannot be read: {error.strerror}; name a file of SQL") from error
     except UnicodeDecodeError as error:
-        raise BillError(f"{name} is not in UTF-8; save it as UTF-8") from error
+        raise BillError(f"{name} is not in UTF-8; convert it to UTF-8") from error
 
 
 def question_rows() -> list[Row]:

@@ -49,7 +49,7 @@ class CatalogSettings(SettingsTable):
         """Raise SettingsError if pyiceberg is not installed."""
         if find_spec("pyiceberg") is None:
             raise SettingsError(
-                "pyiceberg is not installed, which [catalog] needs; run pip install '.[iceberg]' "
+                "pyiceberg, which [catalog] needs, is not installed; run pip install '.[iceberg]' "
                 "in the folder from which finops_dagster was installed"
             )
 

@@ -218,6 +218,6 @@ class BaseDialect(ABC):
             expected = self.column_types[data_type].native
             raise BillError(
                 f"column {name} of {self.full_name(table)} is {stored_type}, not {expected}; "
-                "change the column's type, or give the export another table"
+                "change the type of the table's column, or give the export another table"
             )
         return Sql(from_text.format(self.quoted(name)))

@@ -52,8 +52,8 @@ def required_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
         if target is None or (becomes_text and not dialect.column_types[stored_type].to_text):
             raise BillError(
                 f"column {name} of {dialect.full_name(file.table)} is {old_native}, but "
-                f"{file.month} has {new_native}; change the column's type, or give the export "
-                "another table"
+                f"{file.month} has {new_native}; change the type of the table's column, or give "
+                "the export another table"
             )
         target_types[name] = target
         if becomes_text:
