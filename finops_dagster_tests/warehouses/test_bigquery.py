@@ -298,8 +298,8 @@ def test_map_of_text_does_not_become_a_map_of_amounts(
     warehouse.replace_month(month_of("v1", resource_tags=TAGS))
     message = (
         f"column resource_tags of {TABLE} is ARRAY<STRUCT<key STRING, value STRING>>, but 2024-01 "
-        "has ARRAY<STRUCT<key STRING, value BIGNUMERIC>>; change the type of the table's column, or "
-        "give the export another table"
+        "has ARRAY<STRUCT<key STRING, value BIGNUMERIC>>; change the type of the table's column, "
+        "or give the export another table"
     )
     with refused(re.escape(message)):
         warehouse.replace_month(month_of("v2", resource_tags=DISCOUNTS))
