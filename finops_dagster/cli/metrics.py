@@ -36,7 +36,7 @@ def metrics(
     seconds: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="With --port: seconds before the metrics are read again."
+            metavar="N", min=0, help="With --port: requests within N seconds get the same metrics."
         ),
     ] = 30,
 ) -> None:

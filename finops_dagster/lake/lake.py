@@ -73,8 +73,8 @@ class LakeFile(Protocol):
         """The path from the export's folder on, such as `acme/billing_month=…/….parquet`.
 
         Folders of `LakeReader.in_folder`, such as `focus`, are not in it. In a store, it is the
-        path of the current file, which must exist, and not that of the pointer. In a folder, a kept
-        version has no such path.
+        path of the current file, which must exist, and not that of the pointer. Do not ask for that
+        of a kept version in a folder: it would lack the export's folder.
         """
         ...
 

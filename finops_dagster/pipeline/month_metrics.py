@@ -99,7 +99,8 @@ def _restatement_metrics(months: list[LakeMonth]) -> Iterator[Metric]:
 def load_duration_metrics(settings: Settings, months: Months) -> Iterator[Metric]:
     """Yield how long the last load of each month took, from the ledgers in DuckDB.
 
-    Raises BillError while another process has a DuckDB file open, and if a ledger is damaged.
+    Months without a DuckDB file, a ledger or a recorded load are left out. Raises BillError while
+    another process writes a DuckDB file, and if a ledger is damaged.
     """
     seconds = gauge("month_load_duration_seconds", "Seconds of the last load.", *_MONTH)
     # A load holds the file for minutes, and metrics must not wait for it.
@@ -125,11 +126,11 @@ def load_duration_metrics(settings: Settings, months: Months) -> Iterator[Metric
 
 
 def read_budgets(settings: Settings, months: Months) -> list[BudgetMonth]:
-    """Return each budget with what was spent of it, in each month that any export has in `months`.
+    """Return each budget with what was spent of it, in the months that any export has in `months`.
 
-    The newest month is first. A budget counts the charges of all exports. Empty without budgets or
-    charges. The charges of all months are read, which takes as long as a query over them. Raises
-    BillError.
+    A month without charges is left out. The newest month is first. A budget counts the charges of
+    all exports. Empty without budgets. The charges of all months are read, which takes as long as a
+    query over them. Raises BillError, and for a lake in a store StoreError or StoreUnavailable.
     """
     if not settings.budgets:
         return []

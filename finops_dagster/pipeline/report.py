@@ -5,14 +5,16 @@ from dataclasses import replace
 
 import dagster as dg
 
-from finops_dagster.billing.errors import BillError, escaped
+from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.lake import Lake
+from finops_dagster.object_stores import StoreError, StoreUnavailable
 from finops_dagster.pipeline.bar_charts import cost_by_month
 from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata, location_metadata
 from finops_dagster.pipeline.report_alerts import REPORT
 from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES, check_report
+from finops_dagster.pipeline.stage import failure, retry_or_failure
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 
@@ -54,9 +56,10 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
         lake, database = (getattr(context.resources, key) for key in keys)
         try:
             location, metadata, checks = write_report_page(settings, lake, database.duckdb)
-        except BillError as error:
-            cause = {"cause": type(error).__name__}
-            raise dg.Failure(escaped(str(error)), metadata=cause, allow_retries=False) from None
+        except (BillError, StoreError) as error:
+            raise failure(error, str(error)) from None
+        except StoreUnavailable as error:
+            raise retry_or_failure(context, error, "write the report again later") from error
         context.log.info(f"{location} is written")
         yield dg.MaterializeResult(metadata=metadata)
         yield from checks
@@ -70,7 +73,7 @@ def write_report_page(
     """Write the report's page into the lake; return its address, metadata and results of checks.
 
     The metadata are the key figures. Raises BillError if there are no charges, or if a file cannot
-    be read.
+    be read; for a lake in a store also StoreError and StoreUnavailable.
     """
     # They take time to import, and most runs write no report.
     from finops_dagster.reports.builder import Scope

@@ -265,10 +265,10 @@ def _explain_failures(
                 description=message,
             )
             _drop_traces(error)
-            raise _failure(error, message, check=blocking_check) from None
+            raise failure(error, message, check=blocking_check) from None
         except (BillError, StoreError) as error:
             _drop_traces(error)
-            raise _failure(error, f"{error}{_version_kept(context, lake)}") from None
+            raise failure(error, f"{error}{_version_kept(context, lake)}") from None
         except Exception as error:
             raise _unexpected(context, error, _version_kept(context, lake)) from error
         context.add_asset_metadata({"seconds": round(time.monotonic() - started, 3)})
@@ -303,36 +303,46 @@ def _unexpected(
 ) -> BaseException:
     """Return the exception to raise for an error that is not about the bill.
 
-    A transient error is also logged, and noted for `finops state show`.
+    A transient error is noted for `finops state show` if the stage is tried again.
     """
     home = Path(context.instance.root_directory)
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
-        if context.retry_number == _RETRIES:
-            message = f"{error}; tried {_RETRIES + 1} times; run the month again later"
-            return _failure(error, f"{message}{version_kept}")
-        message = escaped(str(error))
-        # A later stage may be tried again while this one waits, so each has its own error.
-        retried = read_run_note(home, context.run.run_id).get("retried", {})
-        retried[context.asset_key.path[-1]] = message
-        update_run_note(home, context.run.run_id, retried=retried)
-        context.log.warning(
-            f"{message}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
-            f"({context.retry_number + 1} of {_RETRIES})"
-        )
-        return dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES)
+        retry = retry_or_failure(context, error, f"run the month again later{version_kept}")
+        if isinstance(retry, dg.RetryRequested):
+            # A later stage may be tried again while this one waits, so each has its own error.
+            retried = read_run_note(home, context.run.run_id).get("retried", {})
+            retried[context.asset_key.path[-1]] = escaped(str(error))
+            update_run_note(home, context.run.run_id, retried=retried)
+        return retry
     if is_interrupt(error):
         return KeyboardInterrupt()
     if isinstance(error, duckdb.OutOfMemoryException):
-        return _failure(
+        return failure(
             error,
             "DuckDB needs more memory for this month than database.duckdb.memory_limit; raise it, "
             f"or lower database.duckdb.threads ({first_line(error)}){version_kept}",
         )
     message = disk_problem(error) or record_unexpected_error(error, home)
-    return _failure(error, f"{message}{version_kept}")
+    return failure(error, f"{message}{version_kept}")
 
 
-def _failure(error: Exception, message: str, **metadata: str) -> dg.Failure:
+def retry_or_failure(
+    context: dg.AssetExecutionContext, error: Exception, advice: str
+) -> dg.RetryRequested | dg.Failure:
+    """Return the exception to raise for a transient error: a retry, which is logged.
+
+    After three retries it is a failure, whose message ends with `advice`.
+    """
+    if context.retry_number == _RETRIES:
+        return failure(error, f"{error}; tried {_RETRIES + 1} times; {advice}")
+    context.log.warning(
+        f"{escaped(str(error))}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
+        f"({context.retry_number + 1} of {_RETRIES})"
+    )
+    return dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES)
+
+
+def failure(error: Exception, message: str, **metadata: str) -> dg.Failure:
     """Return a failure without retries; `finops state report` groups failures by `cause`."""
     metadata = {"cause": type(error).__name__, **metadata}
     return dg.Failure(escaped(message), metadata=metadata, allow_retries=False)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from finops_dagster.pipeline import stage
+from finops_dagster_tests.object_stores.test_s3 import refuse
 from finops_dagster_tests.pipeline.automation import Automation
 from finops_dagster_tests.project import Project
+from finops_dagster_tests.servers.s3 import S3Server
 
 PAGE = Path("data/parquet/report/report.html")
 
@@ -77,6 +81,42 @@ def test_a_report_without_charges_fails_in_one_line(focus: Project) -> None:
         "data/parquet has no charges of any month; run finops aws run-pipeline, or that of another "
         "vendor"
     )
+
+
+@pytest.fixture
+def focus_in_store(focus: Project, lake_storage: dict[str, Any]) -> Project:
+    """Return a project whose lake on S3 has the charges of a month."""
+    focus.storage = lake_storage
+    focus.deliver("1", month="2024-01")
+    focus.load("2024-01")
+    return focus
+
+
+def test_a_store_that_refuses_the_lake_fails_the_report_in_one_line(
+    focus_in_store: Project, s3: S3Server
+) -> None:
+    refuse(s3, "403 Forbidden", "AccessDenied", "Access Denied")
+    result = materialize(focus_in_store)
+    assert "S3 refuses (AccessDenied: Access Denied)" in str(failure(result))
+    assert not any(event.is_step_up_for_retry for event in result.all_events)
+
+
+@pytest.mark.thorough
+def test_a_report_is_tried_again_while_the_store_is_busy(
+    focus_in_store: Project, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_SECONDS_BETWEEN_RETRIES", 0)
+    refuse(s3, "503 Slow Down", "SlowDown", "Reduce your request rate.")
+    busy, requests = s3.fault, count(1)
+
+    def busy_for_the_first_try(environ: Any, start_response: Any) -> Any:
+        # The client itself tries six times.
+        return busy(environ, start_response) if busy and next(requests) <= 6 else None
+
+    s3.fault = busy_for_the_first_try
+    result = materialize(focus_in_store)
+    assert result.success, failure(result)
+    assert sum(event.is_step_up_for_retry for event in result.all_events) == 1
 
 
 def test_several_months_make_one_report(focus: Project) -> None:
