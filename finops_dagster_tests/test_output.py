@@ -151,6 +151,7 @@ def test_query_escapes_cells_and_its_json_has_them_whole(finops: Finops) -> None
     assert "… 9,000 characters are not shown …" in re.sub(r"\s+", " ", one_row)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 @pytest.mark.parametrize(
     "command", [*(command.split() for command in COMMANDS), *(["query", sql] for sql in QUERIES)]
@@ -190,6 +191,7 @@ class Browser(HTMLParser):
         self.text += data
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 def test_state_and_report_show_escaped_reasons_and_html_has_no_foreign_tags(
     finops: Finops,
@@ -203,8 +205,8 @@ def test_state_and_report_show_escaped_reasons_and_html_has_no_foreign_tags(
         assert_shows(finops("state", "show", "acme", f"2024-{number:02}"), text)
 
 
-@pytest.mark.usefixtures("first_run")
 @pytest.mark.thorough
+@pytest.mark.usefixtures("first_run")
 def test_a_terminal_shows_the_same_text_as_a_pipe(finops: Finops) -> None:
     code, printed = on_terminal(finops, "aws", "run-pipeline", "--end-date", "2024-02")
     assert code == 1
@@ -307,6 +309,7 @@ def test_a_time_without_a_zone_is_in_utc_in_a_table_as_in_json(monkeypatch: Monk
         time.tzset()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 def test_run_pipeline_prints_a_line_of_json_for_each_month(finops: Finops) -> None:
     result = finops.run("aws", "run-pipeline", "--end-date", "2024-02", "--json")
