@@ -67,22 +67,6 @@ class Input:
         return Sql(f"CAST(coalesce({', '.join(cells)}) AS {self.type})"), read
 
 
-def _code(source: str) -> str:
-    """Return the lines of a Python module without docstrings, blank lines and lines of comment."""
-    with_docstring = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    docstrings = [
-        node.body[0]
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, with_docstring) and ast.get_docstring(node, clean=False) is not None
-    ]
-    left_out = {n for node in docstrings for n in range(node.lineno, (node.end_lineno or 0) + 1)}
-    return "\n".join(
-        line
-        for number, line in enumerate(source.splitlines(), 1)
-        if number not in left_out and line.strip() and not line.lstrip().startswith("#")
-    )
-
-
 @dataclass(frozen=True)
 class Expression:
     """The SQL of a column of the charges, with the reason for it if that is not obvious.
@@ -191,7 +175,8 @@ class FocusMapping:
         # What a function of a mapping does is not in its repr: a change of its module counts.
         modules = {getattr(build, "func", build).__module__ for build in builds}
         for module in sorted(modules):
-            digest.update(_code(Path(str(sys.modules[module].__file__)).read_text()).encode())
+            file = Path(str(sys.modules[module].__file__))
+            digest.update(_code(file.read_text(encoding="utf-8")).encode())
         for lookup in self.lookups:
             digest.update(lookup.path.read_bytes())
         return f"{self.name} {digest.hexdigest()[:12]}"
@@ -199,3 +184,19 @@ class FocusMapping:
     def kinds_of_rules(self) -> dict[str, Kind]:
         """Return {rule: its kind} for the rules of all charges."""
         return {charge.rule: kind for kind in self.kinds for charge in kind.charges}
+
+
+def _code(source: str) -> str:
+    """Return the lines of a Python module without docstrings, blank lines and lines of comment."""
+    with_docstring = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = [
+        node.body[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, with_docstring) and ast.get_docstring(node, clean=False) is not None
+    ]
+    left_out = {n for node in docstrings for n in range(node.lineno, (node.end_lineno or 0) + 1)}
+    return "\n".join(
+        line
+        for number, line in enumerate(source.splitlines(), 1)
+        if number not in left_out and line.strip() and not line.lstrip().startswith("#")
+    )
