@@ -71,7 +71,7 @@ class SettingsError(Exception):
     """An invalid setting; the message is one line with file, key and problem."""
 
 
-def is_secret(name: str, value: object) -> bool:
+def _is_secret(name: str, value: object) -> bool:
     """Return whether a setting looks like a secret, by its name or by its value.
 
     A name that ends with `_env` does not: such a setting names an environment variable. A value
@@ -143,7 +143,7 @@ class SettingsTable(BaseModel):
     @model_validator(mode="after")
     def _refuse_secrets(self) -> Self:
         for name, value in flat_settings(self.model_dump()):
-            if is_secret(name, value):
+            if _is_secret(name, value):
                 raise ValueError(f"{name} holds a secret; {self._secret_advice(name)}")
         return self
 
@@ -155,7 +155,7 @@ class SettingsTable(BaseModel):
     @classmethod
     def _refuse_control_characters(cls, value: object) -> object:
         if isinstance(value, str) and CONTROL_CHARACTER.search(value):
-            text = "a secret" if is_secret("", value) else excerpt(value)
+            text = "a secret" if _is_secret("", value) else excerpt(value)
             raise ValueError(f"{text} has a line end or another control character; remove it")
         return value
 
@@ -182,6 +182,6 @@ def _problem_line(location: str, problem: ErrorDetails) -> str:
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
     message = _MESSAGES.get(problem["type"], text)
     if problem["type"] == "extra_forbidden":
-        advice = _SECRETS_ADVICE if is_secret(key, "") else _UNKNOWN_KEY_ADVICE
+        advice = _SECRETS_ADVICE if _is_secret(key, "") else _UNKNOWN_KEY_ADVICE
         message += f"; {_REPLACEMENTS.get(str(path[-1]), advice)}"
     return ": ".join(filter(None, (location, key, message)))

@@ -40,7 +40,7 @@ def upkeep_definitions(settings: Settings) -> dg.Definitions:
     def state_backup(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         """Write the records of all months to a file, and delete what no month needs."""
         try:
-            backup, changes = run_upkeep(settings, History(context.instance))
+            backup, changes = _run_upkeep(settings, History(context.instance))
         except (BillError, StoreError, StoreUnavailable, OSError) as error:
             message = disk_problem(error) or str(error)
             raise dg.Failure(escaped(message), allow_retries=False) from None
@@ -75,7 +75,7 @@ def upkeep_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(assets=[state_backup], jobs=[job], schedules=[schedule])
 
 
-def run_upkeep(settings: Settings, history: History) -> "tuple[ObjectInfo, LoggedChanges]":
+def _run_upkeep(settings: Settings, history: History) -> "tuple[ObjectInfo, LoggedChanges]":
     """Write a backup, clean up, delete old backups; return the backup and what was deleted.
 
     Nothing is deleted before the backup is stored. Raises BillError, StoreError, StoreUnavailable

@@ -38,7 +38,7 @@ class Webhook:
         Raises SendFailed also if the URL is not https://, unless the server is this machine.
         Redirects are refused.
         """
-        document = {"slack": slack_document, "teams": teams_document}[self.form](alert)
+        document = {"slack": _slack_document, "teams": _teams_document}[self.form](alert)
         body, headers = json.dumps(document).encode(), {"Content-Type": "application/json"}
         url = self._url()
         # Raised after the block: an error of urllib, which may have the URL, is no cause of it.
@@ -86,7 +86,7 @@ def _answer(status: int) -> str:
     return f"the server answered {status}; check that the webhook still exists"
 
 
-def slack_document(alert: Alert) -> dict[str, Any]:
+def _slack_document(alert: Alert) -> dict[str, Any]:
     """Return the JSON document for Slack's incoming webhooks: plain text without links."""
     text = alert.text
     for character, escape in {"&": "&amp;", "<": "&lt;", ">": "&gt;"}.items():
@@ -94,7 +94,7 @@ def slack_document(alert: Alert) -> dict[str, Any]:
     return {"text": text, "mrkdwn": False}
 
 
-def teams_document(alert: Alert) -> dict[str, Any]:
+def _teams_document(alert: Alert) -> dict[str, Any]:
     """Return the JSON document for Teams' workflows: an adaptive card of plain text."""
 
     # Teams reads Markdown in a TextBlock, but not in the runs of a RichTextBlock.

@@ -31,7 +31,7 @@ from finops_dagster.processes import raise_gc_threshold, set_private_umask
 from finops_dagster.terminal import print_error, print_line
 
 
-def vendor_names() -> Iterable[str]:
+def _vendor_names() -> Iterable[str]:
     """Return the names of the vendors, each of which has a group of commands."""
     # Importing VENDORS takes longer than printing all of the help.
     if (sources := sys.modules.get("finops_dagster.sources")) is not None:
@@ -65,7 +65,7 @@ app = typer.Typer(
 )
 # Commands import what they need when they run: Dagster and the clients take a second or more, and
 # `--help` needs none of them.
-for _vendor in vendor_names():
+for _vendor in _vendor_names():
     app.add_typer(run.app, name=_vendor, help=run.group_help(_vendor))
 app.add_typer(
     state.app, name="state", help="Show, verify, repair and move the records of loaded months."

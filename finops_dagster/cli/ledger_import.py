@@ -72,7 +72,7 @@ def main() -> None:
     options, file = pickle.load(sys.stdin.buffer)
     result: RestoredLedgers | str
     try:
-        result = restore_ledgers(options.settings(), file)
+        result = _restore_ledgers(options.settings(), file)
     except Exception as error:
         result = error_line(error)
     # If the other process was killed, this one ends without a trace.
@@ -80,7 +80,7 @@ def main() -> None:
     pickle.dump(result, sys.stdout.buffer)
 
 
-def restore_ledgers(settings: Settings, file: Path) -> RestoredLedgers:
+def _restore_ledgers(settings: Settings, file: Path) -> RestoredLedgers:
     """Restore the loads and restatements of a file that the data on this machine confirms.
 
     They are recorded in one transaction for each DuckDB file; what the ledger has already is not

@@ -190,7 +190,7 @@ def change_text(change: CostChange) -> str:
     return f"{service} in {account} {change.added_cost:+,.2f} {change.currency or ''}".rstrip()
 
 
-def stages_behind_text(versions: StageVersions) -> str | None:
+def _stages_behind_text(versions: StageVersions) -> str | None:
     """Return the stages that do not have the month's newest version: `parquet: v1; focus: nothing`.
 
     The newest is that of `newest_version`. Empty if all have it; None if it is not known.
@@ -208,7 +208,7 @@ def stages_behind_text(versions: StageVersions) -> str | None:
 MONTH_HEADINGS: Headings = {
     **key_headings("export month"),
     "version": newest_version,
-    "stages_behind": stages_behind_text,
+    "stages_behind": _stages_behind_text,
     **key_headings("rows cost last_run"),
 }
 STAGE_HEADINGS: Headings = {

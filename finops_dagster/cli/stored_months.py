@@ -59,7 +59,7 @@ def stages_of(settings: Settings, export: ExportSettings) -> tuple[str, ...]:
     )
 
 
-def bill_stages(stages: Sequence[str]) -> tuple[str, ...]:
+def _bill_stages(stages: Sequence[str]) -> tuple[str, ...]:
     """Return the stages without those of the charges."""
     return tuple(stage for stage in stages if stage not in FOCUS_STAGES)
 
@@ -349,7 +349,7 @@ class StoredMonth:
             "billing_table": self.table_version,
             "parquet": self.lake_version.manifest_id if self.lake_version else None,
             "warehouse_table": UNKNOWN if warehouse is None else warehouse.get(str(self.month)),
-            **(self._focus_versions if "focus" in self.expected_stages else {}),
+            **(self.focus_versions if "focus" in self.expected_stages else {}),
         }
         return {stage: versions[stage] for stage in self.expected_stages}
 
@@ -360,7 +360,7 @@ class StoredMonth:
         Whether the month is stored does not matter.
         """
         stages = stages_of(self.stored_months.settings, self.export)
-        return stages if self.no_charges_reason is None else bill_stages(stages)
+        return stages if self.no_charges_reason is None else _bill_stages(stages)
 
     @cached_property
     def no_charges_reason(self) -> str | None:
@@ -393,7 +393,7 @@ class StoredMonth:
         return footers[1] if footers else ChargesRecord.from_file(self.focus_lake_file)
 
     @property
-    def _focus_versions(self) -> dict[str, str | None]:
+    def focus_versions(self) -> dict[str, str | None]:
         """The version of each stage of the charges, None where there is none."""
         loads = self.stored_months.warehouse_versions(f"{self.export.table_name}_focus")
         loaded = UNKNOWN if loads is None else loads.get(str(self.month))

@@ -54,7 +54,7 @@ def stop(
     from finops_dagster.pipeline.history import open_history
 
     with logging_changes("worker stop") as changes, open_history() as history:
-        changes.add(line := stop_run(history, run))
+        changes.add(line := _stop_run(history, run))
         print_line(line)
 
 
@@ -137,7 +137,7 @@ def runs_in_progress(history: History, export: str | None = None) -> list[Row]:
     return rows
 
 
-def stop_run(history: History, id_prefix: str) -> str:
+def _stop_run(history: History, id_prefix: str) -> str:
     """Interrupt the run's process, or mark the run as failed if this machine has no such process.
 
     Does not wait for the process to end. `id_prefix` is the run's id or its first characters.

@@ -34,7 +34,7 @@ class VersionNotKept(BillError):
         self.since = since
 
 
-def loaded_at(file: LakeFile) -> datetime:
+def _loaded_at(file: LakeFile) -> datetime:
     """Return when the version of a file was loaded, in UTC without a zone.
 
     Files of earlier releases may not record it; then it is the time at which they were written.
@@ -69,7 +69,7 @@ def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
             raise BillError(
                 f"{file.location} is missing or damaged; run finops state verify --deep --repair"
             )
-        loaded = loaded_at(file)
+        loaded = _loaded_at(file)
         if loaded <= end:
             return file
         # A first file with restatements was written after the lake was lost: it had other versions.
@@ -129,4 +129,4 @@ class LakeAsOf(LakeReader):
                 continue
             if is_absent and month in months:
                 *_, first = file, *replaced_files(file)
-                yield VersionNotKept(first.location, loaded_at(first))
+                yield VersionNotKept(first.location, _loaded_at(first))

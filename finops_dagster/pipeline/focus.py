@@ -151,14 +151,14 @@ def focus_result(
     conformance = repeated or _conformance(derivation, charges.local_path())
     schema, vendor = charges.schema(), at.export.settings.vendor
     metadata = {
-        **focus_metadata(record),
+        **_focus_metadata(record),
         **conformance,
         **_comparison(at, derivation, record, exports),
         **location_metadata(charges.location),
         "dagster/column_schema": charges_schema(schema, vendor),
         "dagster/column_lineage": charges_lineage(derivation, schema),
     }
-    results = [passed_adds_up(record), focus_conforms(conformance, at), *catalog_results]
+    results = [_passed_adds_up(record), _focus_conforms(conformance, at), *catalog_results]
     return stage_result(record.version, outcome, metadata, results)
 
 
@@ -238,7 +238,7 @@ def _comparison(
     return {_COMPARED_WITH: compared_with, _GROUPS_DIFFER: count, **table}
 
 
-def focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult:
+def _focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult:
     """Return the result of the check `focus_conforms`; a failure only warns.
 
     `conformance` is metadata in which `rules_broken` is the number of broken rules of FOCUS,
@@ -253,7 +253,7 @@ def focus_conforms(conformance: Metadata, at: StageMonth) -> dg.AssetCheckResult
     return CONFORMS.warning_result(passed=not broken, description=description)
 
 
-def passed_adds_up(record: ChargesRecord) -> dg.AssetCheckResult:
+def _passed_adds_up(record: ChargesRecord) -> dg.AssetCheckResult:
     """Return the passed result of the check `adds_up`, with the month's entries.
 
     It compares nothing: charges that do not add up have failed their stage before.
@@ -268,7 +268,7 @@ def passed_adds_up(record: ChargesRecord) -> dg.AssetCheckResult:
     )
 
 
-def focus_metadata(record: ChargesRecord) -> Metadata:
+def _focus_metadata(record: ChargesRecord) -> Metadata:
     """Return the metadata of a month's charges; `total_cost` is their BilledCost."""
     effective = (record.version.totals.sums or {})[EFFECTIVE_COST]
     return {

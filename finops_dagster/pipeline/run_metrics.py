@@ -66,7 +66,7 @@ class RunMetrics:
             months = self.months[export.name]
             names, stages = list(map(str, months)), self._bill_stages()
             last = self.history.materializations(export.name, names, stages)
-            times = delivery_times(last["manifest"])
+            times = _delivery_times(last["manifest"])
             for month, time in times.items():
                 delivered.add_metric((export.name, month), time)
             if times and months[-1] >= BillingMonth.current():
@@ -167,7 +167,7 @@ def recent_history(history: History) -> History:
     return History(history.instance, since=datetime.now(UTC) - RUNS_READ)
 
 
-def delivery_times(manifests: Mapping[str, Materialization]) -> dict[str, float]:
+def _delivery_times(manifests: Mapping[str, Materialization]) -> dict[str, float]:
     """Return when the vendor wrote each month's newest version that a run has read, by month.
 
     `manifests` are materializations of the stage `manifest`. Times are in seconds since 1970.

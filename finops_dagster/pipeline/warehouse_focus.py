@@ -75,7 +75,7 @@ def focus_table(export: Export) -> str:
     return f"{export.table}_focus"
 
 
-def view_columns() -> dict[str, str]:
+def _view_columns() -> dict[str, str]:
     """Return the columns of the view of all charges, with the names of their types in DuckDB.
 
     They are those that every mapping may have: FOCUS's columns, and those that say where a charge
@@ -89,7 +89,7 @@ def view_columns() -> dict[str, str]:
 def _unite(warehouse: Warehouse, tables: Sequence[str]) -> list[str]:
     """Create or replace the view of all charges, and return a warning if that fails."""
     try:
-        warehouse.create_union_view(VIEW, tables, view_columns())
+        warehouse.create_union_view(VIEW, tables, _view_columns())
     except (BillError, WarehouseUnavailable) as error:
         name = warehouse.full_name(VIEW)
         return [

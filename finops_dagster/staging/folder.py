@@ -57,7 +57,7 @@ class StagingFolder:
         The months of their rows are read from these copies. A month that stages such a file links
         the copy instead of downloading it.
         """
-        return StagedFiles(shared_folder(self.root / export), self.limits)
+        return StagedFiles(_shared_folder(self.root / export), self.limits)
 
     def staged_month(self, export: str, month: BillingMonth) -> StagedMonth:
         """Return the staged month of an export, which need not exist."""
@@ -86,7 +86,7 @@ class StagedMonth:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest for the later stages. Takes the month's lock."""
-        with folder_lock(self._folder):
+        with _folder_lock(self._folder):
             replace_file(self._manifest_file, _MANIFEST.dump_json(manifest, indent=1))
 
     def version_records(self) -> list[VersionRecord]:
@@ -115,7 +115,7 @@ class StagedMonth:
         Takes the month's lock. Raises BillError if the month's manifest is of another version, as
         another run has written it meanwhile.
         """
-        with folder_lock(self._folder):
+        with _folder_lock(self._folder):
             manifest, records = self.manifest(), self.version_records()
             if manifest is not None and manifest.id != record.vendor_id:
                 raise BillError(newer_version_message(record.vendor_id, manifest.id))
@@ -132,7 +132,7 @@ class StagedMonth:
             for other, folder in self.version_folders()
             if other != name
         ]
-        shared = StagedFiles(shared_folder(self._folder.parent), self._limits)
+        shared = StagedFiles(_shared_folder(self._folder.parent), self._limits)
         return StagedVersion(self._folder / name, manifest, self._limits, [*copies, shared])
 
     def version_folders(self) -> list[tuple[str, Path]]:
@@ -150,10 +150,10 @@ class StagedMonth:
 
         Files that another run is staging or loading stay too. Takes the month's lock.
         """
-        with folder_lock(self._folder):
+        with _folder_lock(self._folder):
             for name, folder in self.version_folders():
                 if name != staging_folder_name(manifest.id):
-                    with suppress(Timeout), folder_lock(folder, timeout=0):
+                    with suppress(Timeout), _folder_lock(folder, timeout=0):
                         shutil.rmtree(folder)
 
     def find_damage(self) -> list[str] | None:
@@ -245,7 +245,7 @@ class StagedVersion(StagedFiles):
         return list(filter(None, problems))
 
 
-def shared_folder(export_folder: Path) -> Path:
+def _shared_folder(export_folder: Path) -> Path:
     """Return the folder for the copies of an export's shared files, which need not exist."""
     return export_folder / "shared"
 
@@ -269,7 +269,7 @@ def replace_file(path: Path, content: bytes) -> None:
         part.replace(path)
 
 
-def folder_lock(folder: Path, timeout: float = -1) -> FileLock:
+def _folder_lock(folder: Path, timeout: float = -1) -> FileLock:
     """Return the lock of a folder, to use in a `with` statement; creates the folder.
 
     Entering it waits `timeout` seconds for another process, and then raises filelock's Timeout; -1

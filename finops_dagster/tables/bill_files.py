@@ -237,7 +237,7 @@ def _text_sql(arrow: pa.DataType, raw: Sql) -> Sql:
     if pa.types.is_nested(arrow):
         return _nested_json(arrow, raw, 0)
     if pa.types.is_timestamp(arrow):
-        return time_as_text(raw)
+        return _time_as_text(raw)
     text = Sql(f"CAST({raw} AS VARCHAR)")
     if pa.types.is_decimal(arrow) and arrow.precision == arrow.scale:
         # DuckDB writes `.5`, which is no number in JSON.
@@ -245,7 +245,7 @@ def _text_sql(arrow: pa.DataType, raw: Sql) -> Sql:
     return text
 
 
-def time_as_text(raw: Sql) -> Sql:
+def _time_as_text(raw: Sql) -> Sql:
     """Return the SQL for the text of a time in UTC, such as `2024-01-31T23:30:00.25Z`.
 
     `raw` is a TIMESTAMP or TIMESTAMPTZ; the connection's time zone must be UTC.
@@ -255,7 +255,7 @@ def time_as_text(raw: Sql) -> Sql:
 
 
 AS_TEXT: Mapping[str, Sql] = {
-    SqlType.TIME: time_as_text(Sql("{0}")),
+    SqlType.TIME: _time_as_text(Sql("{0}")),
     SqlType.TEXT_MAP: Sql("CAST(to_json({0}) AS VARCHAR)"),
     SqlType.MONEY_MAP: Sql("CAST(to_json({0}) AS VARCHAR)"),
 }

@@ -105,7 +105,7 @@ class FileCounter:
         NotExact for such a headline cost, and errors of pyarrow, gzip and the disk.
         """
         if not isinstance(self.file, CsvFiles):
-            return self._tally(self.parquet_batches())
+            return self._tally(self._parquet_batches())
         # The fast ways first: costs as plain numbers, rows without line ends in quotes. A column
         # that is not all plain numbers is read as text, and each of its cells parsed. Line ends in
         # quotes, and rows longer than a block, take longer to read.
@@ -175,7 +175,7 @@ class FileCounter:
             cells = list(csv.reader(rows_with_comma))
             yield {n: pa.array([row[n] for row in cells]) for n in self._positions}
 
-    def parquet_batches(self) -> Iterator[Batch]:
+    def _parquet_batches(self) -> Iterator[Batch]:
         """Yield the counted columns of a Parquet file, in the types that the file gives them."""
         path, headers = self.file.paths[0], {n: self.file.headers[n] for n in self._positions}
         with pq.ParquetFile(path) as file:

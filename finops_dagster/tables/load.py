@@ -114,7 +114,7 @@ class MonthLoader:
         if sums is not None:
             numbers = [mapping for mapping in mappings if mapping.table_type is SqlType.MONEY]
             sum_columns = [m.name for m in numbers if m.is_money or m.name in sums]
-        with transaction(connection):
+        with _transaction(connection):
             warnings = self._change_columns(mappings)
             self._write_rows(files, mappings)
             measured = measure_month(
@@ -312,7 +312,7 @@ class MonthLoader:
 
 
 @contextmanager
-def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Run the block in a transaction: commit after it, or roll back if it raises."""
     connection.execute("BEGIN TRANSACTION")
     try:

@@ -112,10 +112,10 @@ def restatements(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth
 ) -> list[Restatement]:
     """Return the restatements of a month in the ledger, the newest first."""
-    return restatements_by_month(connection, export, month).get(month, [])
+    return _restatements_by_month(connection, export, month).get(month, [])
 
 
-def restatements_by_month(
+def _restatements_by_month(
     connection: duckdb.DuckDBPyConnection, export: str, month: BillingMonth | None = None
 ) -> dict[BillingMonth, list[Restatement]]:
     """Return the restatements of an export by month, or of one month.
