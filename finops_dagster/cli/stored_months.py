@@ -349,7 +349,7 @@ class StoredMonth:
             "billing_table": self.table_version,
             "parquet": self.lake_version.manifest_id if self.lake_version else None,
             "warehouse_table": UNKNOWN if warehouse is None else warehouse.get(str(self.month)),
-            **(self.focus_versions if "focus" in self.expected_stages else {}),
+            **(self._focus_versions if "focus" in self.expected_stages else {}),
         }
         return {stage: versions[stage] for stage in self.expected_stages}
 
@@ -393,7 +393,7 @@ class StoredMonth:
         return footers[1] if footers else ChargesRecord.from_file(self.focus_lake_file)
 
     @property
-    def focus_versions(self) -> dict[str, str | None]:
+    def _focus_versions(self) -> dict[str, str | None]:
         """The version of each stage of the charges, None where there is none."""
         loads = self.stored_months.warehouse_versions(f"{self.export.table_name}_focus")
         loaded = UNKNOWN if loads is None else loads.get(str(self.month))
