@@ -51,15 +51,19 @@ def no_charges_reason(
     """
     names = (charge_sources(export) or {}).values()
     for source in exports:
-        if source.name in names and month not in source.months():
-            bound = "starts" if str(month) < source.start_month else "ends"
-            limit = source.start_month if bound == "starts" else source.end_month
-            if limit is None:
-                continue  # The month has not begun, which is not for the settings to say.
-            return (
-                f"{export.name} {month} has no charges, as {source.name}, which completes its "
-                f"bill, {bound} with {limit}; to have them, change its {bound[:-1]}_month"
-            )
+        if source.name not in names:
+            continue
+        if str(month) < source.start_month:
+            bound, limit = "start", source.start_month
+        elif source.end_month is not None and str(month) > source.end_month:
+            bound, limit = "end", source.end_month
+        else:
+            continue
+        completes = "" if source.name == export.name else ", which completes its bill,"
+        return (
+            f"{export.name} {month} has no charges, as {source.name}{completes} {bound}s with "
+            f"{limit}; to have them, change its {bound}_month"
+        )
     return None
 
 

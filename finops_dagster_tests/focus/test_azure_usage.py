@@ -21,6 +21,7 @@ from finops_dagster.billing.version import LoadedVersion
 from finops_dagster.cli.stored_months import StoredMonth, StoredMonths
 from finops_dagster.focus.azure_usage import AZURE_USAGE
 from finops_dagster.focus.conformance import find_broken_rules
+from finops_dagster.focus.exports import no_charges_reason
 from finops_dagster.focus.mapping import Lookup
 from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.focus.month import ChargesRecord, FocusDerivation
@@ -636,6 +637,18 @@ def test_a_month_that_the_amortized_export_lacks_has_no_charges_and_does_not_fai
     assert month.no_charges_reason == reason
     assert "focus" not in month.stage_versions
     assert not month.has_stage("focus")
+
+
+def test_an_end_month_excludes_only_the_months_after_it(project: Project) -> None:
+    project.export = ACTUAL | {"source": f"file://{project.source}", "end_month": "2099-12"}
+    project.add_export(name="contoso-amortized", format="amortized", amortized_from=None)
+    exports = project.settings().exports
+    not_begun, after_the_end = map(BillingMonth.parse, ("2099-11", "2100-01"))
+    assert no_charges_reason(exports[0], not_begun, exports) is None
+    assert no_charges_reason(exports[0], after_the_end, exports) == (
+        "contoso 2100-01 has no charges, as contoso ends with 2099-12; to have them, change its "
+        "end_month"
+    )
 
 
 def test_the_real_bill_of_an_enrolment_adds_up_and_conforms(project: Project) -> None:
