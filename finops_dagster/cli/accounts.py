@@ -125,6 +125,7 @@ def _accounts(settings: Settings) -> tuple[list[Row], list[str]]:
     from finops_dagster.cli.relations import open_bill_relations
     from finops_dagster.reports import account_matches
     from finops_dagster.reports.accounts import read_accounts
+    from finops_dagster.reports.charges import newest_month
 
     file, lines = settings.accounts.file, read_accounts(settings.accounts.file)
     with open_bill_relations(settings) as (bill, relations):
@@ -134,7 +135,7 @@ def _accounts(settings: Settings) -> tuple[list[Row], list[str]]:
         if not accounts:
             return [], []
         unmatched = account_matches.unmatched_lines(bill, lines)
-        month = f"{account_matches.first_day_of_newest_month(bill):%Y-%m}"
+        month = str(newest_month(bill))
     rows = [_account_row(account, month, file) for account in accounts]
     line_rows = _line_rows(lines, unmatched)
     unlisted = [row for row in rows if row["problem"]]

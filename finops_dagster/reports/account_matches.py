@@ -59,16 +59,6 @@ class BilledAccount:
     cost: Decimal
 
 
-def first_day_of_newest_month(connection: DuckDBPyConnection) -> date:
-    """Return the first day of the newest month that has charges.
-
-    Needs the relation `focus` with a charge at least.
-    """
-    ((month,),) = connection.execute("SELECT max(x_billing_month) FROM focus").fetchall()
-    assert isinstance(month, date)
-    return month
-
-
 def billed_accounts(connection: DuckDBPyConnection) -> list[BilledAccount]:
     """Return each account of the charges once for each of its currencies.
 
