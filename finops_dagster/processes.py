@@ -47,7 +47,7 @@ def raise_gc_threshold() -> None:
 def freeze_imports() -> None:
     """Exclude all objects so far from garbage collection, so that the process ends faster.
 
-    Call it when Dagster is imported. Does nothing if DuckDB is imported already.
+    Call it after Dagster is imported, and before DuckDB is: else it does nothing.
     """
     # When the process ends, Python searches all that Dagster imported for garbage three times,
     # which takes half a second; frozen objects are not searched.

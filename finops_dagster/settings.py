@@ -231,7 +231,7 @@ class Settings(BaseSettings):
         return str(self.model_config.get("toml_file") or "the settings")
 
     def report_builder(self, exports: Sequence[ExportSettings] | None = None) -> ReportBuilder:
-        """Return what computes reports from the charges of these exports, by default of all.
+        """Return the builder of reports from the charges of these exports, by default of all.
 
         Nothing is read yet.
         """

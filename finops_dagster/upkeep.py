@@ -1,4 +1,4 @@
-"""The daily upkeep of the state: a backup, a cleanup, and the removal of old backups."""
+"""The daily upkeep: a backup of all months' records, a cleanup, the removal of old backups."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

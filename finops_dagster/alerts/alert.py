@@ -91,7 +91,7 @@ def restatement_alert(export: str, month: str, restatement: Restatement, key: st
     """Return the alert of a restatement that changed a cost.
 
     It has the costs of each currency that changed, and the three largest changes by service and
-    account. The title names no change if there is none: call `exceeds_thresholds` first.
+    account. Call it only if a cost changed, see `exceeds_thresholds`.
     """
     totals = [total for total in restatement.changes_by_currency if total.added_cost]
     changes = [f"{_added(total)}{_percent(total)}" for total in totals]

@@ -64,7 +64,7 @@ def send_alerts(
     `time.monotonic`, and each is waited for up to 15 seconds. A send that takes longer has failed,
     but goes on in its thread, so its alert may be received twice. Pending channels that are not in
     `channels` are removed; an alert without any other is not returned. Alerts with fewer tries are
-    sent first, so that one that is always refused does not delay the others.
+    sent first.
     """
     problems: dict[str, str] = {}
     waiting: dict[int, UnsentAlert] = {}

@@ -64,7 +64,7 @@ def escaped(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the text escaped, without the middle of a text of more than 1,000 characters.
+    """Return the text escaped; if it has more than 1,000 characters, without its middle.
 
     The first and the last 500 characters stay. A note between them has the number of the others.
     """
@@ -93,9 +93,9 @@ def excerpts(names: Sequence[str], limit: int) -> str:
 
 
 def count_text(count: int, noun: str, sign: str = "") -> str:
-    """Return `1 month` or `2,000 months`; with the sign `+`, `-1 row` or `+2 rows`.
+    """Return a number with its noun, such as `1 month` or `2,000 months`.
 
-    The plural is always the noun and an `s`.
+    If `sign` is `+`, every number has a sign: `+2 rows`. The plural is always the noun and an `s`.
     """
     return f"{count:{sign},} {noun}{'' if abs(count) == 1 else 's'}"
 

@@ -146,7 +146,7 @@ def _loaded(month: StoredMonth, manifest: Manifest) -> str:
 def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
     """Yield a row for each month that says which stages would have work to do; run nothing.
 
-    The keys are `export`, `month`, `version` and `would_run`. The last is text: names of stages, or
+    The keys are `export`, `month`, `version` and `would_run`: a text that names stages, or
     `nothing: unchanged`. It is found from the versions, and from the manifest's time and size; the
     vendor's files are not listed or compared. A month whose manifest cannot be read is left out,
     and so is an export as by `available_months`; `on_problem` gets a line about each. Raises

@@ -111,10 +111,11 @@ def clean_after_lost_runs(
 ) -> Iterator[Deletion]:
     """Mark lost runs as failed, delete unfinished files, and yield each.
 
-    Unfinished files are those that a killed process left in the staging folder and the lake; those
-    of an export with a run in progress stay. All of it happens as the caller iterates. Only lost
-    runs of this machine are found. A dry run changes nothing; it may also yield lost runs that
-    Dagster shows as ended already.
+    Unfinished files are those that a killed process left on this machine: in the staging folder, in
+    a lake in a folder, and copies of files of a lake in a store. Those of an export with a run in
+    progress stay. All of it happens as the caller iterates. Only lost runs of this machine are
+    found. A dry run changes nothing; it may also yield lost runs that Dagster shows as ended
+    already.
     """
     if dry_run or history.instance is None:
         lost = lost_runs(dagster_home())

@@ -72,7 +72,10 @@ def check_charges(settings: Settings, selection: Selection) -> tuple[list[Broken
 
 
 def broken_rule_row(export: str, month: BillingMonth, broken: BrokenRule) -> Row:
-    """Return a broken rule as a row to print."""
+    """Return a broken rule as a row to print.
+
+    `rule` is the rule's id, and `rows` the number of charges that break it, as in `BrokenRule`.
+    """
     rule = broken.rule
     return {
         "export": export,

@@ -35,7 +35,7 @@ def loaded_month_rows(settings: Settings, selection: Selection) -> list[Row]:
     By export, newest month first; `start` and `end` of the selection are ignored. The keys are
     `export`, `month`, `version`, `rows`, `loaded_at` in UTC, and `table`, its full name. Without a
     warehouse, the ledger in DuckDB and the records of a lake in a store are read instead. Raises
-    BillError and WarehouseUnavailable.
+    BillError if no export is selected or a ledger cannot be read, and WarehouseUnavailable.
     """
     stored, rows = StoredMonths(settings), list[Row]()
     for export in selection.exports(settings):
@@ -57,9 +57,9 @@ def loaded_month_rows(settings: Settings, selection: Selection) -> list[Row]:
 def month_rows(settings: Settings, selection: Selection, history: History) -> Iterator[Row]:
     """Yield a row for each selected month that is stored, or of which a run left a stage undone.
 
-    By export, newest month first. The keys are `export`, `month`, the name of each stage, with its
-    version as in `StoredMonth.versions`, `rows` and `cost` of the Parquet file, `last_run` and
-    `reason`. A missing value is None.
+    By export, newest month first. The keys are `export`, `month`, those of the month's
+    `StoredMonth.stage_versions`, `rows` and `cost` of the Parquet file, `last_run` and `reason`. A
+    missing value is None. Raises BillError if no export is selected.
 
     `last_run` is the status of the newest run that left a stage undone, such as "failure" or
     "started"; "success" if no run did, or none ran (see `History.month_status`). `reason` says why

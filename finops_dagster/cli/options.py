@@ -118,11 +118,10 @@ class Selection:
         return chosen
 
     def months(self, export: ExportSettings) -> list[BillingMonth]:
-        """Return the selected months of an export, newest first.
+        """Return the selected ones of an export's months, newest first; the list may be empty.
 
-        Only those of `ExportSettings.months`: from its `start_month`, also if that is in the
-        future, to its `end_month` or the current month, whichever is earlier. The list may be
-        empty. Whether the export itself is selected is not checked.
+        The export's months are those of `ExportSettings.months`, which end with the current month
+        or earlier. Whether the export itself is selected is not checked.
         """
         # The newest month is the one that people wait for.
         return [

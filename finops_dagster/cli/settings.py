@@ -44,8 +44,8 @@ def write_first_settings(file: Path | None) -> Path:
     """Write the commented example to `file`, by default config/finops.toml; return its path.
 
     Also writes dagster.yaml and workspace.yaml into the working directory, unless they exist there.
-    Creates the folder if it is missing. Raises BillError if there is a settings file already, or if
-    it cannot be written.
+    Creates the folder if it is missing. Raises BillError if the file cannot be written or exists
+    already; without `file`, if any of DEFAULT_CONFIGS exists.
     """
     for existing in filter(Path.exists, [file] if file else DEFAULT_CONFIGS):
         raise BillError(

@@ -80,9 +80,9 @@ def record_materializations(
 ) -> None:
     """Record the materializations of the months, grouped by export, in Dagster's event log.
 
-    What it has already is not recorded again. `on_month` is called after each month: with a line to
-    print, and the change of its ledger or None. Raises SettingsError if Dagster cannot open its
-    storage.
+    A stage is skipped if its newest event in the log has the same version. `on_month` is called
+    after each month: with a line to print, and the change of its ledger or None. Raises
+    SettingsError if Dagster cannot open its storage.
     """
     from finops_dagster.pipeline.history import History
     from finops_dagster.pipeline.instance import open_instance

@@ -336,8 +336,8 @@ class StoredMonth:
 
         The keys are `expected_stages`. If the record of the staged files is missing, they have the
         version of the billing table; a missing manifest has the vendor's id of the staged files.
-        `focus` has `focus_version`, which may end with a difference, and so has `warehouse_focus`
-        if the warehouse has these charges; else it has the version id in the warehouse's ledger.
+        `focus` has `focus_version`, which may end with a difference. `warehouse_focus` has the same
+        if the warehouse has the charges of that file, else the version id in its ledger.
         """
         manifest, staged = self.staged_month.manifest(), self.staged_month.version_records()
         files = staged[0].manifest_id if staged else self.table_version
@@ -355,7 +355,7 @@ class StoredMonth:
 
     @property
     def expected_stages(self) -> tuple[str, ...]:
-        """The stages of the export; without those of the charges if `no_charges_reason` has one.
+        """The stages of the export, without those of the charges if there is a `no_charges_reason`.
 
         Whether the month is stored does not matter.
         """

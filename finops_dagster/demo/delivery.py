@@ -129,7 +129,7 @@ class DemoDelivery:
 
     @cached_property
     def columns(self) -> dict[str, DemoColumn]:
-        """The columns of every file by header, in order; for Athena with the partition columns."""
+        """The columns of every file by header, in order; for Athena, `year` and `month` last."""
         layout, month = self.layout, self.version.first_day
         if layout.kind == "data export":
             return {column.name: column for column in data_export_columns(layout.format)}
@@ -151,7 +151,7 @@ class DemoDelivery:
 
     @property
     def manifest_keys(self) -> list[str]:
-        """The keys of the copies of the manifest, of which readers read the last.
+        """The keys of the copies of the manifest; readers use the last.
 
         The last key is the same for every version of the month.
         """

@@ -47,8 +47,8 @@ def write_version(
 
     `folder` is used as the bucket; files of older versions stay, or are overwritten if the layout
     says so. Every layout has the same cost and, except FOCUS, the same rows in the same order.
-    `prefix` may be empty; slashes at its ends are dropped. The manifest is written last and
-    replaced in one step, as a reader takes a changed manifest to mean that all its files are there.
+    `prefix` may be empty; slashes at its ends are dropped. The manifest is written last, and
+    replaced in one step.
     """
     delivery = DemoDelivery(folder, prefix.strip("/"), export_name, version, layout)
     # One thread a file, and joins whose sides DuckDB does not swap, keep the rows in order without

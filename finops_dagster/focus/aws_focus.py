@@ -1,7 +1,7 @@
 """AWS's FOCUS exports 1.0 and 1.2, with what AWS says that they lack.
 
-AWS lists which columns may be NULL where FOCUS allows none. ConsumedQuantity has the amount that is
-charged, which minimum amounts make larger than the use: nothing in the export tells the use.
+AWS lists which columns may be NULL where FOCUS allows none. ConsumedQuantity is the amount that is
+charged. Minimum amounts make it larger than the use, which the export does not have.
 https://docs.aws.amazon.com/cur/latest/userguide/table-dictionary-focus-1-2-aws-conformance.html
 """
 

@@ -79,7 +79,7 @@ _COMPUTED = {
         WHEN contains(benefit, '/microsoft.billingbenefits/') THEN 'Savings Plan'
         WHEN benefit IS NOT NULL THEN 'Reservation' END""",
     "publisher": _word("publishertype"),
-    # A refund has the category of what is refunded, where anything tells it.
+    # A refund has the category of what is refunded, if the bill shows it.
     "category": """CASE
         WHEN charge_type IN ('usage', 'unusedreservation', 'unusedsavingsplan') THEN 'Usage'
         WHEN charge_type = 'purchase' THEN 'Purchase'

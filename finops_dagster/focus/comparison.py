@@ -43,9 +43,9 @@ def comparable_exports(
 ) -> Iterator[tuple[str, ChargesRecord]]:
     """Yield the exports whose charges should cost the same as those of `derivation`.
 
-    Each comes with the record of its charges. It has charges of the same month and of one of the
-    same billing accounts, and exactly one of the two bills is in the format `focus`. Files in a
-    store are downloaded. If charges cannot be read, raises duckdb.Error or the errors of
+    Each comes with the record of its charges. Both have charges of the same month and of a common
+    billing account, and exactly one of the two bills is in the format `focus`. Files in a store are
+    downloaded. If charges cannot be read, raises duckdb.Error or the errors of
     `LakeFile.local_path`.
     """
     bill = derivation.bill_files[derivation.export].version()

@@ -47,7 +47,8 @@ class Input:
     def sql(self, columns: Mapping[str, str]) -> tuple[Sql, Collection[str]]:
         """Return SQL for the cell, and the bill's columns that it reads.
 
-        `columns` has the types of the bill's columns, by name.
+        A map of which only an entry is read is not among them. `columns` has the types of the
+        bill's columns, by name.
         """
         if self.build is not None:
             sql, read = self.build(columns)
@@ -136,8 +137,8 @@ class FocusMapping:
     `columns` has the expression of each column of a charge, `derived` those that read other columns
     of the charge. A line item is of the first kind whose condition holds; the last kind has no
     condition. `headline` and `amortized` are SQL for the amounts of a line item: their sums must
-    equal those of BilledCost and EffectiveCost. `steps` add columns to the line items after the
-    lookups, for SQL that many expressions read; each step reads the columns of those before it.
+    equal those of BilledCost and EffectiveCost with the entries. `steps` add columns to the line
+    items after the lookups, for SQL that many expressions read; each reads those before it.
     `extra_lines` is a SELECT FROM bill of further line items, which are computed from several ones.
     `line_items` is SQL for the list of the vendor's ids of a line item; in it, `line_number` is the
     number of the row in the bill's file, and `dataset` the file's dataset.
@@ -156,7 +157,7 @@ class FocusMapping:
     line_items: str = "[CAST(line_number AS VARCHAR)]"
     extra_lines: str | None = None
     kept: frozenset[str] = frozenset()
-    """Inputs that the charges also show under their names in the bill, as `x_...`."""
+    """The bill's columns that inputs read and that the charges also have, as `x_...`."""
 
     @cached_property
     def version(self) -> str:

@@ -143,9 +143,9 @@ class FocusDerivation:
 
     @cached_property
     def bill_files(self) -> Mapping[str, LakeFile]:
-        """The month's files of the bills, by export, as they are when they are first used.
+        """The month's files of the bills, by export; they need not exist.
 
-        So the charges are derived from the versions that their record names.
+        In a store, they are snapshots of the first use, so that all is derived from one version.
         """
         exports = self.exports.values()
         return {export: self.lake.file(export, self.month).snapshot() for export in exports}

@@ -46,7 +46,7 @@ class NativeMapping:
     `names` has further names that a column of FOCUS may have in the export, beside `OLDER_NAMES`.
     `derived` has the SQL of columns that the export may lack, and of the vendor's own columns that
     repairs change, with references as in `Repair`. Of the `repairs` of a column, the first one
-    whose condition holds is made. `builds` has the `build` of inputs that are not one column.
+    whose condition holds is applied. `builds` has, by column of FOCUS, the `build` of its input.
     """
 
     name: str

@@ -96,8 +96,8 @@ def _letters(word: str) -> str:
 def price_of(cost: str) -> str:
     """Return SQL for the unit price: the cost divided by PricingQuantity.
 
-    `cost` is SQL. NULL if the price is negative or cannot be computed, and for charges that are
-    neither usage nor purchases.
+    `cost` is SQL. The result has references as in `Repair`. It is NULL if the price is negative or
+    cannot be computed, and for charges that are neither usage nor purchases.
     """
     price = quotient(cost, "{PricingQuantity}")
     return (
@@ -121,7 +121,8 @@ def is_of_category(category: str) -> str:
 def price_details(details: str, names: Mapping[str, tuple[str, ...]] | None = None) -> str:
     """Return SQL for SkuPriceDetails: keys that FOCUS does not define get `x_` before them.
 
-    `details` is SQL of the vendor's map. `names` has the vendor's names of keys that FOCUS defines.
+    `details` is SQL of the vendor's map. `names` has, by key of FOCUS, the vendor's names of it, of
+    which the first one with a value counts. The vendor's names stay too, with `x_`.
     """
     keys = ", ".join(map(literal, SPECIFICATION.column("SkuPriceDetails").keys))
     is_named = f"(entry.key IN ({keys}) OR starts_with(entry.key, 'x_'))"
@@ -235,7 +236,8 @@ _IS_OF_COMMITMENT = (
 def is_null(column: FocusColumn) -> str | None:
     """Return SQL that is true for the charges in which FOCUS requires this column to be NULL.
 
-    It does not look at the column's own value. None if FOCUS has no such rule.
+    It has references as in `Repair`, and does not read the column itself. None if FOCUS has no such
+    rule.
     """
     return column.null_when and _COLUMN.sub(r"{\1}", column.null_when)
 

@@ -102,7 +102,7 @@ class FocusColumn:
 
 @dataclass(frozen=True)
 class ColumnsRule:
-    """A rule over several columns, with a sentence that says it.
+    """A rule over several columns; `text` is the rule as a sentence.
 
     It has either `holds`, SQL that is true or NULL of each charge that conforms; or `key_column`
     and `value_column`: each key has exactly one value, and NULLs are not counted. `disputed` is the

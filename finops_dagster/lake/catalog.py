@@ -83,7 +83,10 @@ class IcebergCatalog:
         raise AssertionError  # The last attempt has raised.
 
     def check_connection(self) -> str:
-        """Count the tables, and return a line about the catalog for people. Raises CatalogError."""
+        """Return a line for people, such as `sql, 2 tables in finops`. Raises CatalogError.
+
+        The tables of the namespace are counted: 0 if the catalog lacks it.
+        """
         namespace = self.settings.namespace
         with _translated_errors(f"{namespace}.*"):
             exists = self._catalog.namespace_exists(namespace)

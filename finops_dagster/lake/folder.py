@@ -134,9 +134,10 @@ class FolderFile(LakeFile):
         """Do nothing: the lock of the DuckDB file keeps the runs of a machine apart."""
 
     def unneeded_versions(self) -> list[Path]:
-        """Return the month's replaced files that exceed `keep_versions`, sorted by path.
+        """Return the files in the folder `versions` that need not be kept, sorted by path.
 
-        Empty if the month's file is missing or damaged.
+        Kept are the month's file and the last `keep_versions` that it has replaced. Empty if the
+        month's file is missing or damaged.
         """
         if self.footer_texts() is None:
             return []

@@ -117,9 +117,9 @@ class LakeAsOf(LakeReader):
     ) -> Iterator[VersionNotKept]:
         """Yield an error, without raising it, for each month whose version at `end` is not kept.
 
-        A month that was first loaded after `end` gets an error only if it is one of `months`: those
-        that had a version then, as the caller knows. A month that the lake lacks gets none. Raises
-        BillError for a damaged file.
+        A month that was first loaded after `end`, as far as the lake records, gets an error only if
+        it is in `months`: those of which the caller knows that they had a version at `end`. A month
+        that the lake lacks gets none. Raises BillError for a damaged file.
         """
         for month, file in self.lake.files(export).items():
             try:

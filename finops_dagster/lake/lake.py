@@ -55,12 +55,14 @@ class LakeFile(Protocol):
 
     Methods that cannot read it raise, unless they say what they return for a missing or damaged
     file: in a folder OSError or pyarrow's errors, in a store BillError. In a store, all methods
-    that send requests also raise StoreError and StoreUnavailable.
+    that send requests also raise StoreError and StoreUnavailable. There, most methods read only the
+    pointer, and do not notice that the file itself is missing or damaged; `sha256`, `local_path`,
+    `verified_store_uri` and `relation_and_location` do.
     """
 
     @property
     def location(self) -> str:
-        """The full address of the month's file, for messages; in a store, that of its pointer."""
+        """The path of the month's file, or in a store the address of its pointer, for messages."""
         ...
 
     @property
@@ -73,8 +75,8 @@ class LakeFile(Protocol):
         """The path from the export's folder on, such as `acme/billing_month=…/….parquet`.
 
         Folders of `LakeReader.in_folder`, such as `focus`, are not in it. In a store, it is the
-        path of the current file, which must exist, and not that of the pointer. Do not ask for that
-        of a kept version in a folder: it would lack the export's folder.
+        path of the current file, which must exist, and not that of the pointer. For a kept version
+        in a folder it is wrong: the export's folder is missing.
         """
         ...
 
@@ -104,7 +106,7 @@ class LakeFile(Protocol):
         return None if texts is None else version_of_footer(texts)
 
     def exists(self) -> bool:
-        """Return whether the lake has the month, though its file may be damaged."""
+        """Return whether the lake has the month; its file may be damaged, or in a store missing."""
         ...
 
     def written_at(self) -> datetime:
@@ -176,8 +178,8 @@ class LakeFile(Protocol):
     def create_permanent_url(self) -> str:
         """Return the full address of this version's file, which no other version ever gets.
 
-        In a folder, it is a `file://` URL of a hard link in the folder `versions`, or of a copy
-        without hard links; it is created if it is missing.
+        In a folder, it is a `file://` URL of a hard link in the folder `versions`, which is created
+        if it is missing; on a file system without hard links, of a copy.
         """
         ...
 
@@ -238,7 +240,7 @@ class Lake(LakeReader, Protocol):
 
     @property
     def location(self) -> str:
-        """The full address of the lake, for messages."""
+        """The path of the lake, or its address in a store, for messages."""
         ...
 
     def file(self, export: str, month: BillingMonth) -> LakeFile:
@@ -257,13 +259,13 @@ class Lake(LakeReader, Protocol):
         """Return an export's files that no month uses and that `keep_versions` does not keep.
 
         In a store, also their pointers and files of failed runs, but only objects that were written
-        before `before`, which must have a zone; a folder ignores it. Months with a damaged file are
-        left out. A catalog may still use the files.
+        before `before`, which must have a zone; a folder ignores it. Months whose file is missing
+        or damaged are left out. A catalog may still use the files.
         """
         ...
 
     def delete_object(self, info: ObjectInfo) -> None:
-        """Delete one of `unneeded_objects`."""
+        """Delete one of `unneeded_objects`. In a folder, raises FileNotFoundError if it is gone."""
         ...
 
     def check_access(self) -> str:

@@ -29,9 +29,11 @@ def loading_month_from_lake(
     `load` is that of `load_from_footer`. Rows and record are written in one transaction, and the
     block runs before the commit: after an error in it, nothing is changed. The block gets the
     recorded load, with the present time as `loaded_at`, and warnings: for each column whose type in
-    the table is another one, and for rows without a billing period. Raises FileInvalid for any
-    duckdb.Error, also in the block, except that of the disk, ReconciliationError if the rows of the
-    file do not have the totals in its footer, and what `MonthLoader.column_mapping` raises.
+    the table is another one, and for rows without a billing period.
+
+    Raises ReconciliationError if the rows do not have the totals of `load`, BillError as
+    `MonthLoader.column_mapping` and `LakeFile.local_path`, and FileInvalid for any duckdb.Error,
+    also in the block; only one of the disk is raised unchanged.
     """
     prepare_casts(connection)
     path = file.local_path()

@@ -46,7 +46,7 @@ from finops_dagster.object_stores import ObjectChanged, ObjectInfo, StoreError
 class StoreFile(LakeFile):
     """The file of a month in a store; `stem` is the key of its pointer without `.json`.
 
-    `known` is what `_read_pointer` returns for a snapshot.
+    `known` is the pointer of a snapshot and its ETag; with None, each method reads the pointer.
     """
 
     client: StoreClient

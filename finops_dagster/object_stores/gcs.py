@@ -111,7 +111,7 @@ class GcsStore(WritableStore):
             return self.read(key, known_etag=known_etag)
 
     def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
-        """Yield an object's bytes, by one GET request for every 8 MiB of its generation.
+        """Yield the bytes of the generation `info.etag`, by one GET request for every 8 MiB.
 
         Raises ObjectMissing and ObjectChanged.
         """

@@ -197,10 +197,7 @@ class S3Store(WritableStore):
             self._client.delete_object(**self._bucket_args, Key=key)
 
     def filesystem(self) -> tuple[FileSystem, str]:
-        """Return pyarrow's file system with the client's credentials, and the bucket.
-
-        Credentials of a role may expire after an hour.
-        """
+        """Return pyarrow's file system with the client's credentials, and the bucket."""
         from pyarrow.fs import S3FileSystem
 
         with self._translated_errors(""):

@@ -130,7 +130,7 @@ def has_s3_code(error: aws.ClientError) -> bool:
 
 
 def aws_message(error: aws.ClientError) -> str:
-    """Return AWS's message in one short line, without the secrets that some stores repeat in it."""
+    """Return AWS's message in one line, shortened and without secrets; empty if there is none."""
     # Some stores quote the signature and the session token of the request.
     message = " ".join(str(error.response["Error"].get("Message") or "").split()).rstrip(".")
     return _SHORT_REPR.repr(_SIGNATURE.sub(r"\1***", message))[1:-1]

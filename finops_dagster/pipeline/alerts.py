@@ -48,9 +48,9 @@ failed too recently: nothing is sent, and the key stays among those that were se
 class Cursor:
     """The sensor's cursor, which Dagster stores as JSON: the fields must keep their names.
 
-    `known` has the keys of states that still hold, and whose alerts were sent. `restatements` has
-    the storage id of the last load that was read, and `first_ticks` the seconds since 1970 of the
-    first tick, both by export. `unsent` are the alerts that a channel did not accept yet.
+    `known` has the keys of states that still hold, and whose alerts were sent or are in `unsent`:
+    the alerts that a channel did not accept yet. `restatements` has the storage id of the last load
+    that was read, and `first_ticks` the seconds since 1970 of the first tick, both by export.
     """
 
     known: list[str] = field(default_factory=list)

@@ -98,8 +98,8 @@ def table_result(
 ) -> dg.MaterializeResult[Load]:
     """Return the stage's result for a month in the table.
 
-    If the month's last materialization in Dagster has the same version, its metadata of LOAD_KEYS
-    is copied. `database` only gives its path, and is not opened.
+    What only its load knew (LOAD_KEYS) is copied from the month's last materialization in Dagster,
+    if that has the same version. `database` only gives its path, and is not opened.
     """
     export, report = at.export, loaded.report
     previous = at.previous_metadata(report.load.manifest_id, *LOAD_KEYS)
@@ -267,8 +267,9 @@ class MonthLoading:
     def _record_restatement(
         self, connection: duckdb.DuckDBPyConnection, load: Load, replaced_id: str | None
     ) -> Restatement | None:
-        """Record what the load changed, and return it; None if it replaced or changed nothing.
+        """Record what the load changed, and return it.
 
+        None if it replaced nothing, or the same version without any change.
         A ledger that was lost gets the month's earlier restatements from the lake first.
         """
         restore_lost_restatements(connection, load, self._lake_file)

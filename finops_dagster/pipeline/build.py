@@ -76,9 +76,8 @@ def build_definitions(settings: Settings, exports: Collection[str] | None = None
 
     `exports` are names; None means all, and unknown names are ignored. Exports that complete the
     charges of these are added. The definitions of `upkeep_definitions` are not included. Needs no
-    network and no credentials.
-    Raises SettingsError if the client of the warehouse, of Prometheus or of Iceberg is not
-    installed.
+    network and no credentials. Raises SettingsError if the client of the warehouse, of Prometheus
+    or of Iceberg is not installed.
     """
     project_wide = dg.Definitions(
         # A run writes JSON lines if its config names that logger: docs/operations.md.

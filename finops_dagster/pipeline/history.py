@@ -91,9 +91,8 @@ class Materialization:
 def open_history() -> Iterator[History]:
     """Give the block the history in DAGSTER_HOME, by default in the folder .dagster.
 
-    If nothing was ever recorded there, the history is empty, and Dagster is not imported. May
-    exclude all objects so far from garbage collection. Raises SettingsError if Dagster cannot open
-    its storage.
+    If nothing was ever recorded there, the history is empty, and Dagster is not imported. Raises
+    SettingsError if Dagster cannot open its storage.
     """
     home = dagster_home()
     if not (home / "dagster.yaml").exists() and not (home / "history").exists():

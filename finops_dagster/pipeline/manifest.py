@@ -30,10 +30,10 @@ from finops_dagster.tables.database import BillingDatabase
 def manifest_asset(export: Export) -> dg.AssetsDefinition:
     """Return the asset that stores a month's newest manifest in the staging folder.
 
-    If the newest run in the store was submitted before the loaded one, as the vendor's later runs
-    were deleted, the manifest of the loaded version stays; if that is not staged any more, the
-    stage fails. It also fails if the newest run covers fewer days than the loaded one. The run
-    option `force` accepts every run.
+    The newest of the vendor's runs in the store may be older than the loaded one, if later runs
+    were deleted. Then the manifest of the loaded version stays; if that is not staged any more, the
+    stage fails. It also fails if the newest run covers fewer days than the loaded one. With the
+    option `force` of Dagster's run, the newest is always accepted.
     """
     kinds = {export.settings.vendor, "json"}
     checks = [FRESH, FILES_AVAILABLE] if export.settings.shares_files else [FRESH]

@@ -295,7 +295,7 @@ class _ExportHistory:
 
     @property
     def focus_stages(self) -> Sequence[str]:
-        """The stages of the charges, if the export has charges."""
+        """The stages of the charges; also if the export has none."""
         return FOCUS_STAGES if self.last_stage == "warehouse_table" else FOCUS_STAGES[:1]
 
     @cached_property

@@ -56,7 +56,7 @@ class LoadedMonth:
 
     `outcome` is `loaded` or `unchanged`. `warnings` has a line for each column that has another
     type in the table than in this version, and one about rows without a billing period.
-    `restatement` is None unless the load replaced a version and changed a cost or number of rows.
+    `restatement` is None if the load replaced nothing, or the same version without any change.
     """
 
     report: MonthReport

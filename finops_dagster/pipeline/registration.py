@@ -1,4 +1,4 @@
-"""Registers the files of the lake in the Iceberg catalog, after a month's file was replaced."""
+"""The registration of the lake's files in the Iceberg catalog, by the stages that write them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def register_files(
     table: str,
     on_warning: Callable[[str], object],
 ) -> Sequence[dg.AssetCheckResult]:
-    """Register the lake's files of an export in a table of the catalog.
+    """Register the lake's files of an export in a table of the catalog; remove replaced ones.
 
     Returns the result of the check `in_catalog`; an empty list without a catalog. An error of the
     catalog only makes the check fail, and `on_warning` gets its message: the month's file stays,

@@ -56,7 +56,7 @@ def anomaly_alert(anomaly: Anomaly) -> Alert:
 def report_alerts(
     instance: dg.DagsterInstance, checks: Sequence[str]
 ) -> Iterator[tuple[str, Alert]]:
-    """Yield the key and the alert, for each alert in the newest results of checks of `report`.
+    """Yield each alert in the newest results of checks of `report`, after its key.
 
     `checks` are names; a check without a result has no alerts. If the newest report failed before
     its checks, the results before it count.

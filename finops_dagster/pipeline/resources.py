@@ -66,10 +66,7 @@ class RunLock(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class StageRecords:
-    """The records of versions that the stages of one run hand over to the next; in memory.
-
-    It is no IO manager, because Dagster would write three events for each record into its database.
-    """
+    """The records of versions that the stages of one run hand over to the next; in memory."""
 
     def __init__(self, staging: StagingFolder, lake: Lake) -> None:
         self._staging, self._lake = staging, lake

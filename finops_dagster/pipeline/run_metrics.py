@@ -27,7 +27,7 @@ _IN_PROGRESS = ("queued", "not_started", "starting", "started", "canceling")
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """Metrics of the runs in a history, which is that of `recent_history`.
+    """Metrics of the runs in a history, which `recent_history` must have returned.
 
     `months` are those of each export for which there are metrics. `lake` are the months in the
     lake, whose versions decide whether a month is complete. It is None if the lake cannot be read;

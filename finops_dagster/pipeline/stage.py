@@ -343,7 +343,10 @@ def retry_or_failure(
 
 
 def failure(error: Exception, message: str, **metadata: str) -> dg.Failure:
-    """Return a failure without retries; `finops state report` groups failures by `cause`."""
+    """Return a failure that Dagster does not retry.
+
+    Its metadata is `metadata` and, unless that has one, a `cause`: the name of the error's class.
+    """
     metadata = {"cause": type(error).__name__, **metadata}
     return dg.Failure(escaped(message), metadata=metadata, allow_retries=False)
 

@@ -42,8 +42,8 @@ class Anomaly:
 
     `cost` is the effective cost of the usage on its days, and `expected` the estimate of it from
     earlier days, both rounded to two decimals. A lasting change has its first seven days at most,
-    but a RAMP has all of its days. If costs moved to another region, `detail` is this region, and
-    both amounts are of it alone.
+    but a RAMP has all of its days, and a SLOW_LEAK the week after eight weeks of growth. If costs
+    moved to another region, `detail` is this region, and both amounts are of it alone.
     """
 
     kind: AnomalyKind

@@ -97,6 +97,7 @@ def find_ended_credits(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week without credits that a service got on nearly every day.
 
     The credits are those of the four weeks before; the first three days of the week must have none.
+    `expected` is the cost less the credits that were usual.
     """
     credited = history.costs.credits
     usual = rolling_mean(credited, MONTH)
@@ -120,8 +121,9 @@ def find_price_changes(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding for the first week in which a service's prices are higher.
 
     That is: compared with the month before, the same usage costs at least 15 % more, far more than
-    its prices usually change, and more than on any days of the two months before. The kind is
-    COMMITMENT_ENDED as by `has_commitment_ended`, otherwise PRICE_CHANGE.
+    its prices usually change, and more than on any days of the two months before. `expected` is the
+    cost of the usage without this rise. The kind is COMMITMENT_ENDED as by `has_commitment_ended`,
+    otherwise PRICE_CHANGE.
     """
     days = _DAYS_OF_A_CHANGE
     prices = np.log(history.costs.cost / history.costs.repriced)

@@ -55,7 +55,10 @@ class DailyCosts:
         return self.first_day + timedelta(days=number)
 
     def select_series(self, rows: Sequence[int]) -> DailyCosts:
-        """Return the daily costs of some series, by their numbers, in this order."""
+        """Return the daily costs of the series with these numbers, in this order.
+
+        They get new numbers, from 0, also in `regions`.
+        """
         new_rows = {row: new_row for new_row, row in enumerate(rows)}
         regions = [n for n, (row, _) in enumerate(self.regions) if row in new_rows]
         return DailyCosts(

@@ -12,7 +12,7 @@ from decimal import Context, Decimal
 from typing import Any, Final
 
 Document = dict[str, Any]
-"""A report as JSON types: amounts above 2^53 are text, as most readers would round them."""
+"""A report as JSON types: amounts from 2^53 on are text, as most readers would round them."""
 EXACT: Final = Context(prec=76)
 """Keeps all digits of an amount: twice as many as a column of DuckDB has."""
 

@@ -47,9 +47,10 @@ class AnomalyKind(StrEnum):
 class Finding:
     """An anomaly in the series `rows`, from the day `first` to the day `last`, by their numbers.
 
-    If the change lasts, the days are its first week at most; a RAMP has all of its days. `cost` is
-    the sum of the days, and `expected` that of their estimates. If costs moved to another region,
-    `detail` is this region, and both are of it alone.
+    If the change lasts, the days are its first week at most; a RAMP has all of its days, and a
+    SLOW_LEAK the week after eight weeks of growth. `cost` is the sum of the days, and `expected`
+    that of their estimates. If costs moved to another region, `detail` is this region, and both are
+    of it alone.
     """
 
     kind: AnomalyKind

@@ -155,7 +155,8 @@ def find_slow_leaks(history: CostHistory) -> Iterator[Finding]:
     """Yield a finding of the kind SLOW_LEAK for each service that grew in four fortnights in a row.
 
     What grew is the level, the usual cost of a day. The growth over all of them must be large, and
-    no fortnight may have half of it.
+    no fortnight may have half of it. The days of the finding are the week after the fortnights, and
+    `expected` is their cost at the level before the growth.
     """
     part = 2 * WEEK
     levels = [shifted(history.estimates.level, part * parts) for parts in range(1, 5)]

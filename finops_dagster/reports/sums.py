@@ -71,12 +71,13 @@ def _sum(column: str, condition: Sql) -> Sql:
 def create_cost_and_usage_sums(
     connection: DuckDBPyConnection, charges: Sql, charges_by_day: Sql
 ) -> None:
-    """Create the tables `cost_sums` and `usage_sums`.
+    """Create the temporary tables `cost_sums` and `usage_sums`.
 
-    `charges` and `charges_by_day` are what follows FROM to read charges. Both tables are temporary.
-    Their rows are by `month`, `export`, `currency`, `provider`, `account`, `own_line` and
-    `billed_line`. The last two are rowids of `account_spellings`: of the line of the sub account,
-    or else of the billing account; -1 without such a line.
+    `charges` and `charges_by_day` are what follows FROM to read charges. Both tables have rows by
+    `month`, `export`, `currency`, `provider`, `account`, `own_line` and `billed_line`. `account` is
+    the id of the sub account, or else of the billing account; a name that charges lack is `(none)`.
+    `own_line` is the rowid in `account_spellings` of the sub account's line. If it has none,
+    `billed_line` is that of the billing account's line. Without a line, they are -1.
 
     `cost_sums` has the costs `billed` and `effective` of all charges three times: by `service` and
     `category`, by `region`, and by `kind`. The costs of `charges_by_day` are also in it by `day`.

@@ -28,9 +28,10 @@ class Vendor:
     """What the pipeline and the commands need of a vendor.
 
     `settings` is the class of an export's settings. `formats` returns the vendor's formats by name,
-    for the settings of an export. `source` returns the source of an export: it gets the settings,
-    the stores, and a reader of files that months share, or None where no file may be read.
-    `discover` finds exports in a store, for `finops config discover`.
+    for the settings of an export. `source` opens the store of an export and returns its source. It
+    gets the settings, the stores, and a reader of files that months share; with None, no such
+    file is read, and manifests of such files must not be loaded. `discover` finds exports in a
+    store.
     """
 
     settings: type[ExportSettings]

@@ -44,7 +44,7 @@ class Format(Naming, Protocol):
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """Return the documented type of a column, else the type that the manifest declares.
 
-        None if there is neither: then the type in the file counts. `declared` is the vendor's word.
+        None if neither is known: then the type in the file counts. `declared` is the vendor's word.
         """
         ...
 
@@ -161,15 +161,16 @@ class Source(Protocol):
 
     @property
     def stale_after(self) -> timedelta:
-        """The age of the newest manifest of the month in progress above which a check warns."""
+        """How old the newest manifest of the month in progress may be before a check warns."""
         ...
 
     def newest_manifests(
         self, months: Iterable[BillingMonth]
     ) -> dict[BillingMonth, ManifestOrError]:
-        """Return the newest manifest of each month, or the error that says why there is none.
+        """Return the newest manifest of each month, or an error as its value.
 
-        Raises StoreError or StoreUnavailable if the store fails for all months.
+        Each of `months` is a key. The error is ManifestMissing, ManifestInvalid or the store's,
+        which is raised if the store fails for all months.
         """
         ...
 

@@ -88,9 +88,10 @@ class ExportSettings(SettingsTable):
         return {"": self.name}
 
     def lacks_charges(self, exports: Sequence[ExportSettings]) -> bool:
-        """Return whether neither this export nor another has charges derived from its bill.
+        """Return whether no export has charges that are derived from this export's bill.
 
-        `exports` are all of the settings. Decided by `bill_exports_by_dataset` alone.
+        `exports` are all of the settings. Decided by their `bill_exports_by_dataset` alone: a
+        format without a mapping is not noticed.
         """
         bills = {
             name for export in exports for name in (export.bill_exports_by_dataset or {}).values()
@@ -98,7 +99,7 @@ class ExportSettings(SettingsTable):
         return self.name not in bills
 
     def check_named_exports(self, exports: Sequence[ExportSettings]) -> None:
-        """Raise ValueError if an export that this one names is missing or of another kind.
+        """Raise ValueError if this export names one that is missing or that it may not name.
 
         `exports` are all of the settings. By default an export names no other.
         """

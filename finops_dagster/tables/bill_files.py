@@ -41,7 +41,7 @@ class ColumnMapping:
 class MonthFilter:
     """Selects a month's rows in files with rows of several months.
 
-    `header` is that of the start of the billing period.
+    `header` is that of the start of the billing period. A row without one is not selected.
     """
 
     header: str

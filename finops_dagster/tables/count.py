@@ -291,8 +291,8 @@ def count_month(
     the same name are added up. A column with a cell that is not an exact number has no sum; for the
     headline cost that is an error. `columns` are the manifest's. Doubles are rounded, and with
     `round_money` every amount of more than 18 decimals. `limits` gives the number of threads.
-    Raises FileInvalid and CellInvalid, which name file, line and column: DuckDB scans a bad file
-    once more to find them.
+    Raises FileInvalid or CellInvalid, with file, line and column if a cell is the cause, for which
+    DuckDB scans the file once more. Errors of the disk are raised unchanged.
     """
     readers = list(_readers(files, bill_format, columns, round_money=round_money))
     paths = [path for group in files for path in group.paths]

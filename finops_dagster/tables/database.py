@@ -151,7 +151,7 @@ class BillingDatabase:
         """Open the month's database file for the block; create the file and its ledger if missing.
 
         Raises LedgerDamaged if a table of the ledger is damaged; with `repair`, it is renamed
-        instead, and an empty one is created. Raises BillError as `DuckDB.open`.
+        instead, and an empty one is created. Waits and raises BillError as `DuckDB.open`.
         """
         path = self.path(export, month)
         # To keep the order of a file's rows would take memory, and no order is promised.

@@ -36,10 +36,11 @@ def read_files(
 ) -> list[BillFiles]:
     """Return the files, grouped by kind, headers and types.
 
-    Only headers and schemas are read here. The first bytes of a file decide its kind, as its name
-    may be wrong. Empty files are left out: vendors empty the surplus ones of an older version. A
-    file in `selected_months` gets a filter for the rows of that month. Raises FileInvalid if a
-    header or schema cannot be read or used.
+    Only headers and schemas are read here, and CSV files up to the first time if the format has
+    `time_formats`. The first bytes of a file decide its kind, as its name may be wrong. Empty files
+    are left out: vendors empty the surplus ones of an older version. A file in `selected_months`
+    gets a filter for the rows of that month. Raises FileInvalid if a header or schema cannot be
+    read or used.
     """
     groups: dict[BillFiles, list[Path]] = defaultdict(list)
     for path in paths:

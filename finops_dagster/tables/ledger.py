@@ -239,8 +239,8 @@ def month_costs(
 ) -> list[tuple[BillingMonth, dict[str, Decimal]]]:
     """Return the headline costs by currency of the last `count` loaded months up to `last`.
 
-    The oldest month is first. In records of releases without currencies, the whole cost has the
-    currency "".
+    The oldest month is first. The currency "" is that of rows without one, and of all rows in
+    records of releases without currencies.
     """
     rows = connection.execute(
         "SELECT billing_month, coalesce(cost_by_currency, MAP {'': total_cost}) "

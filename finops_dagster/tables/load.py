@@ -59,9 +59,9 @@ class MonthLoader:
         type differs from this version's, and for rows without a billing period. On any error, also
         in the block, nothing is changed. Raises BillError, or duckdb.Error if no file explains it.
 
-        `columns` are the manifest's. `lake_names` are column names by header that the ledger may
-        not have. With `round_money`, amounts of more than 18 decimals are rounded, as quantities
-        always are.
+        `columns` are the manifest's. `lake_names` are column names by header, for headers that the
+        ledger lacks. With `round_money`, amounts of more than 18 decimals are rounded, as
+        quantities always are.
         """
         self._require_own_table()
         prepare_casts(self.connection)
@@ -139,10 +139,10 @@ class MonthLoader:
     ) -> ColumnMapping:
         """Return the mapping of a header to a column, with the type that the table's column gets.
 
-        The table is not changed yet. A column of text or of numbers keeps its type, whatever type
-        this version has. A column of times or text maps becomes text if this version has another
-        type, which loses nothing; if that type is a numeric one, BillError is raised. Also raises
-        BillError if the table's type is not a SqlType. `counted_as` is that of ColumnMapping.
+        The table is not changed yet. A new column gets `version_type`. A column of text or of
+        numbers keeps its type. One of times or text maps becomes text if `version_type` is another
+        type, which loses nothing; raises BillError if that is numeric, or if the table's type is
+        not a SqlType. `counted_as` is that of ColumnMapping.
         """
         load, stored_type = self.load, self._stored_types.get(name.lower(), version_type)
         try:

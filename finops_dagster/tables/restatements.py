@@ -72,11 +72,12 @@ def record_restatement(
     replaced_id: str,
     bill_format: Format,
 ) -> Restatement | None:
-    """Record what a load changed, and return it. Call it in the load's transaction.
+    """Record what a load changed, and return it; the ledger keeps the newest 20 of the month.
 
-    `copy_replaced_costs` must have been called on this connection; `replaced_id` is the version id
-    of its rows. `rows` is what follows FROM to read the load's rows. None, and nothing is recorded,
-    if the same version was loaded again without any change of a cost or a number of rows.
+    Call it in the load's transaction, after `copy_replaced_costs` on this connection; `replaced_id`
+    is the version id of its rows. `rows` is what follows FROM to read the load's rows. None, and
+    nothing is recorded, if the same version was loaded again without any change of a cost or a
+    number of rows.
     """
     costs = _costs(connection, rows, bill_format)
     change_rows = connection.execute(

@@ -49,9 +49,9 @@ class BackendSettings(Protocol):
 def open_warehouse(settings: BackendSettings) -> Warehouse:
     """Return the warehouse that the settings select, without connecting to it.
 
-    With the backend `duckdb`, `warehouse_path` must be set, which is not checked. Raises
-    SettingsError if its client is not installed, or for settings of `sql` with a database that
-    cannot be used.
+    Raises SettingsError if the client of the warehouse is not installed, or for settings of `sql`
+    with a database that cannot be used. For `duckdb`, `warehouse_path` must be set, which is not
+    checked.
     """
     from finops_dagster.warehouses.base import Warehouse
 

@@ -29,7 +29,7 @@ class BaseDialect(ABC):
     max_name_bytes: int = 255
     """The longest name of a table or column, in bytes; longer ones are cut and end in a hash."""
     accepts_text_as_amount: ClassVar[bool] = False
-    """Whether a column of amounts takes a month's text column whose texts are exact amounts."""
+    """Whether a column of numbers takes a month's text column whose texts are exact numbers."""
 
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
     """How a month in the table is compared with the lake; see DigestKind."""
@@ -172,9 +172,9 @@ class BaseDialect(ABC):
         return Sql(f"{self.quoted(file.month_column)} = {self.date_literal(file.month.first_day)}")
 
     def sum_expression(self, cell: Sql) -> Sql:
-        """Return the SQL that adds the amounts of `cell` exactly.
+        """Return the SQL that adds the numbers of `cell` exactly.
 
-        `amount_from_database` reads its result, a number or a text; NULL if there are no amounts.
+        Its result is a number or a text, or NULL if there are none; see `amount_from_database`.
         """
         return Sql(f"SUM({cell})")
 

@@ -96,7 +96,10 @@ class Dialect(BaseDialect):
         return change.warnings
 
     def clean_up(self, file: MonthFile, incoming: Sql) -> tuple[str, ...]:
-        """Remove temporary data after the commit; return a warning for each failure."""
+        """Remove temporary data after the commit; return a warning for each failure.
+
+        By default there is none to remove.
+        """
         return ()
 
     def load_has_ended(self, error: Exception) -> bool:

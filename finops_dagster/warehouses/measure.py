@@ -120,7 +120,7 @@ def _digest_map(
 
 
 def amount_from_database(value: object) -> Decimal:
-    """Return the Decimal of the number or text that a database returned for an amount.
+    """Return the Decimal of what a database returned for a sum or a count: a number or a text.
 
     None is 0. Raises BillError for a float, which is not exact.
     """

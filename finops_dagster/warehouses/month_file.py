@@ -28,7 +28,7 @@ TEXT_TO_AMOUNT: Mapping[str, Sql] = {
     SqlType.MONEY: Sql("exact_decimal({0})"),
     SqlType.MONEY_MAP: Sql("exact_map(text_map({0}))"),
 }
-"""By target type: DuckDB's SQL that turns the file's text into amounts; `{0}` is the cell."""
+"""By target type: DuckDB's SQL that turns the file's text into numbers; `{0}` is the cell."""
 
 
 class WarehouseUnavailable(Exception):
@@ -121,9 +121,9 @@ class MonthFile:
     def select_sql(self, target_types: Mapping[str, str], relation: Sql | None = None) -> Sql:
         """Return a DuckDB SELECT of the file, each column cast to its target type, if it has one.
 
-        Every type can be cast to text, and text to amounts, but nothing else. Lists become JSON
+        Every type can be cast to text, and text to numbers, but nothing else. Lists become JSON
         texts. `relation` has the rows; by default it is the file at `local_path`. The connection
-        needs the macros of `prepare_casts`. A text that is no exact amount fails the query; call
+        needs the macros of `prepare_casts`. A text that is no exact number fails the query; call
         `refuse_inexact_text` before, whose error names it.
         """
         lists = set(self.list_columns)
@@ -169,7 +169,7 @@ class MonthFile:
 
         Lists become JSON texts. The copy is deleted after the block. The block gets `self` if the
         file has no lists and no column needs a cast. Raises BillError if the file cannot be read,
-        and the errors of `LakeFile.local_path`.
+        duckdb.Error if the copy cannot be written, and the errors of `LakeFile.local_path`.
         """
         if not self.list_columns and all(
             target_types.get(name, file_type) == file_type

@@ -35,7 +35,7 @@ def required_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
 
     Changes nothing itself. Without a table, all columns are new. If the types differ, a text column
     stays text. A column of times or text maps becomes text if the month has text, times or text
-    maps, and the dialect can cast it. A column of amounts takes text if the dialect
+    maps, and the dialect can cast it. A column of numbers takes text if the dialect
     `accepts_text_as_amount`. Raises BillError for every other difference.
     """
     new_columns, cast_to_text, target_types, warnings = {}, {}, {}, []
@@ -76,7 +76,7 @@ def _target_type(dialect: BaseDialect, stored_type: str, file_type: str) -> str 
 def refuse_inexact_text(
     dialect: BaseDialect, connection: DuckDBPyConnection, file: MonthFile, change: SchemaChange
 ) -> None:
-    """Raise BillError if the file has a text that cannot be stored exactly in a column of amounts.
+    """Raise BillError if the file has a text that cannot be stored exactly in a column of numbers.
 
     Reads the file by `connection`, a DuckDB that needs the macros of `prepare_casts`.
     """

@@ -130,7 +130,7 @@ class AwsCur1(AwsFormat):
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """Return the documented type of a column, or else the type that the manifest declares.
 
-        None if there is neither. Columns that customers define are text.
+        None if neither is known. Columns that customers define are text.
         """
         if self.is_user_defined(header):
             return SqlType.TEXT

@@ -85,7 +85,7 @@ class DataExport(AwsFormat):
         return ListedFile(f"{root}/data/{folder}/{path}", size if type(size) is int else None)
 
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
-        """Return the documented type of a column, or else the declared one; None without both."""
+        """Return the documented type of a column, else the declared one; None if none is known."""
         declared_type = (declared or "").lower()
         if self.column(header) in self.known_types:
             return self.known_types[self.column(header)]
@@ -130,7 +130,7 @@ class AwsCur2(DataExport):
     def sql_type(self, header: str, declared: str | None) -> SqlType | None:
         """Return text for a column `product_...`; for others the documented or declared type.
 
-        None if there is neither.
+        None if neither is known.
         """
         # Public table definitions declare other types for some of them.
         is_of_product = self.column(header).startswith("product_")

@@ -102,11 +102,9 @@ class AwsSource(Source):
     def available_files(self, manifest: Manifest) -> AvailableFiles:
         """Return the listed files as the store has them, by a HEAD for each, in parallel.
 
-        In a copied bucket, the month's folder may have another spelling than in the manifest: then
-        the keys that are returned have the store's. If the settings have `copied = true`, and the
-        keys do not contain the version's id, a warning says that only sizes, or the number of
-        files, show that the files are of this version. Raises ObjectMissing, and the store's other
-        errors.
+        If a copied bucket spells the month's folder differently, the returned keys are the store's.
+        With `copied = true`, a warning says if nothing but the sizes or the number of the files
+        shows that they are of this version. Raises ObjectMissing, and the store's other errors.
         """
         files = self._stored_files(manifest)
         if not (self._export.copied and manifest.will_be_overwritten):

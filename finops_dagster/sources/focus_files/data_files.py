@@ -56,15 +56,15 @@ def is_data_file(path: str) -> bool:
 
 
 def relative_path(key: str, folder: str) -> str:
-    """Return the part of a key below the folder that has it; a copy of the bucket has the same."""
+    """Return the path of a key below `folder`, which is the same in a copy of the bucket."""
     return key.removeprefix(folder).lstrip("/")
 
 
 def version_digest(rows: Sequence[tuple[object, ...]]) -> str:
-    """Return an id of the version with these files: 16 hex digits, whatever the order of rows.
+    """Return an id of the version with these files: 16 hex digits, whatever their order.
 
-    A manifest has it in place of a vendor's id. A row has the name of a file, and values that
-    differ if its bytes do: size, ETag, SHA-256.
+    A manifest has it in place of a vendor's id. Each of `rows` is a file: its name, and values that
+    differ if its bytes do, such as size, ETag and SHA-256.
     """
     return sha256(repr(sorted(rows)).encode()).hexdigest()[:16]
 
@@ -72,7 +72,7 @@ def version_digest(rows: Sequence[tuple[object, ...]]) -> str:
 def folder_as_manifest_file(
     store: ObjectStore, folder: str, version: str, files: Sequence[ObjectInfo]
 ) -> ManifestFile:
-    """Return a folder as the object that a manifest was read from, since there is no manifest.
+    """Return a folder in place of the object from which a vendor's manifest is read.
 
     Its time is that of the newest of `files`, of which there is at least one. Its size is the sum
     of their sizes. Its ETag is `version`, the id that `version_digest` returns.

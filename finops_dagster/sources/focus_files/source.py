@@ -14,8 +14,8 @@ def focus_files_source(
 ) -> Source:
     """Return the source of an export with FOCUS files, by its layout; opens the export's store.
 
-    `reader` reads the months of files that months share; None where no file may be read. The layout
-    "replaced" has no such files.
+    `reader` reads the months of files that months share, which only the layout "incremental" has.
+    With None, no file is read, and its manifests must not be loaded: see IncrementalFiles.
     """
     if export.layout == "replaced":
         return ReplacedFiles(export, stores)

@@ -86,7 +86,7 @@ class DuckDBDialect(Dialect):
     def load_incoming(self, file: MonthFile, change: SchemaChange) -> Sql:
         """Check the texts of the Parquet file, and return a SELECT of it; nothing is loaded yet.
 
-        Raises BillError for a text that cannot be stored exactly in a column of amounts.
+        Raises BillError for a text that cannot be stored exactly in a column of numbers.
         """
         refuse_inexact_text(self, self._connection, file, change)
         return Sql(f"({file.select_sql(change.target_types)})")

@@ -256,8 +256,7 @@ class PostgreSQLDialect(Dialect):
 
         Returns its name without quotes. Waits without a limit until other loads of the month have
         ended. If a row is too wide, the table is filled again, with all new tags in the overflow
-        column.
-        Raises BillError for a text that cannot be stored exactly in a column of numbers.
+        column. Raises BillError for a text that cannot be stored exactly in a column of numbers.
         """
         incoming = self.stored_name(f"{self._partition_name(file)}_new")
         try:
