@@ -83,13 +83,15 @@ def _run_upkeep(settings: Settings, history: History) -> "tuple[ObjectInfo, Logg
     """
     # The commands import typer, which the code location does not need.
     from finops_dagster.cli.changes import logging_changes
-    from finops_dagster.cli.cleanup import clean
+    from finops_dagster.cli.cleanup import delete_unneeded_data
 
-    limits, (store, folder) = settings.upkeep, open_backups(settings)
+    limits, (store, folder) = settings.upkeep, backup_store(settings)
     backup = _write_backup(settings, history, store, folder)
     with logging_changes("state upkeep") as changes:
         older_than = timedelta(days=limits.cleanup_days)
-        for row, stage in clean(settings, history, older_than=older_than, dry_run=False):
+        for row, stage in delete_unneeded_data(
+            settings, history, older_than=older_than, dry_run=False
+        ):
             changes.add(f"{row['what']} {row['which']}", stage)
         for old in _old_backups(store, folder, timedelta(days=limits.backup_days)):
             store.delete(old.key)
@@ -97,7 +99,7 @@ def _run_upkeep(settings: Settings, history: History) -> "tuple[ObjectInfo, Logg
     return backup, changes
 
 
-def open_backups(settings: Settings) -> tuple[WritableStore, str]:
+def backup_store(settings: Settings) -> tuple[WritableStore, str]:
     """Return the store of the backups and their folder in it; nothing is connected to.
 
     Raises StoreError if the client package of the store or its credentials are missing.

@@ -18,7 +18,7 @@ from finops_dagster.billing.disk import disk_problem
 from finops_dagster.pipeline import checks, stage
 from finops_dagster.pipeline.history import open_history
 from finops_dagster.pipeline.instance import open_instance
-from finops_dagster.pipeline.postgres_history import check_driver
+from finops_dagster.pipeline.postgres_driver import check_driver
 from finops_dagster.settings_table import SettingsError
 from finops_dagster.traces import record_unexpected_error
 from finops_dagster_tests.finops import Finops

@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 
 from finops_dagster.settings import Settings
-from finops_dagster.upkeep import open_backups, upkeep_definitions
+from finops_dagster.upkeep import backup_store, upkeep_definitions
 from finops_dagster_tests.finops import Finops
 from finops_dagster_tests.project import ROOT, Project
 from finops_dagster_tests.servers.postgresql import PostgreSQLServer
@@ -80,7 +80,7 @@ def test_backups_go_to_the_store_of_the_lake(project: Project, s3: S3Server, buc
     }
     project.deliver("1")
     project.load()
-    store, folder = open_backups(project.settings())
+    store, folder = backup_store(project.settings())
     old = project.folder / "old.json"
     old.write_text("{}")
     store.upload(old, f"{folder}/state-20240101T040000Z.json")

@@ -36,7 +36,7 @@ class UnsentAlert:
     tries: int = 0
 
 
-def split_expired(unsent: Sequence[UnsentAlert]) -> tuple[list[UnsentAlert], list[str]]:
+def split_dropped(unsent: Sequence[UnsentAlert]) -> tuple[list[UnsentAlert], list[str]]:
     """Return the alerts that may be sent again, and a line for each alert that is given up.
 
     Only the last 100 of `unsent` may be sent again, and none that has 288 tries or more.

@@ -54,7 +54,7 @@ class Version:
         fields = ("name", "size", "etag")
         return self.content.file_fields(*fields) == available.file_fields(*fields)
 
-    def has_content(self, content: Content, totals: Totals) -> bool:
+    def matches_content(self, content: Content, totals: Totals) -> bool:
         """Return whether downloaded files with this content and these totals are this version.
 
         Compares names, sizes and SHA-256s; if one side lacks a SHA-256, names, sizes and totals.
@@ -166,7 +166,9 @@ def version_id(
     content. `known_versions` are all earlier versions with this vendor's id.
     """
     ids = (
-        version.manifest_id for version in known_versions if version.has_content(content, totals)
+        version.manifest_id
+        for version in known_versions
+        if version.matches_content(content, totals)
     )
     return next(ids, f"{vendor_id}+{content.digest}" if known_versions else vendor_id)
 

@@ -15,7 +15,7 @@ from finops_dagster.cli.output import OnProblem, Row
 from finops_dagster.cli.stored_months import (
     StoredMonth,
     StoredMonths,
-    newest_version,
+    newest_read_version,
 )
 from finops_dagster.object_stores import ObjectStores, StoreError, StoreUnavailable
 from finops_dagster.pipeline import last_bill_stage
@@ -133,7 +133,7 @@ def _delivery(delivery: Delivery | None) -> Row:
 
 
 def _loaded(month: StoredMonth, manifest: Manifest) -> str:
-    loaded, lake = month.table_version, month.lake_version
+    loaded, lake = month.table_version, month.lake_load
     if not loaded:
         return "no"
     if is_version_of(loaded, manifest.id):
@@ -154,7 +154,7 @@ def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -
     """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
-        newest = newest_version({**month.stage_versions, "manifest": manifest.id})
+        newest = newest_read_version({**month.stage_versions, "manifest": manifest.id})
         would_run = ", ".join(
             stage
             for stage, version in month.stage_versions.items()
@@ -192,5 +192,5 @@ def stale_rows(settings: Settings, rows: list[Row], on_problem: OnProblem) -> li
         row
         for row in rows
         if (manifest_id := newest.get((row["export"], row["month"])))
-        and row[stage] != newest_version({**row, "manifest": manifest_id})
+        and row[stage] != newest_read_version({**row, "manifest": manifest_id})
     ]

@@ -33,7 +33,7 @@ The change is None for runs and unfinished files.
 """
 
 
-def clean(
+def delete_unneeded_data(
     settings: Settings, history: History, *, older_than: timedelta, dry_run: bool
 ) -> Iterator[Deletion]:
     """Delete old staged files, superseded loads, runs and unused files of the lake; yield each.
@@ -106,7 +106,7 @@ def _delete_replaced(
         yield row
 
 
-def clean_after_lost_runs(
+def end_lost_runs_and_clean(
     settings: Settings, history: History, *, dry_run: bool
 ) -> Iterator[Deletion]:
     """Mark lost runs as failed, delete unfinished files, and yield each.
@@ -202,7 +202,7 @@ def _unneeded_runs(history: History, settings: Settings, cutoff: datetime) -> It
     """Yield the ids of ended runs from before `cutoff` that are not the last of any stage."""
     months = {export.name: set(map(str, export.months())) for export in settings.exports}
     needed = {
-        materialization.run
+        materialization.run_id
         for export, export_months in months.items()
         for by_month in history.materializations(export, export_months).values()
         for materialization in by_month.values()

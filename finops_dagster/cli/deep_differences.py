@@ -15,7 +15,7 @@ from finops_dagster.billing.errors import BillError, excerpts, first_line
 from finops_dagster.cli.differences import Coverage, Differences, LoggedVersions, Repair
 from finops_dagster.cli.stored_months import StoredMonth
 from finops_dagster.lake import (
-    has_totals_of,
+    file_has_totals,
     load_from_footer,
     matches_checksum,
     month_relation,
@@ -86,7 +86,7 @@ def _lake_differences(month: StoredMonth) -> Differences:
         return
     with month.stored_months.database.duckdb.open_in_memory() as connection:
         prepare_casts(connection)
-        if not has_totals_of(connection, load, file, month.formats):
+        if not file_has_totals(connection, load, file, month.formats):
             yield f"{file.location} does not have the totals of its record", Repair.REPROCESS
 
 

@@ -114,7 +114,7 @@ def version_differences(month: StoredMonth, logged: LoggedVersions) -> Differenc
             Repair.RUN,
         )
         return  # the other copies can only be compared with a table that has its load's totals
-    footer = month.lake_version
+    footer = month.lake_load
     in_table = load or (footer if month.is_only_in_lake else None)
     if month.lake_file.is_in_store and not any(logged.values()):
         logged = _versions_without_log(month)
@@ -137,7 +137,7 @@ def _lake_differences(
 
     `in_ledger` are the month's restatements in the ledger.
     """
-    file, footer = month.lake_file, month.lake_version
+    file, footer = month.lake_file, month.lake_load
     if file.is_in_store and footer is not None and not file.sha256():
         yield f"{file.location} names a file that is missing", Repair.REPROCESS
     elif load is not None and not load.is_same_version(footer):

@@ -192,9 +192,9 @@ def _confirmed_version(
     if stage == "billing_table":
         return table_version
     if stage == "parquet":
-        return month.lake_version.manifest_id if month.lake_version else None
+        return month.lake_load.manifest_id if month.lake_load else None
     if stage == "warehouse_table":
-        if month.stored_months.warehouse is None or month.lake_version is None:
+        if month.stored_months.warehouse is None or month.lake_load is None:
             return None
         version = month.stored_months.warehouse.measured_version(month.bill_month_file)
         return version.manifest_id if version else None

@@ -18,7 +18,7 @@ from finops_dagster.cli.stored_months import (
     StageVersions,
     StoredMonth,
     StoredMonths,
-    newest_version,
+    newest_read_version,
     stages_of,
 )
 from finops_dagster.focus.exports import no_charges_reason
@@ -74,8 +74,8 @@ def month_rows(settings: Settings, selection: Selection, history: History) -> It
                 "export": export,
                 "month": name,
                 **month.stage_versions,
-                "rows": month.lake_version and month.lake_version.totals.rows,
-                "cost": month.lake_version and month.lake_version.totals.cost,
+                "rows": month.lake_load and month.lake_load.totals.rows,
+                "cost": month.lake_load and month.lake_load.totals.cost,
                 "last_run": last_run,
                 "reason": reason or month.no_charges_reason,
             }
@@ -112,7 +112,7 @@ def stage_rows(settings: Settings, selection: Selection) -> list[Row]:
 
 def _stored_fields(month: StoredMonth, stage: str) -> Row:
     """Return the version of a stage, with the totals of the file that records it."""
-    version, record = month.stage_versions.get(stage), month.lake_version
+    version, record = month.stage_versions.get(stage), month.lake_load
     if stage in FOCUS_STAGES:
         record = month.charges_record.version if month.charges_record else None
     if record is None or version is None:
@@ -137,7 +137,7 @@ def _stage_row(stage: str, last: Materialization | None, failure: RunFailure | N
         "cost": metadata.get("total_cost_exact"),
         **restatement_fields(metadata),
         "when": last and last.at,
-        "run": last and last.run,
+        "run": last and last.run_id,
         "checks": f"failed: {failed_check}" if failed_check else metadata.get("checks"),
         "error": error,
     }
@@ -195,7 +195,7 @@ def _stages_behind_text(versions: StageVersions) -> str | None:
 
     The newest is that of `newest_version`. Empty if all have it; None if it is not known.
     """
-    newest = newest_version(versions)
+    newest = newest_read_version(versions)
     if newest is None:
         return None
     behind: dict[str, list[str]] = defaultdict(list)
@@ -207,7 +207,7 @@ def _stages_behind_text(versions: StageVersions) -> str | None:
 
 MONTH_HEADINGS: Headings = {
     **key_headings("export month"),
-    "version": newest_version,
+    "version": newest_read_version,
     "stages_behind": _stages_behind_text,
     **key_headings("rows cost last_run"),
 }

@@ -245,9 +245,11 @@ def _row(month: StoredMonth, result: MonthRun) -> Row:
     to do, or else that of the charges. Rows and cost are those of the bill, also if only a stage of
     the charges failed.
     """
-    stages = list(result.stages.values())
+    stages = list(result.metadata_by_stage.values())
     # Only the stages that store the month's rows have this key: table, Parquet file, warehouse.
-    with_rows = {s: m for s, m in result.stages.items() if "dagster/partition_row_count" in m}
+    with_rows = {
+        s: m for s, m in result.metadata_by_stage.items() if "dagster/partition_row_count" in m
+    }
     loads = [m for s, m in with_rows.items() if s in BILL_STAGES] or list(with_rows.values())
     # The last stage of the bill that had work to do counts, or else that of the charges.
     in_order = sorted(with_rows, key=lambda stage: stage in BILL_STAGES)
@@ -258,7 +260,7 @@ def _row(month: StoredMonth, result: MonthRun) -> Row:
     failed = {*result.failed_stages}
     has_bill = result.error is None or (failed and failed <= {*FOCUS_STAGES})
     totals = loads[-1] if loads and has_bill else {}
-    table = result.stages.get("billing_table", {})
+    table = result.metadata_by_stage.get("billing_table", {})
     return {
         "export": month.key[0],
         "month": month.key[1],

@@ -243,7 +243,7 @@ def _check_catalog(settings: Settings) -> str:
 
 
 def _check_export(export: ExportSettings, exports: Sequence[ExportSettings]) -> str:
-    source = VENDORS[export.vendor].source(export, ObjectStores(), None)
+    source = VENDORS[export.vendor].open_source(export, ObjectStores(), None)
     months = available_manifests(source, export.months()[::-1])
     answer = f"{count_text(len(months), 'month')}, {min(months)} to {max(months)}"
     if export.lacks_charges(exports):

@@ -313,12 +313,16 @@ def cleanup(
     $ finops state cleanup --stale
     """
     from finops_dagster.cli.changes import logging_changes
-    from finops_dagster.cli.cleanup import clean, clean_after_lost_runs
+    from finops_dagster.cli.cleanup import delete_unneeded_data, end_lost_runs_and_clean
     from finops_dagster.pipeline.history import open_history
 
     settings, rows = Options.of(context).settings(), list[dict[str, Any]]()
     with logging_changes("state cleanup") as changes, open_history() as history:
-        clean_rows = clean_after_lost_runs if stale else partial(clean, older_than=older_than)
+        clean_rows = (
+            end_lost_runs_and_clean
+            if stale
+            else partial(delete_unneeded_data, older_than=older_than)
+        )
         for row, stage in clean_rows(settings, history, dry_run=dry_run):
             rows.append(row)
             if not dry_run:

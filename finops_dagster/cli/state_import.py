@@ -109,7 +109,7 @@ def _report(
         dg.AssetMaterialization(
             asset_key=dg.AssetKey(key),
             partition=month,
-            description=f"Imported; recorded by run {imported.run} at {imported.at}.",
+            description=f"Imported; recorded by run {imported.run_id} at {imported.at}.",
             metadata=imported.metadata,
             tags={"dagster/data_version": str(imported.version)},
         )

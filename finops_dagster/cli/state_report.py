@@ -22,7 +22,7 @@ from finops_dagster.cli.output import (
     print_rows,
     value_text,
 )
-from finops_dagster.cli.stored_months import StoredMonths, newest_version
+from finops_dagster.cli.stored_months import StoredMonths, newest_read_version
 from finops_dagster.pipeline import last_bill_stage
 from finops_dagster.pipeline.history import FAILED, History, open_history
 from finops_dagster.settings import Settings
@@ -115,7 +115,7 @@ def _status(row: Row, last_stage: str) -> str:
     """Return the status of a month: complete if its last stage has the newest version."""
     if row["last_run"] != "success":
         return "failed" if row["last_run"] in FAILED else "running"
-    has_newest = row[last_stage] is not None and row[last_stage] == newest_version(row)
+    has_newest = row[last_stage] is not None and row[last_stage] == newest_read_version(row)
     return "complete" if has_newest else "pending"
 
 

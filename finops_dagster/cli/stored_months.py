@@ -64,7 +64,7 @@ def _bill_stages(stages: Sequence[str]) -> tuple[str, ...]:
     return tuple(stage for stage in stages if stage not in FOCUS_STAGES)
 
 
-def newest_version(versions: StageVersions) -> str | None:
+def newest_read_version(versions: StageVersions) -> str | None:
     """Return the newest version of a month that this machine has read; None if it has read none.
 
     The vendor may have a newer one. `versions` must have `manifest`. The result is the version id
@@ -143,7 +143,7 @@ class StoredMonths:
     def source(self, export: ExportSettings, stores: ObjectStores) -> Source:
         """Return the source of an export; it opens the export's store through `stores`."""
         reader = MonthsReader(export, self.staging, self.lake, self.database)
-        return VENDORS[export.vendor].source(export, stores, reader)
+        return VENDORS[export.vendor].open_source(export, stores, reader)
 
     def warehouse_months(self, export: ExportSettings) -> tuple[str, list[WarehouseMonth]]:
         """Return the full name of the export's table and its loaded months, newest first.
@@ -209,7 +209,7 @@ class StoredMonths:
                 "shown"
             )
         months = [StoredMonth(export, month, self) for month in export.months()]
-        records = {str(stored.month): stored.lake_version for stored in months}
+        records = {str(stored.month): stored.lake_load for stored in months}
         return {month: record.manifest_id for month, record in records.items() if record}
 
     def _warehouse_versions(self, table: str) -> dict[str, str] | None:
@@ -258,7 +258,7 @@ class StoredMonth:
         return footers[0] if footers else self.lake_file.footer_texts() or {}
 
     @cached_property
-    def lake_version(self) -> LoadedVersion | None:
+    def lake_load(self) -> LoadedVersion | None:
         """The version that the Parquet file's footer records; None if it is missing or damaged."""
         return version_of_footer(self._footer_texts)
 
@@ -268,7 +268,7 @@ class StoredMonth:
 
         If it is in such a lake, the DuckDB file is opened as by `connect`, and created if missing.
         """
-        if not self.lake_file.is_in_store or self.lake_version is None:
+        if not self.lake_file.is_in_store or self.lake_load is None:
             return False
         with self.connect() as connection:
             return ledger.newest_load(connection, self.export.name, self.month) is None
@@ -336,8 +336,8 @@ class StoredMonth:
 
         The keys are `expected_stages`. If the record of the staged files is missing, they have the
         version of the billing table; a missing manifest has the vendor's id of the staged files.
-        `focus` has `focus_version`, which may end with a difference. `warehouse_focus` has the same
-        if the warehouse has the charges of that file, else the version id in its ledger.
+        `focus` has `focus_version_text`, which may end with a difference. `warehouse_focus` has the
+        same if the warehouse has the charges of that file, else the version id in its ledger.
         """
         manifest, staged = self.staged_month.manifest(), self.staged_month.version_records()
         files = staged[0].manifest_id if staged else self.table_version
@@ -347,7 +347,7 @@ class StoredMonth:
             "manifest": manifest.id if manifest else files and files.partition("+")[0],
             "staged_files": files,
             "billing_table": self.table_version,
-            "parquet": self.lake_version.manifest_id if self.lake_version else None,
+            "parquet": self.lake_load.manifest_id if self.lake_load else None,
             "warehouse_table": UNKNOWN if warehouse is None else warehouse.get(str(self.month)),
             **(self._focus_versions if "focus" in self.expected_stages else {}),
         }
@@ -398,8 +398,8 @@ class StoredMonth:
         loads = self.stored_months.warehouse_versions(f"{self.export.table_name}_focus")
         loaded = UNKNOWN if loads is None else loads.get(str(self.month))
         if self.charges_record and loaded == self.charges_record.warehouse_version_id:
-            loaded = self.focus_version
-        return {"focus": self.focus_version, "warehouse_focus": loaded}
+            loaded = self.focus_version_text
+        return {"focus": self.focus_version_text, "warehouse_focus": loaded}
 
     @property
     def focus_month_file(self) -> MonthFile:
@@ -415,7 +415,7 @@ class StoredMonth:
         return charges_record_and_file(export, self.month, storage.lake, storage.database.duckdb)[1]
 
     @cached_property
-    def focus_version(self) -> str | None:
+    def focus_version_text(self) -> str | None:
         """The version of the bill from which the charges were derived; None without charges.
 
         If the bill or the mapping has changed since, the difference follows in parentheses:

@@ -164,7 +164,9 @@ def _deliver_and_load(
             if run.error is not None:
                 raise BillError(f"{bill.cloud} {month} failed: {run.error}")
             lake = settings.storage.open_lake()
-            totals = _totals(connection, lake.file(export.name, month).local_path(), bill.cost)
+            totals = _totals(
+                connection, lake.file(export.name, month).local_path(), bill.cost_column
+            )
             file = focus_lake(lake).file(export.name, month)
             charges = _totals(connection, file.local_path(), "BilledCost")
             load = _Load(bill, month, totals, charges.cost, run.is_unchanged)
@@ -235,7 +237,7 @@ def _print_comparison(console: Console, loads: list[_Load]) -> bool:
     is_equal = True
     newest = {(load.bill.cloud, load.month): load for load in loads}
     for bill, month, loaded, charged, _ in (newest[key] for key in sorted(newest)):
-        source = _source_totals(bill.newest(month.first_day)[1], bill.header)
+        source = _source_totals(bill.newest(month.first_day)[1], bill.cost_header)
         signs = [
             "=" if equal else "differs from" for equal in (source == loaded, loaded.cost == charged)
         ]

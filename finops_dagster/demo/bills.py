@@ -47,15 +47,15 @@ class DemoVersion:
 class DemoBill:
     """The bill of one cloud, with its `versions` in the order in which the demo delivers them.
 
-    `cost` is the cost column of its table, `header` that column's header in its files. `newest`
+    `cost_column` is that of its table, `cost_header` its header in the files. `newest`
     returns the name and the files of a month's newest version on disk; the name is empty if there
     is none. The name of a later version is greater as text.
     """
 
     cloud: str
     currency: str
-    cost: str
-    header: str
+    cost_column: str
+    cost_header: str
     versions: Sequence[DemoVersion]
     newest: Callable[[date], tuple[str, list[Path]]]
 

@@ -71,7 +71,7 @@ class BillVersion:
         return -(-self.rows // 500) if self.restated else 0
 
     @property
-    def end_date(self) -> date:
+    def next_first_day(self) -> date:
         """The first day after the billing period."""
         return BillingMonth.of(self.first_day).next.first_day
 
@@ -211,7 +211,7 @@ class DemoDelivery:
         version = self.version
         return {
             "start": f"{version.first_day:{time_format}}",
-            "end": f"{version.end_date:{time_format}}",
+            "end": f"{version.next_first_day:{time_format}}",
         }
 
     def _data_file(self, key: str) -> str | dict[str, object]:
@@ -234,7 +234,7 @@ class DemoDelivery:
             "name": self.name,
             "assembly": self.version.assembly_id,
             "execution": self._execution_id,
-            "days": f"{month:%Y%m%d}-{self.version.end_date:%Y%m%d}",
+            "days": f"{month:%Y%m%d}-{self.version.next_first_day:%Y%m%d}",
             "partition": f"{layout.partition}={month:%Y-%m}",
             "month": month,
         }

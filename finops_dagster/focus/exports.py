@@ -46,7 +46,7 @@ def no_charges_reason(
     """Return why the settings exclude a month's charges, as text for people; None if they do not.
 
     The `start_month` and `end_month` of the export decide, and those of the one that completes its
-    bill. None also for an export that has no charges at all, and for a month that has not begun.
+    bill. None also for an export that has no charges at all. Other reasons do not count.
     `exports` are all exports of the settings.
     """
     names = (charge_sources(export) or {}).values()

@@ -13,18 +13,18 @@ from finops_dagster.lake.history import LakeAsOf
 from finops_dagster.lake.lake import THIS_MACHINE, Lake, LakeFile, LakeReader
 from finops_dagster.lake.many_months import map_months
 from finops_dagster.lake.records import (
-    has_rows_of_load,
-    has_totals_of,
+    file_has_totals,
     load_from_footer,
-    load_in_store_lake,
+    load_missing_in_ledger,
     matches_checksum,
     names_from_footers,
     record_lost_load,
-    restore_lost_restatements,
+    restore_newer_restatements,
     restore_restatements_of_footer,
+    verify_file_of_load,
 )
 from finops_dagster.lake.relations import month_relation, parquet_relation
-from finops_dagster.lake.writing import exporting_month, replacing_lake_file, write_parquet
+from finops_dagster.lake.writing import replacing_lake_file, write_parquet, writing_month_to_lake
 
 __all__ = [
     "THIS_MACHINE",
@@ -37,13 +37,11 @@ __all__ = [
     "LakeReader",
     "LakeSettings",
     "distinct_values_in_footer",
-    "exporting_month",
+    "file_has_totals",
     "footer_texts",
     "footer_texts_of_version",
-    "has_rows_of_load",
-    "has_totals_of",
     "load_from_footer",
-    "load_in_store_lake",
+    "load_missing_in_ledger",
     "map_months",
     "matches_checksum",
     "month_relation",
@@ -53,8 +51,10 @@ __all__ = [
     "parquet_relation",
     "record_lost_load",
     "replacing_lake_file",
-    "restore_lost_restatements",
+    "restore_newer_restatements",
     "restore_restatements_of_footer",
+    "verify_file_of_load",
     "version_of_footer",
     "write_parquet",
+    "writing_month_to_lake",
 ]

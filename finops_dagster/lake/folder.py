@@ -115,7 +115,7 @@ class FolderFile(LakeFile):
             part.replace(path)
         return path
 
-    def predecessor(self) -> Self | None:
+    def replaced_file(self) -> Self | None:
         name = (self.footer_texts() or {}).get(REPLACES)
         path = self._versions / name if name else None
         return replace(self, path=path) if path and path.exists() else None

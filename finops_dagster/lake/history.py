@@ -50,7 +50,7 @@ def replaced_files(file: File, count: int | None = None) -> Iterator[File]:
     older ones are.
     """
     for _ in range(count) if count is not None else repeat(None):
-        older = file.predecessor()
+        older = file.replaced_file()
         if older is None:
             return
         yield older
@@ -75,7 +75,7 @@ def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
         # A first file with restatements was written after the lake was lost: it had other versions.
         if texts.get(REPLACES) == "" and not restatements_of_footer(texts):
             return None
-        older = file.predecessor()
+        older = file.replaced_file()
         if older is None:
             raise VersionNotKept(file.location, loaded)
         file = older

@@ -146,7 +146,7 @@ class LakeFile(Protocol):
         """
         ...
 
-    def predecessor(self) -> Self | None:
+    def replaced_file(self) -> Self | None:
         """Return the file that this one has replaced; None if it is not kept, or there is none.
 
         Also None if this file is missing or damaged, or if an earlier release wrote it.

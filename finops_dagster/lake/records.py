@@ -49,7 +49,7 @@ def load_from_footer(file: LakeFile, export: str, month: BillingMonth, table: st
     return Load(**vars(version), export=export, month=month, table=table, loaded_at=loaded_at)
 
 
-def load_in_store_lake(
+def load_missing_in_ledger(
     connection: duckdb.DuckDBPyConnection,
     file: LakeFile,
     export: str,
@@ -77,7 +77,7 @@ def matches_checksum(load: Load, file: LakeFile) -> bool | None:
     return None if load.lake_sha256 is None else file.sha256() == load.lake_sha256
 
 
-def has_rows_of_load(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
+def verify_file_of_load(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:
     """Return whether the file has the rows of the load; may record its checksum in the ledger.
 
     The file must exist, and have a footer. Its checksum is compared with that of `load`. Loads of
@@ -105,7 +105,7 @@ def has_rows_of_load(connection: duckdb.DuckDBPyConnection, load: Load, file: La
     return True
 
 
-def has_totals_of(
+def file_has_totals(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile, formats: Mapping[str, Format]
 ) -> bool:
     """Return whether the month's file has the totals of `load`, measured in its rows.
@@ -159,7 +159,7 @@ def restore_restatements_of_footer(
     return overwrite_restatements(connection, load.export, load.month, in_footer)
 
 
-def restore_lost_restatements(
+def restore_newer_restatements(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile
 ) -> None:
     """Record the restatements in a file's footer if the footer has a newer one than the ledger.

@@ -130,7 +130,7 @@ class StoreFile(LakeFile):
     def create_permanent_url(self) -> str:
         return self.client.store.location(self.current_key_and_pointer()[0])
 
-    def predecessor(self) -> Self | None:
+    def replaced_file(self) -> Self | None:
         name = (self.footer_texts() or {}).get(REPLACES)
         file = self._replaced(name) if name else None
         return file if file is not None and file.exists() else None
@@ -174,7 +174,7 @@ class StoreFile(LakeFile):
             etag = self._point_to(pointer, etag)
             if run:
                 self.client.etags_at_start[self._pointer_key] = run, etag
-            self.client.keep_copy(key, part)
+            self.client.cache_copy(key, part)
 
     def _point_to(self, pointer: Pointer, etag: str | None) -> str | None:
         """Write the pointer if it still has this ETag, and return its new one.

@@ -103,7 +103,7 @@ class StoreClient:
         # Two processes, or two loads of a month, have files of the same name.
         return self._folder / f"{uuid4().hex[:8]}-{key.rpartition('/')[2]}"
 
-    def keep_copy(self, key: str, path: Path) -> None:
+    def cache_copy(self, key: str, path: Path) -> None:
         """Move the file at `path` to where `local_copy` finds it as the copy of an object.
 
         The four copies that were used last are kept; all others are deleted.
@@ -128,7 +128,7 @@ class StoreClient:
                         f"{self.store.location(key)} is damaged: it does not have the checksum of "
                         "its record; run finops state verify --deep --repair"
                     )
-                self.keep_copy(key, path)
+                self.cache_copy(key, path)
         self._copies.move_to_end(key)
         return self._copies[key]
 

@@ -18,7 +18,7 @@ from finops_dagster.billing.restatement import footer_of_restatements
 from finops_dagster.billing.version import Load
 from finops_dagster.lake.footer import LOADED_AT, footer_texts_of_loaded_at, footer_texts_of_version
 from finops_dagster.lake.lake import REPLACES, LakeFile, NewFile
-from finops_dagster.lake.records import restore_lost_restatements
+from finops_dagster.lake.records import restore_newer_restatements
 from finops_dagster.lake.relations import month_relation, parquet_relation
 from finops_dagster.sources.base import Format
 from finops_dagster.tables import ledger
@@ -37,7 +37,7 @@ _COMPRESSION = "COMPRESSION zstd, COMPRESSION_LEVEL 1, WRITE_BLOOM_FILTER false"
 
 
 @contextmanager
-def exporting_month(
+def writing_month_to_lake(
     connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile, bill_format: Format
 ) -> Iterator[int]:
     """Write the month's rows to a new file, and reconcile it before it replaces the old one.
@@ -49,7 +49,7 @@ def exporting_month(
     ledger has the new checksum. Raises ReconciliationError if the totals differ, duckdb.Error, and
     as `LakeFile.replacing`.
     """
-    restore_lost_restatements(connection, load, file)
+    restore_newer_restatements(connection, load, file)
     footer = _footer(connection, load)
     with replacing_lake_file(connection, Sql(f"FROM {month_relation(load)}"), file, footer) as new:
         measured = measure_month(

@@ -31,7 +31,10 @@ from requests.adapters import HTTPAdapter
 
 from finops_dagster.object_stores import ObjectInfo, StoreUnavailable, WritableStore
 from finops_dagster.object_stores.azure_address import AzureAddress
-from finops_dagster.object_stores.azure_credentials import endpoint_and_credential, filesystem
+from finops_dagster.object_stores.azure_credentials import (
+    endpoint_and_credential,
+    pyarrow_filesystem,
+)
 from finops_dagster.object_stores.azure_errors import azure_error
 from finops_dagster.object_stores.uploads import (
     compare_checksums,
@@ -188,7 +191,7 @@ class AzureBlobStore(WritableStore):
 
         pyarrow itself finds credentials of Entra ID. Raises StoreError for anonymous access.
         """
-        return filesystem(self._endpoint, self._credential), self._container.container_name
+        return pyarrow_filesystem(self._endpoint, self._credential), self._container.container_name
 
     def _info(self, key: str, blob: BlobProperties) -> ObjectInfo:
         etag = str(blob.etag).strip('"')

@@ -82,7 +82,7 @@ def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
     return address.endpoint or endpoint.rstrip("/"), credential
 
 
-def filesystem(endpoint: str, credential: Any) -> FileSystem:
+def pyarrow_filesystem(endpoint: str, credential: Any) -> FileSystem:
     """Return pyarrow's file system of an account, whose paths begin with a container.
 
     The arguments are what `endpoint_and_credential` returns. Raises StoreError for anonymous

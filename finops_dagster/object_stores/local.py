@@ -22,7 +22,7 @@ from finops_dagster.object_stores import (
 )
 from finops_dagster.object_stores.uploads import (
     compare_checksums,
-    crc32,
+    crc32_base64,
     file_chunks,
     resolve_refused_write,
 )
@@ -118,10 +118,10 @@ class LocalStore(WritableStore):
 
         Here the old object stays if the checksums differ.
         """
-        target, checksum = Path(self.location(key)), crc32(file_chunks(path))
+        target, checksum = Path(self.location(key)), crc32_base64(file_chunks(path))
         with _new_file(target) as part:
             shutil.copyfile(path, part)
-            compare_checksums(str(target), "CRC32", checksum, crc32(file_chunks(part)))
+            compare_checksums(str(target), "CRC32", checksum, crc32_base64(file_chunks(part)))
             part.replace(target)
         return self.head(key)
 

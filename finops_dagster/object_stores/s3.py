@@ -18,7 +18,7 @@ from finops_dagster.object_stores.s3_errors import has_s3_code, is_refused_condi
 from finops_dagster.object_stores.settings import StoreSettings
 from finops_dagster.object_stores.uploads import (
     compare_checksums,
-    crc32,
+    crc32_base64,
     file_chunks,
     resolve_refused_write,
 )
@@ -161,7 +161,7 @@ class S3Store(WritableStore):
                 upload = transfers.upload(
                     str(path), arguments.pop("Bucket"), key, extra_args=arguments
                 )
-                checksum = crc32(file_chunks(path))  # while the threads of the client send
+                checksum = crc32_base64(file_chunks(path))  # while the threads of the client send
                 upload.result()
             response = self._client.head_object(
                 **self._bucket_args, Key=key, ChecksumMode="ENABLED"
@@ -170,7 +170,7 @@ class S3Store(WritableStore):
         stored = response.get("ChecksumCRC32", "")
         if not stored or response.get("ChecksumType") == "COMPOSITE" or "-" in stored:
             # Not every store that speaks S3 has a checksum of all bytes.
-            stored = crc32(self.read_chunks(info))
+            stored = crc32_base64(self.read_chunks(info))
         compare_checksums(info.location, "CRC32", checksum, stored)
         return info
 

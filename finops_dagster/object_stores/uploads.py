@@ -26,7 +26,7 @@ def file_chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def crc32(chunks: Iterable[bytes]) -> str:
+def crc32_base64(chunks: Iterable[bytes]) -> str:
     """Return the CRC32 of all chunks together, as S3 writes it, in base64."""
     checksum = 0
     for chunk in chunks:

@@ -20,7 +20,7 @@ from finops_dagster.alerts.alert import (
 )
 from finops_dagster.alerts.channels import channels_of
 from finops_dagster.alerts.settings import AlertSettings
-from finops_dagster.alerts.unsent import TICK_SECONDS, UnsentAlert, send_alerts, split_expired
+from finops_dagster.alerts.unsent import TICK_SECONDS, UnsentAlert, send_alerts, split_dropped
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.pipeline import export_stages
@@ -99,7 +99,7 @@ def alerts_sensor(
         known_keys = [key for key, a in states.items() if a is not None or key in cursor.known]
         channels = channels_of(settings)
         new = [UnsentAlert(alert, [*channels]) for alert in alerts]
-        unsent, dropped = split_expired([*cursor.unsent, *new])
+        unsent, dropped = split_dropped([*cursor.unsent, *new])
         waiting, problems = send_alerts(unsent, channels, end)
         for problem in [*dropped, *problems]:
             context.log.error(problem)

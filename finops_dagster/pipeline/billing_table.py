@@ -17,14 +17,14 @@ from finops_dagster.billing.version import Load, versions_with_vendor_id
 from finops_dagster.lake import (
     Lake,
     LakeFile,
-    has_totals_of,
+    file_has_totals,
     load_from_footer,
-    load_in_store_lake,
+    load_missing_in_ledger,
     map_months,
     month_relation,
     names_from_footers,
     parquet_relation,
-    restore_lost_restatements,
+    restore_newer_restatements,
 )
 from finops_dagster.lake.restoring import loading_month_from_lake
 from finops_dagster.pipeline import checks
@@ -52,12 +52,12 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import verified_load
 from finops_dagster.tables.database import BillingDatabase, logging_query_progress
 from finops_dagster.tables.digest import lake_type
-from finops_dagster.tables.files import read_files
+from finops_dagster.tables.files import read_headers
 from finops_dagster.tables.load import MonthLoader
 from finops_dagster.tables.month_report import (
     MONTHS_SHOWN,
     MonthReport,
-    cost_by_currency,
+    labelled_costs,
     month_report,
 )
 from finops_dagster.tables.restatements import copy_replaced_costs, record_restatement
@@ -212,7 +212,7 @@ class MonthLoading:
             self._complete_ledger(connection, existing)
             return month_report(connection, existing, self._format(existing))
         export, file = self.export, self._lake_file
-        in_lake = load_in_store_lake(connection, file, export.name, self.month, export.table)
+        in_lake = load_missing_in_ledger(connection, file, export.name, self.month, export.table)
         if in_lake is None or in_lake.manifest_id != manifest_id:
             return None
         return self._report_of_lake(in_lake)
@@ -235,7 +235,7 @@ class MonthLoading:
             {field.name: lake_type(field.type) for field in schema},
             bill_format.cost,
             [],
-            cost_by_currency(load),
+            labelled_costs(load),
             [(month, dict(past.totals.costs or {})) for month, past in loads.items()],
             None,
         )
@@ -258,7 +258,7 @@ class MonthLoading:
         in_lake = load_from_footer(file, export.name, self.month, export.table)
         if in_lake is None or in_lake.manifest_id == manifest_id:
             return None
-        if not has_totals_of(connection, in_lake, file, export.formats):
+        if not file_has_totals(connection, in_lake, file, export.formats):
             return None
         rows = parquet_relation(file.local_path())
         copy_replaced_costs(connection, rows, self._format(in_lake))
@@ -272,7 +272,7 @@ class MonthLoading:
         None if it replaced nothing, or the same version without any change.
         A ledger that was lost gets the month's earlier restatements from the lake first.
         """
-        restore_lost_restatements(connection, load, self._lake_file)
+        restore_newer_restatements(connection, load, self._lake_file)
         if replaced_id is None:
             return None
         rows, bill_format = month_relation(load), self._format(load)
@@ -292,7 +292,7 @@ class MonthLoading:
         if content is None:
             return version.manifest_id
         for load in loads:
-            if load.has_content(content, version.totals):
+            if load.matches_content(content, version.totals):
                 return load.manifest_id
         is_taken = version.manifest_id in {load.manifest_id for load in loads}
         return f"{version.vendor_id}+{content.digest}" if is_taken else version.manifest_id
@@ -347,7 +347,7 @@ class MonthLoading:
 
     def _verify_files(self, manifest_id: str, files: StagedVersion, content: Content) -> None:
         """Raise if another run has replaced the staged files, or one of them is damaged."""
-        if not self.version.has_content(content, self.version.totals):
+        if not self.version.matches_content(content, self.version.totals):
             require_version(manifest_id, f"{self.version.vendor_id}+{content.digest}")
         for problem in files.find_damage() or ():
             raise FileInvalid(
@@ -382,7 +382,7 @@ class MonthLoading:
         is_of_one_month = "{month}" in self.database.database
         has_names = bool(ledger.names_by_header(connection, export.table)) and not is_of_one_month
         return MonthLoader(connection, load, bill_format).replacing_month(
-            read_files(files.paths, bill_format, files.month_by_shared_file),
+            read_headers(files.paths, bill_format, files.month_by_shared_file),
             manifest.columns,
             {} if has_names else names_from_footers(self.lake.files(export.name).values()),
             round_money=export.rounds_money,

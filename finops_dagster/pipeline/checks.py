@@ -109,9 +109,9 @@ def passed_reconciles(version: Version) -> dg.AssetCheckResult:
 
 
 def manifest_is_fresh(
-    manifest: Manifest, month: BillingMonth, stale_after: timedelta
+    manifest: Manifest, month: BillingMonth, max_age: timedelta
 ) -> dg.AssetCheckResult:
-    """Check that the newest manifest is at most `stale_after` old if the month is in progress.
+    """Check that the newest manifest is at most `max_age` old if the month is in progress.
 
     A month that is over always passes.
     """
@@ -119,8 +119,8 @@ def manifest_is_fresh(
     age_text = f"The newest manifest is {count_text(age.days, 'day')} old"
     description, passed = f"{age_text}. The month is over.", True
     if month == BillingMonth.current():
-        passed = age <= stale_after
-        description = f"{age_text}; up to {count_text(stale_after.days, 'day')} are normal."
+        passed = age <= max_age
+        description = f"{age_text}; up to {count_text(max_age.days, 'day')} are normal."
         if not passed:
             description += " Check that the vendor still delivers the export."
     return FRESH.warning_result(passed=passed, description=description)

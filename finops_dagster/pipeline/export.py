@@ -69,7 +69,7 @@ class Export:
         for credentials in the environment that are not usable.
         """
         reader = MonthsReader(self.settings, staging, lake, database)
-        return VENDORS[self.settings.vendor].source(self.settings, stores, reader)
+        return VENDORS[self.settings.vendor].open_source(self.settings, stores, reader)
 
     @functools.cached_property
     def partitions(self) -> dg.MonthlyPartitionsDefinition:

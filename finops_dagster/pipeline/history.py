@@ -77,13 +77,13 @@ class RunFailure:
 class Materialization:
     """The record in the event log that a run has completed a stage of a month.
 
-    `version` is the data version, `at` is in UTC, `run` is the run's id, and `metadata` has plain
-    values.
+    `version` is the data version, `at` is in UTC, `run_id` is that of the run, and `metadata` has
+    plain values.
     """
 
     version: str | None
     at: datetime
-    run: str
+    run_id: str
     metadata: dict[str, Any]
 
 
@@ -295,7 +295,7 @@ class History:
         # A second earlier, since the filter excludes its own time; the run's id decides.
         since = run.started.timestamp() - 1
         events = self._fetch(export, stage, after_timestamp=since, asset_partitions=[run.month])
-        return run.id in {materialization.run for _, materialization in events}
+        return run.id in {materialization.run_id for _, materialization in events}
 
     def why_not_materialized(
         self, export: str, month: str, stage: str, last: Materialization | None
@@ -311,7 +311,7 @@ class History:
         run = next((run for run in runs if stage in run.stages[export]), None)
         if run is None or run.status == "success":
             return None
-        if last and (last.run == run.id or last.at > (run.ended or datetime.now(UTC))):
+        if last and (last.run_id == run.id or last.at > (run.ended or datetime.now(UTC))):
             return None
         if run.id in self.failures:
             return self._stage_failure(run, stage)

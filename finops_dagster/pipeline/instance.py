@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from finops_dagster.billing.errors import causes, first_line
-from finops_dagster.pipeline.postgres_history import check_driver
+from finops_dagster.pipeline.postgres_driver import check_driver
 from finops_dagster.processes import instance_lock, lost_runs, remove_run_lock
 from finops_dagster.settings import dagster_home
 from finops_dagster.settings_table import SettingsError

@@ -85,7 +85,7 @@ def manifest_result(
         outcome = "unchanged"
         metadata |= at.previous_metadata(accepted.id, "columns_added", "columns_removed")
     metadata |= manifest_object_metadata(newest.source) | warnings_metadata(warnings)
-    results = [manifest_is_fresh(newest, month, source.stale_after)]
+    results = [manifest_is_fresh(newest, month, source.max_manifest_age)]
     if export.settings.shares_files:
         results.append(files_still_available(accepted))
     return stage_result(accepted, outcome, metadata, results)

@@ -120,7 +120,7 @@ def manifest_sensor(
         tags = _tags_of_sizes(run_sizes, export, lake)
         requests = list(_requests(history, manifests, cursor, tags))
         requests += _focus_requests(history, lake, cursor, requests, tags)
-        stale = _stale_evaluations(export, manifests, cursor, source.stale_after)
+        stale = _stale_evaluations(export, manifests, cursor, source.max_manifest_age)
         document = {month: asdict(requested) for month, requested in cursor.items()}
         reason = None if requests else _skip_reason(manifests, cursor)
         cursor_text = json.dumps(document, sort_keys=True)
@@ -222,7 +222,7 @@ def _stale_evaluations(
     export: Export,
     manifests: Mapping[BillingMonth, ManifestOrError],
     cursor: dict[str, RequestedMonth],
-    stale_after: timedelta,
+    max_age: timedelta,
 ) -> list[dg.AssetCheckEvaluation]:
     """Return the failed `manifest_is_fresh` of the month in progress if the newest manifest is old.
 
@@ -234,7 +234,7 @@ def _stale_evaluations(
     if current not in manifests or not found:
         return []
     newest, key = found[max(found)], f"{current} stale"
-    result = manifest_is_fresh(newest, current, stale_after)
+    result = manifest_is_fresh(newest, current, max_age)
     evaluated = RequestedMonth(newest.source.etag)
     if result.passed or cursor.get(key) == evaluated:
         return []

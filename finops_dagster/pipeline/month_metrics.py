@@ -112,7 +112,7 @@ def load_duration_metrics(settings: Settings, months: Months) -> Iterator[Metric
                 continue
             try:
                 with connections.open(file, read_only=True) as connection:
-                    durations = ledger.load_seconds(connection, export)
+                    durations = ledger.seconds_of_last_loads(connection, export)
             except duckdb.CatalogException:
                 continue  # The file has no ledger yet.
             except duckdb.Error as error:

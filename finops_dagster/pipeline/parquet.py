@@ -13,10 +13,10 @@ from finops_dagster.billing.version import Load, LoadedVersion
 from finops_dagster.lake import (
     Lake,
     LakeFile,
-    exporting_month,
-    has_rows_of_load,
-    load_in_store_lake,
+    load_missing_in_ledger,
+    verify_file_of_load,
     version_of_footer,
+    writing_month_to_lake,
 )
 from finops_dagster.pipeline.checks import RECONCILES, passed_reconciles
 from finops_dagster.pipeline.export import Export
@@ -96,8 +96,8 @@ def writing_month(
     """Write the month's rows from the table to the lake, unless the file there is up to date.
 
     A file is up to date if it has the version and the restatements in the ledger, and if
-    `has_rows_of_load` is true. An intact file in a store is also up to date if the ledger has no
-    load of the month. `force` replaces it in any case.
+    `verify_file_of_load` returns True. An intact file in a store is also up to date if the ledger
+    has no load of the month. `force` replaces it in any case.
 
     The block gets the load, the outcome, and the file's size in bytes. The outcome is `unchanged`
     or `exported`; for a damaged file it is `exported again, as the file was damaged`. The block
@@ -123,7 +123,7 @@ def writing_month(
         is_damaged = not force and _is_damaged(connection, load, file)
         with (
             logging_query_progress(connection, "exported", load.totals.rows),
-            exporting_month(connection, load, file, export.formats[load.format]) as size,
+            writing_month_to_lake(connection, load, file, export.formats[load.format]) as size,
         ):
             yield load, _REPAIRED if is_damaged else "exported", size
 
@@ -137,9 +137,9 @@ def load_of_unchanged_file(
     """
     recorded, texts = ledger.newest_load(connection, export.name, month), file.footer_texts() or {}
     if recorded is None:
-        return load_in_store_lake(connection, file, export.name, month, export.table)
+        return load_missing_in_ledger(connection, file, export.name, month, export.table)
     is_current = _has_footer_of(connection, recorded, texts)
-    return recorded if is_current and has_rows_of_load(connection, recorded, file) else None
+    return recorded if is_current and verify_file_of_load(connection, recorded, file) else None
 
 
 def _is_damaged(connection: duckdb.DuckDBPyConnection, load: Load, file: LakeFile) -> bool:

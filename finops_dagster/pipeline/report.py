@@ -14,7 +14,7 @@ from finops_dagster.pipeline.export import Export
 from finops_dagster.pipeline.metadata import Metadata, location_metadata
 from finops_dagster.pipeline.report_alerts import REPORT
 from finops_dagster.pipeline.report_checks import BUDGETS_KEPT, NO_ANOMALIES, check_report
-from finops_dagster.pipeline.stage import failure, retry_or_failure
+from finops_dagster.pipeline.stage import permanent_failure, retry_or_failure
 from finops_dagster.settings import Settings
 from finops_dagster.tables.database import DuckDB
 
@@ -57,7 +57,7 @@ def report_asset(settings: Settings, exports: Sequence[Export]) -> dg.AssetsDefi
         try:
             location, metadata, checks = write_report_page(settings, lake, database.duckdb)
         except (BillError, StoreError) as error:
-            raise failure(error, str(error)) from None
+            raise permanent_failure(error, str(error)) from None
         except StoreUnavailable as error:
             raise retry_or_failure(context, error, "write the report again later") from error
         context.log.info(f"{location} is written")

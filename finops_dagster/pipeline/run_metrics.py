@@ -29,7 +29,7 @@ _IN_PROGRESS = ("queued", "not_started", "starting", "started", "canceling")
 class RunMetrics:
     """Metrics of the runs in a history, which `recent_history` must have returned.
 
-    `months` are those of each export for which there are metrics. `lake` are the months in the
+    `months` are those of each export for which there are metrics. `lake_months` are those in the
     lake, whose versions decide whether a month is complete. It is None if the lake cannot be read;
     then months have no state.
     """
@@ -37,7 +37,7 @@ class RunMetrics:
     settings: Settings
     history: History
     months: Months
-    lake: Collection[LakeMonth] | None
+    lake_months: Collection[LakeMonth] | None
 
     def metrics(self) -> Iterator[Metric]:
         """Yield states and manifest times of months, failed runs, the queue, and durations."""
@@ -66,7 +66,7 @@ class RunMetrics:
             months = self.months[export.name]
             names, stages = list(map(str, months)), self._bill_stages()
             last = self.history.materializations(export.name, names, stages)
-            times = _delivery_times(last["manifest"])
+            times = _manifest_times(last["manifest"])
             for month, time in times.items():
                 delivered.add_metric((export.name, month), time)
             if times and months[-1] >= BillingMonth.current():
@@ -85,13 +85,13 @@ class RunMetrics:
 
     @cached_property
     def _lake_versions(self) -> dict[tuple[str, str], str]:
-        return {month.labels: month.load.manifest_id for month in self.lake or ()}
+        return {month.labels: month.load.manifest_id for month in self.lake_months or ()}
 
     def _state(
         self, export: Export, month: str, last: Mapping[str, Materialization | None]
     ) -> str | None:
         """Return the state of a month; None if it is unknown, or if no run has read a version."""
-        if self.lake is None:
+        if self.lake_months is None:
             return None
         stages = export_stages(
             has_warehouse=self.settings.database.has_warehouse, has_focus=export.has_focus
@@ -167,7 +167,7 @@ def recent_history(history: History) -> History:
     return History(history.instance, since=datetime.now(UTC) - RUNS_READ)
 
 
-def _delivery_times(manifests: Mapping[str, Materialization]) -> dict[str, float]:
+def _manifest_times(manifests: Mapping[str, Materialization]) -> dict[str, float]:
     """Return when the vendor wrote each month's newest version that a run has read, by month.
 
     `manifests` are materializations of the stage `manifest`. Times are in seconds since 1970.

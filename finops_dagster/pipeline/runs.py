@@ -30,8 +30,8 @@ class MonthRun:
     """The result of a run of one month: the metadata of the stages that succeeded, and the error.
 
     `run_id` is the run's id; for a month that needed no run, that of the run that recorded its last
-    stage. It is None if an error came before a run. `seconds` is how long this took. `stages` has
-    plain values of metadata by stage and key. `error` is a line of text, or None if all stages
+    stage. It is None if an error came before a run. `seconds` is how long this took.
+    `metadata_by_stage` has plain values by key. `error` is a line of text, or None if all stages
     succeeded. The stages of the bill may have succeeded although `focus` is among the
     `failed_stages`.
     """
@@ -39,7 +39,7 @@ class MonthRun:
     month: BillingMonth
     run_id: str | None
     seconds: float
-    stages: dict[str, MetadataValues]
+    metadata_by_stage: dict[str, MetadataValues]
     error: str | None
     failed_check_names: tuple[str, ...] = ()
     failed_stages: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class MonthRun:
     @property
     def is_unchanged(self) -> bool:
         """Whether the run succeeded, and every stage already had the version."""
-        outcomes = {metadata["outcome"] for metadata in self.stages.values()}
+        outcomes = {metadata["outcome"] for metadata in self.metadata_by_stage.values()}
         return self.error is None and outcomes == {"unchanged"}
 
 

@@ -265,10 +265,10 @@ def _explain_failures(
                 description=message,
             )
             _drop_traces(error)
-            raise failure(error, message, check=blocking_check) from None
+            raise permanent_failure(error, message, check=blocking_check) from None
         except (BillError, StoreError) as error:
             _drop_traces(error)
-            raise failure(error, f"{error}{_version_kept(context, lake)}") from None
+            raise permanent_failure(error, f"{error}{_version_kept(context, lake)}") from None
         except Exception as error:
             raise _unexpected(context, error, _version_kept(context, lake)) from error
         context.add_asset_metadata({"seconds": round(time.monotonic() - started, 3)})
@@ -317,13 +317,13 @@ def _unexpected(
     if is_interrupt(error):
         return KeyboardInterrupt()
     if isinstance(error, duckdb.OutOfMemoryException):
-        return failure(
+        return permanent_failure(
             error,
             "DuckDB needs more memory for this month than database.duckdb.memory_limit; raise it, "
             f"or lower database.duckdb.threads ({first_line(error)}){version_kept}",
         )
     message = disk_problem(error) or record_unexpected_error(error, home)
-    return failure(error, f"{message}{version_kept}")
+    return permanent_failure(error, f"{message}{version_kept}")
 
 
 def retry_or_failure(
@@ -334,7 +334,7 @@ def retry_or_failure(
     After three retries it is a failure, whose message ends with `advice`.
     """
     if context.retry_number == _RETRIES:
-        return failure(error, f"{error}; tried {_RETRIES + 1} times; {advice}")
+        return permanent_failure(error, f"{error}; tried {_RETRIES + 1} times; {advice}")
     context.log.warning(
         f"{escaped(str(error))}; trying again in {_SECONDS_BETWEEN_RETRIES} s "
         f"({context.retry_number + 1} of {_RETRIES})"
@@ -342,7 +342,7 @@ def retry_or_failure(
     return dg.RetryRequested(_RETRIES, _SECONDS_BETWEEN_RETRIES)
 
 
-def failure(error: Exception, message: str, **metadata: str) -> dg.Failure:
+def permanent_failure(error: Exception, message: str, **metadata: str) -> dg.Failure:
     """Return a failure that Dagster does not retry.
 
     Its metadata is `metadata` and, unless that has one, a `cause`: the name of the error's class.

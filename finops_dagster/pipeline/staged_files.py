@@ -127,7 +127,7 @@ class MonthStaging:
             result = unchanged or self._fetch(source, available, known_versions, force=force)
         return self._record(result)
 
-    def unchanged_result(self, source: Source) -> StagingResult | None:
+    def record_unchanged(self, source: Source) -> StagingResult | None:
         """Return the result if the staged files are verified and unchanged in the store; else None.
 
         Nothing is downloaded, but as in `download_and_count`, the version is recorded and the
@@ -241,7 +241,7 @@ class MonthStaging:
         """
         on_disk = self._files.content()
         for version in known_versions:
-            if on_disk is not None and version.has_content(on_disk, version.totals):
+            if on_disk is not None and version.matches_content(on_disk, version.totals):
                 return replace(version, content=on_disk)
             lake = (
                 None if on_disk is not None or self._files.has_download_log else self.lake_version
@@ -254,13 +254,13 @@ class MonthStaging:
         """Count rows and money in the files, and return them as a version."""
         # An unchanged month does not pay for the import of the CSV parser.
         from finops_dagster.tables.count import count_month
-        from finops_dagster.tables.files import read_files
+        from finops_dagster.tables.files import read_headers
 
         manifest, bill_format = self.manifest, self.export.formats[self.manifest.format]
         paths, columns = self._files.paths, manifest.columns
         round_money = self.export.rounds_money
         with self._files.lock():
-            files = read_files(paths, bill_format, self._files.month_by_shared_file)
+            files = read_headers(paths, bill_format, self._files.month_by_shared_file)
             totals, rounded = count_month(
                 files, bill_format, columns, self.duckdb, round_money=round_money
             )

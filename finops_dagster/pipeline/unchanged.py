@@ -156,7 +156,7 @@ class UnchangedMonths:
 
     def _staged_files(self, at: StageMonth, manifest: Manifest) -> Result | None:
         places = self._staging, self._lake, self._database
-        staged = MonthStaging.of(at.export, manifest, *places).unchanged_result(
+        staged = MonthStaging.of(at.export, manifest, *places).record_unchanged(
             self._source(at.export)
         )
         return None if staged is None else staged_result(staged)

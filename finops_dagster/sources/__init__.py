@@ -28,15 +28,15 @@ class Vendor:
     """What the pipeline and the commands need of a vendor.
 
     `settings` is the class of an export's settings. `formats` returns the vendor's formats by name,
-    for the settings of an export. `source` opens the store of an export and returns its source. It
-    gets the settings, the stores, and a reader of files that months share; with None, no such
-    file is read, and manifests of such files must not be loaded. `discover` finds exports in a
+    for the settings of an export. `open_source` opens the store of an export and returns its
+    source. It gets the settings, the stores, and a reader of files that months share; with None, no
+    such file is read, and manifests of such files must not be loaded. `discover` finds exports in a
     store.
     """
 
     settings: type[ExportSettings]
     formats: Callable[[Any], Mapping[str, Format]]
-    source: Callable[[Any, ObjectStores, SharedFilesReader | None], Source]
+    open_source: Callable[[Any, ObjectStores, SharedFilesReader | None], Source]
     discover: Callable[[SearchedStore], Iterable[FoundExport]] = lambda _: ()
 
 

@@ -160,7 +160,7 @@ class Source(Protocol):
     """
 
     @property
-    def stale_after(self) -> timedelta:
+    def max_manifest_age(self) -> timedelta:
         """How old the newest manifest of the month in progress may be before a check warns."""
         ...
 

@@ -225,10 +225,10 @@ class StagedVersion(StagedFiles):
         """Download missing and changed files, or all with `force`; return the bytes downloaded.
 
         `files` are all files of the manifest, in its order. Takes the version's lock. Raises the
-        errors of `fetch_missing`.
+        errors of `download_missing`.
         """
         with self.lock():
-            return self.fetch_missing(
+            return self.download_missing(
                 store, dict(zip(self._listed, files, strict=True)), force=force
             )
 

@@ -27,7 +27,7 @@ from finops_dagster.tables import ledger
 from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import BillingDatabase
-from finops_dagster.tables.files import billing_period_header, read_files, translated_error
+from finops_dagster.tables.files import billing_period_header, read_headers, translated_error
 
 _INDEX = TypeAdapter(list[FileContent])
 # After so many files the index is written: a first reading may take hours, and be stopped.
@@ -219,7 +219,7 @@ def _months(
     Raises FileInvalid and CellInvalid, also for a row without a billing period: it would be of no
     month.
     """
-    for file in read_files([path], bill_format):
+    for file in read_headers([path], bill_format):
         header = billing_period_header(file, bill_format)
         period = file.column_sql(header, SqlType.TIME)
         try:

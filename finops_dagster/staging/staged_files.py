@@ -101,7 +101,7 @@ class StagedFiles:
             if self._problem(file, read_all=False) is None
         }
 
-    def fetch_missing(
+    def download_missing(
         self, store: ObjectStore, files: Mapping[str, ObjectInfo], *, force: bool = False
     ) -> int:
         """Download missing and changed files, or all with `force`; return the bytes downloaded.
@@ -158,7 +158,7 @@ class StagedFiles:
 
         The caller holds `lock`. Adds the file to the log. A transient error is retried three times.
         Raises FileInvalid if the file is damaged or inflates too far, and the store's errors; an
-        older copy then stays. All downloads of this StagedFiles since `fetch_missing` began, or
+        older copy then stays. All downloads of this StagedFiles since `download_missing` began, or
         since it was created, count together against the limit of a month.
         """
         path, part = self._folder / name, self._folder / f"{name}.part"

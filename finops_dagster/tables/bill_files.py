@@ -92,9 +92,9 @@ class BillFiles(ABC):
         """
         if self.month_filter is None:
             return self.all_rows_sql()
-        return Sql(f"(SELECT * FROM {self.all_rows_sql()} WHERE {self.is_selected_sql()})")
+        return Sql(f"(SELECT * FROM {self.all_rows_sql()} WHERE {self.month_condition_sql()})")
 
-    def is_selected_sql(self) -> Sql:
+    def month_condition_sql(self) -> Sql:
         """Return the condition for the rows that the month filter selects; `true` without one.
 
         It is for a query of `all_rows_sql`.

@@ -29,7 +29,7 @@ _HEADERS_SHOWN = 10
 _CELL_ADVICE = "the vendor must correct it and deliver the file again"
 
 
-def read_files(
+def read_headers(
     paths: Sequence[Path],
     bill_format: Format,
     selected_months: Mapping[Path, BillingMonth] | None = None,
@@ -197,7 +197,7 @@ def _first_bad_cell(
     row = connection.execute(
         f"SELECT row_number() OVER () AS record, CASE {' '.join(cases)} END AS bad "
         f"FROM {file.all_rows_sql()} QUALIFY bad IS NOT NULL AND "
-        f"coalesce(TRY({file.is_selected_sql()}), true) LIMIT 1"
+        f"coalesce(TRY({file.month_condition_sql()}), true) LIMIT 1"
     ).fetchone()
     if row is None:
         return None

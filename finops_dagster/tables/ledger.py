@@ -252,7 +252,9 @@ def month_costs(
     return [(BillingMonth.of(first_day), dict(costs)) for first_day, costs in reversed(rows)]
 
 
-def load_seconds(connection: duckdb.DuckDBPyConnection, export: str) -> dict[BillingMonth, float]:
+def seconds_of_last_loads(
+    connection: duckdb.DuckDBPyConnection, export: str
+) -> dict[BillingMonth, float]:
     """Return the seconds that the last load of each month of an export took."""
     rows = connection.execute(
         "SELECT billing_month, arg_max(seconds, committed_at) FROM finops_state.runs "

@@ -62,13 +62,13 @@ def month_report(
         _cost_by_service(connection, load, bill_format)
         if bill_format.service in column_types
         else [],
-        cost_by_currency(load) if bill_format.currency in column_types else [],
+        labelled_costs(load) if bill_format.currency in column_types else [],
         ledger.month_costs(connection, load.export, load.month, MONTHS_SHOWN),
         _is_final(connection, load, bill_format.finality_sql(column_types)),
     )
 
 
-def cost_by_currency(load: Load) -> list[tuple[str, Decimal]]:
+def labelled_costs(load: Load) -> list[tuple[str, Decimal]]:
     """Return the headline cost of a load in each currency, the largest first.
 
     Rows without a currency are `(none)`. Empty if the load's record has no costs by currency.

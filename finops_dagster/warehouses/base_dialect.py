@@ -28,7 +28,7 @@ class BaseDialect(ABC):
     """The column type of each data type."""
     max_name_bytes: int = 255
     """The longest name of a table or column, in bytes; longer ones are cut and end in a hash."""
-    accepts_text_as_amount: ClassVar[bool] = False
+    accepts_text_as_number: ClassVar[bool] = False
     """Whether a column of numbers takes a month's text column whose texts are exact numbers."""
 
     digest_kind: ClassVar[DigestKind] = DigestKind.SUMS
@@ -174,7 +174,7 @@ class BaseDialect(ABC):
     def sum_expression(self, cell: Sql) -> Sql:
         """Return the SQL that adds the numbers of `cell` exactly.
 
-        Its result is a number or a text, or NULL if there are none; see `amount_from_database`.
+        Its result is a number or a text, or NULL if there are none; see `number_from_database`.
         """
         return Sql(f"SUM({cell})")
 

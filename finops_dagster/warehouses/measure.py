@@ -103,7 +103,7 @@ def _digest_columns(
         f"COUNT({cell}), {dialect.sum_expression(numbers[name])}" for name, cell in cells.items()
     )
     (row,) = dialect.query(f"SELECT {pairs} FROM {table} WHERE {condition}")
-    return digests_from_row(list(cells), [amount_from_database(value) for value in row])
+    return digests_from_row(list(cells), [number_from_database(value) for value in row])
 
 
 def _digest_map(
@@ -116,10 +116,10 @@ def _digest_map(
     total = dialect.sum_expression(Sql(dialect.md5_number.format(text)))
     entries = dialect.map_entries.format(cell)
     ((entries_total,),) = dialect.query(f"SELECT {total} FROM {table}, {entries} WHERE {condition}")
-    return digests_from_row([name], [count, amount_from_database(entries_total)])
+    return digests_from_row([name], [count, number_from_database(entries_total)])
 
 
-def amount_from_database(value: object) -> Decimal:
+def number_from_database(value: object) -> Decimal:
     """Return the Decimal of what a database returned for a sum or a count: a number or a text.
 
     None is 0. Raises BillError for a float, which is not exact.
@@ -140,13 +140,13 @@ def _add_currencies(file: MonthFile, groups: Sequence[Sequence[Any]]) -> Measure
     """
     recorded = file.footer.totals
     sums = {
-        name: exact_sum(amount_from_database(group[position]) for group in groups)
+        name: exact_sum(number_from_database(group[position]) for group in groups)
         for position, name in enumerate(file.money_columns, 3)
     }
     costs = None
     if file.currency_column and file.cost_column and recorded.costs is not None:
         position = 3 + file.money_columns.index(file.cost_column)
-        costs = {group[0] or "": amount_from_database(group[position]) for group in groups}
+        costs = {group[0] or "": number_from_database(group[position]) for group in groups}
     totals = Totals(
         sum(int(group[1]) for group in groups),
         sums.get(file.cost_column or "", Decimal(0)),

@@ -24,7 +24,7 @@ from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.database import DuckDB
 from finops_dagster.tables.digest import lake_type
 
-TEXT_TO_AMOUNT: Mapping[str, Sql] = {
+TEXT_TO_NUMBER: Mapping[str, Sql] = {
     SqlType.MONEY: Sql("exact_decimal({0})"),
     SqlType.MONEY_MAP: Sql("exact_map(text_map({0}))"),
 }
@@ -138,7 +138,7 @@ class MonthFile:
             if target == SqlType.TEXT:
                 expression = AS_TEXT.get(file_type, to_varchar)
             else:
-                expression = TEXT_TO_AMOUNT.get(target, to_varchar)
+                expression = TEXT_TO_NUMBER.get(target, to_varchar)
             return Sql(expression.format(quoted(name)))
 
         cells = ", ".join(

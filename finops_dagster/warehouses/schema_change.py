@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.columns import SqlType, merged_type, quoted
 from finops_dagster.billing.errors import BillError, excerpt
 from finops_dagster.warehouses.base_dialect import BaseDialect
-from finops_dagster.warehouses.month_file import TEXT_TO_AMOUNT, MonthFile
+from finops_dagster.warehouses.month_file import TEXT_TO_NUMBER, MonthFile
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def required_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
     Changes nothing itself. Without a table, all columns are new. If the types differ, a text column
     stays text. A column of times or text maps becomes text if the month has text, times or text
     maps, and the dialect can cast it. A column of numbers takes text if the dialect
-    `accepts_text_as_amount`. Raises BillError for every other difference.
+    `accepts_text_as_number`. Raises BillError for every other difference.
     """
     new_columns, cast_to_text, target_types, warnings = {}, {}, {}, []
     for name, file_type in dialect.target_columns(file).items():
@@ -67,7 +67,7 @@ def required_change(dialect: BaseDialect, file: MonthFile) -> SchemaChange:
 
 
 def _target_type(dialect: BaseDialect, stored_type: str, file_type: str) -> str | None:
-    takes_text = stored_type in TEXT_TO_AMOUNT and dialect.accepts_text_as_amount
+    takes_text = stored_type in TEXT_TO_NUMBER and dialect.accepts_text_as_number
     if takes_text and file_type == SqlType.TEXT:
         return stored_type
     return merged_type(stored_type, file_type)
@@ -83,7 +83,7 @@ def refuse_inexact_text(
     for name, target in change.target_types.items():
         if file.data_types.get(name) != SqlType.TEXT or target == SqlType.TEXT:
             continue
-        cast = TEXT_TO_AMOUNT[target].format(quoted(name))
+        cast = TEXT_TO_NUMBER[target].format(quoted(name))
         relation, _ = file.lake_file.relation_and_location(connection, [name])
         for (text,) in connection.execute(
             f"SELECT {quoted(name)} FROM {relation} "

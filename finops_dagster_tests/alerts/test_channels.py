@@ -24,7 +24,7 @@ from finops_dagster.alerts.command import Command
 from finops_dagster.alerts.send import SendFailed
 from finops_dagster.alerts.settings import AlertSettings
 from finops_dagster.alerts.smtp import MailServer
-from finops_dagster.alerts.unsent import UnsentAlert, send_alerts, split_expired
+from finops_dagster.alerts.unsent import UnsentAlert, send_alerts, split_dropped
 from finops_dagster.alerts.webhook import Webhook
 from finops_dagster_tests.servers.webhook import WebhookServer
 
@@ -313,7 +313,7 @@ def test_an_alert_that_is_always_refused_holds_up_no_other_and_is_dropped(
     for _ in range(2):
         waiting, _ = send_alerts(waiting, {"any": channel}, soon())
     assert channel.titles == ["good"]
-    assert split_expired(waiting) == (
+    assert split_dropped(waiting) == (
         [],
         ["not sent in 3 tries, and dropped: bad; run finops alerts test"],
     )

@@ -10,7 +10,7 @@ import duckdb
 
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.version import Load
-from finops_dagster.lake import FolderLake, exporting_month
+from finops_dagster.lake import FolderLake, writing_month_to_lake
 from finops_dagster.pipeline import STAGES
 from finops_dagster.settings import load_settings
 from finops_dagster.sources.aws.cur1 import AwsCur1
@@ -105,7 +105,7 @@ def _make_history(project: BenchmarkProject) -> None:
                 load = Load("v1", totals, export=name, month=month, table=table)
                 ledger.record_load(connection, load, 1.0)
                 file = FolderLake(project.work / "parquet").file(name, month)
-                with exporting_month(connection, load, file, AwsCur1()):
+                with writing_month_to_lake(connection, load, file, AwsCur1()):
                     pass
                 for stage in STAGES[:4]:
                     event = dg.AssetMaterialization([name, stage], partition=str(month), **_EVENT)

@@ -22,7 +22,7 @@ from finops_dagster.tables.billing_table import table_columns
 from finops_dagster.tables.casts import prepare_casts
 from finops_dagster.tables.count import count_month
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.files import read_files
+from finops_dagster.tables.files import read_headers
 from finops_dagster.tables.load import MonthLoader
 
 MONTH = BillingMonth(2024, 1)
@@ -69,7 +69,7 @@ class Reader:
         for path, body in zip(paths, bodies, strict=True):
             path.write_bytes(body)
         try:
-            files = read_files(paths, _FORMAT)
+            files = read_headers(paths, _FORMAT)
             counted, _ = count_month(files, _FORMAT, (), DuckDB(), round_money=round_money)
             load = Load("v1", counted, export="acme", month=MONTH, table="bill")
             month = MonthLoader(self.connection, load, _FORMAT)

@@ -27,7 +27,7 @@ from finops_dagster.billing.columns import SqlType
 from finops_dagster.billing.errors import BillError
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables.bill_files import BillFiles, ColumnMapping
-from finops_dagster.tables.files import read_files, translated_error
+from finops_dagster.tables.files import read_headers, translated_error
 from finops_dagster.tables.parquet_files import ParquetInvalid, make_exact
 from finops_dagster_tests.hostile.reading import Reader
 
@@ -294,7 +294,7 @@ def test_parquet_of_any_type_is_loaded_exactly_or_refused_by_name(
         assert 'column "x"' in str(error)
         assert "INT96" in str(error)
         return
-    files = read_files([path], _VENDOR)
+    files = read_headers([path], _VENDOR)
     is_time = pa.types.is_timestamp(arrow_type) or pa.types.is_date(arrow_type)
     is_flat = not pa.types.is_nested(arrow_type)
     types = [SqlType.TEXT, *[SqlType.MONEY] * is_flat, *[SqlType.TIME] * is_time]
@@ -348,8 +348,8 @@ def test_csv_and_parquet_are_loaded_alike(
         SqlType.TEXT_MAP,
         SqlType.MONEY_MAP,
     ):
-        csv_values = _loaded(reader, sql_type, read_files([csv_path], _VENDOR))
-        parquet_values = _loaded(reader, sql_type, read_files([parquet_path], _VENDOR))
+        csv_values = _loaded(reader, sql_type, read_headers([csv_path], _VENDOR))
+        parquet_values = _loaded(reader, sql_type, read_headers([parquet_path], _VENDOR))
         if isinstance(csv_values, BillError) or isinstance(parquet_values, BillError):
             assert isinstance(csv_values, BillError) and isinstance(parquet_values, BillError), (
                 csv_values,

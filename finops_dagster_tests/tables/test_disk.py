@@ -16,7 +16,7 @@ from finops_dagster.billing.version import Load
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables.count import count_month
 from finops_dagster.tables.database import BillingDatabase, DuckDB
-from finops_dagster.tables.files import read_files
+from finops_dagster.tables.files import read_headers
 from finops_dagster.tables.load import MonthLoader
 
 MONTH, FORMAT = BillingMonth(2024, 1), AwsCur1()
@@ -44,7 +44,7 @@ def error_of_load(path: Path, then: Callable[[], object], memory_limit: str = "1
 
     Returns the message of `disk_problem` for the error.
     """
-    files = read_files([path], FORMAT)
+    files = read_headers([path], FORMAT)
     totals, _ = count_month(files, FORMAT, (), DuckDB())
     limits = DuckDB(memory_limit, threads=1, temp_dir=path.parent / "temp")
     database = BillingDatabase(str(path.with_suffix(".duckdb")), limits)
@@ -61,7 +61,7 @@ def error_of_load(path: Path, then: Callable[[], object], memory_limit: str = "1
 
 def error_of_count(path: Path, then: Callable[[], object]) -> str:
     """Count the bill; `then` is called after its header was read. Returns as `error_of_load`."""
-    files = read_files([path], FORMAT)
+    files = read_headers([path], FORMAT)
     then()
     with pytest.raises(Exception) as error:
         count_month(files, FORMAT, (), DuckDB())

@@ -22,7 +22,7 @@ from finops_dagster.sources.focus_files.format import FocusFilesFormat
 from finops_dagster.tables import ledger
 from finops_dagster.tables.count import count_month
 from finops_dagster.tables.database import DuckDB
-from finops_dagster.tables.files import read_files
+from finops_dagster.tables.files import read_headers
 from finops_dagster.tables.load import MonthLoader
 
 FORMAT = FocusFilesFormat()
@@ -42,7 +42,7 @@ def load_month(
     connection: duckdb.DuckDBPyConnection,
 ) -> Callable[[Sequence[Path], BillingMonth], Load]:
     def load(paths: Sequence[Path], month: BillingMonth) -> Load:
-        files = read_files(paths, FORMAT, dict.fromkeys(paths, month))
+        files = read_headers(paths, FORMAT, dict.fromkeys(paths, month))
         counted, _ = count_month(files, FORMAT, (), DuckDB(), round_money=True)
         version = Load("v1", counted, export="oracle", month=month, table="bill")
         loader = MonthLoader(connection, version, FORMAT)
@@ -130,7 +130,7 @@ def test_only_the_files_with_other_months_are_filtered(
 ) -> None:
     shared = csv_file(tmp_path / "a", "2026-01-01,1,USD,1,a", "2026-02-01,2,USD,1,b")
     own = csv_file(tmp_path / "b", "2026-01-01,4,USD,1,a", "2026-02-01,8,USD,1,not expected")
-    files = read_files([shared, own], FORMAT, {shared: JANUARY})
+    files = read_headers([shared, own], FORMAT, {shared: JANUARY})
     counted, _ = count_month(files, FORMAT, (), DuckDB())
     assert counted == Totals(3, Decimal(13))
     loader = MonthLoader(

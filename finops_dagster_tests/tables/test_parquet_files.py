@@ -16,7 +16,7 @@ import pytest
 from finops_dagster.billing.columns import SqlType
 from finops_dagster.sources.aws.source import aws_formats
 from finops_dagster.tables.casts import prepare_casts
-from finops_dagster.tables.files import read_files
+from finops_dagster.tables.files import read_headers
 from finops_dagster.tables.parquet_files import parquet_file
 
 AMOUNT, MOMENT = Decimal("29.27"), datetime(2024, 1, 31, 23, 30)
@@ -92,5 +92,5 @@ def test_a_decimal_with_more_than_18_decimals_is_refused(tmp_path: Path) -> None
 def test_files_whose_types_differ_are_read_separately(tmp_path: Path) -> None:
     for name, values in {"a": [0.5], "b": ["0.5"], "c": [0.25]}.items():
         pq.write_table(pa.table({"x": values}), tmp_path / name)
-    groups = read_files([tmp_path / name for name in "abc"], aws_formats("flat")["focus"])
+    groups = read_headers([tmp_path / name for name in "abc"], aws_formats("flat")["focus"])
     assert [[path.name for path in group.paths] for group in groups] == [["a", "c"], ["b"]]

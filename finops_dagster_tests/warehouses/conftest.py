@@ -14,7 +14,7 @@ from finops_dagster.billing.columns import quoted
 from finops_dagster.billing.errors import BillError
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
-from finops_dagster.lake import FolderFile, exporting_month
+from finops_dagster.lake import FolderFile, writing_month_to_lake
 from finops_dagster.sources.aws.cur1 import AwsCur1
 from finops_dagster.tables import ledger
 from finops_dagster.tables.billing_table import measure_month
@@ -101,7 +101,7 @@ def month_of(tmp_path: Path) -> MonthOf:
             load = Load(
                 version, totals, vendor.name, export="acme", month=billing_month, table=table
             )
-            with exporting_month(connection, load, file, vendor):
+            with writing_month_to_lake(connection, load, file, vendor):
                 pass
         footer = file.version()
         assert footer

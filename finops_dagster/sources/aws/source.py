@@ -55,7 +55,7 @@ class AwsSource(Source):
     """
 
     # AWS restates the month in progress at least daily.
-    stale_after = timedelta(days=2)
+    max_manifest_age = timedelta(days=2)
 
     def __init__(
         self, export: AwsExport, stores: ObjectStores, formats: Iterable[str] = ()

@@ -43,7 +43,7 @@ class AzureSource(Source):
     """
 
     # Azure restates the month in progress daily.
-    stale_after = timedelta(days=2)
+    max_manifest_age = timedelta(days=2)
 
     def __init__(self, export: AzureExport, stores: ObjectStores) -> None:
         """Open the export's store."""

@@ -60,13 +60,13 @@ def relative_path(key: str, folder: str) -> str:
     return key.removeprefix(folder).lstrip("/")
 
 
-def version_digest(rows: Sequence[tuple[object, ...]]) -> str:
+def version_digest(files: Sequence[tuple[object, ...]]) -> str:
     """Return an id of the version with these files: 16 hex digits, whatever their order.
 
-    A manifest has it in place of a vendor's id. Each of `rows` is a file: its name, and values that
-    differ if its bytes do, such as size, ETag and SHA-256.
+    A manifest has it in place of a vendor's id. Each of `files` is a name, and values that
+    differ if the bytes do, such as size, ETag and SHA-256.
     """
-    return sha256(repr(sorted(rows)).encode()).hexdigest()[:16]
+    return sha256(repr(sorted(files)).encode()).hexdigest()[:16]
 
 
 def folder_as_manifest_file(

@@ -46,7 +46,7 @@ class IncrementalFiles(Source):
     providers delete old files, and restate nothing by that.
     """
 
-    stale_after = timedelta(days=3)
+    max_manifest_age = timedelta(days=3)
 
     def __init__(
         self, export: FocusFilesExport, stores: ObjectStores, reader: SharedFilesReader | None

@@ -42,7 +42,7 @@ class ReplacedFiles(Source):
     same before and after its files were fetched.
     """
 
-    stale_after = timedelta(days=3)
+    max_manifest_age = timedelta(days=3)
 
     def __init__(self, export: FocusFilesExport, stores: ObjectStores) -> None:
         """Open the export's store."""

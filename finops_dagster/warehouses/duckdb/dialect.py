@@ -39,7 +39,7 @@ class DuckDBDialect(Dialect):
         **{data_type: ColumnType.of(data_type) for data_type in (DATE, COUNT)},
     }
     digest_kind = DigestKind.HASH
-    accepts_text_as_amount = True
+    accepts_text_as_number = True
 
     def __init__(self, settings: DuckDBSettings) -> None:
         super().__init__(settings)

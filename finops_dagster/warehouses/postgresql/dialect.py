@@ -76,7 +76,7 @@ class PostgreSQLDialect(Dialect):
         COUNT: ColumnType.of("bigint"),
     }
     max_name_bytes = 63  # PostgreSQL cuts longer names without an error
-    accepts_text_as_amount = True
+    accepts_text_as_number = True
     measures_incoming = True
     digest_kind = DigestKind.MD5
     md5_number: ClassVar[Sql] = Sql(
