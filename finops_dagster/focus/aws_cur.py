@@ -60,7 +60,7 @@ def _column_of(header: str, columns: Collection[str]) -> str | None:
 
 
 def _has_net(columns: Collection[str]) -> tuple[Sql, Collection[str]]:
-    """Return SQL of whether the bill has net costs; AWS adds them if there is any discount."""
+    """Tell whether the bill has net costs. AWS adds their columns if there is any discount."""
     return Sql("true" if _column_of(_NET, columns) else "false"), ()
 
 

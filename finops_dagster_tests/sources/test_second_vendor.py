@@ -76,7 +76,7 @@ FORMATS: Mapping[str, Format] = {"northwind": NorthwindFormat()}
 class NorthwindSource:
     """The newest complete run of a month is its version."""
 
-    stale_after = timedelta(days=7)
+    max_manifest_age = timedelta(days=7)
 
     def __init__(self, export: NorthwindExport, stores: ObjectStores) -> None:
         self._name = export.name
