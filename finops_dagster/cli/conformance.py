@@ -52,8 +52,8 @@ def check_charges(settings: Settings, selection: Selection) -> tuple[list[Broken
     if not months:
         raise BillError(
             f"{lake.location} has no charges of the selected months: they were not loaded (run "
-            "finops aws run-pipeline, or that of another vendor), or FOCUS has no mapping of their "
-            "format"
+            "finops aws run-pipeline, or that of another vendor), or their export has no charges "
+            "of its own, such as one of Azure's amortized costs"
         )
     broken: list[Broken] = []
     with console(stderr=True).status("") as status:

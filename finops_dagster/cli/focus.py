@@ -63,8 +63,8 @@ def compare(
     """Compare the charges of two exports in a month.
 
     For example, compare AWS's own FOCUS export with the charges that are derived from the CUR of
-    the same bill. Lists each account, service and category whose billed or effective cost differs.
-    The exit code is 1 if any cost differs.
+    the same bill. Lists each combination of account, service and category whose billed or effective
+    cost differs. The exit code is 1 if any cost differs.
 
     $ finops focus compare acme acme-focus 2026-01
     """

@@ -28,7 +28,9 @@ def metrics(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(metavar="PORT", min=1, max=65535, help="Serve the metrics on this port."),
+        typer.Option(
+            metavar="PORT", min=1, max=65535, help="Serve the metrics on this port, without --out."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(metavar="HOST", help="Address to listen on, with --port.")

@@ -353,7 +353,7 @@ def export_state(context: typer.Context, file: StateFile, export: OptionalExport
 
 @app.command("import")
 def import_state(context: typer.Context, file: StateFile) -> None:
-    """Import the records of months whose data is on this machine.
+    """Import the state of months that finops state export wrote, if their data is on this machine.
 
     Copy data/ to this machine first. If the data of a stage has another version than the file says,
     the records of that stage are refused. A line says why, and the exit code is 1.

@@ -53,7 +53,9 @@ _LEDGER_COLUMNS = {
     "content": "files",
     "delivery": "delivery",
 }
-_WRITE_AGAIN = "write it again on the old machine: finops state export FILE"
+_WRITE_AGAIN = (
+    "write it again where the months are loaded (finops state export FILE), or use another backup"
+)
 
 
 class _Record(BaseModel):

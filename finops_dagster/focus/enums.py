@@ -24,7 +24,7 @@ def literal_texts(sql: str) -> set[str] | None:
     """Return all texts that an SQL expression can evaluate to; None if they are not known.
 
     They are known for a literal, NULL, and a CASE whose results are literals or NULL; NULL itself
-    is not among them. They are not known for a CASE in a CASE, and for literals with quotes.
+    is not among them. They are not known for a CASE in a CASE, and for a text with a `'`.
     """
     results = [sql]
     if case := _CASE.fullmatch(sql):

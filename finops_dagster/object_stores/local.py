@@ -128,6 +128,7 @@ class LocalStore(WritableStore):
     def replace_if_unchanged(self, key: str, content: bytes, *, etag: str | None) -> str:
         """Write a small object if the stored one has the ETag `etag`; return the new ETag.
 
+        With None, write it only if none is stored. Raises as `WritableStore.replace_if_unchanged`.
         A lock keeps the processes of this machine apart, but not those of other machines.
         """
         path = Path(self.location(key))

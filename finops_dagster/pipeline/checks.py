@@ -195,7 +195,7 @@ def _cost_changes(totals: Totals, previous: Totals) -> dict[str, float]:
 def one_currency(costs: Sequence[tuple[str, Decimal]], bill_format: Format) -> dg.AssetCheckResult:
     """Check that the costs are in one currency, unless the vendor bills in several.
 
-    `costs` are pairs of currency and cost.
+    `costs` has one pair of currency and cost for each currency; one whose cost is 0 counts too.
     """
     passed = len(costs) <= 1 or not bill_format.expects_one_currency
     description = ", ".join(f"{cost:,.2f} {currency}" for currency, cost in costs)

@@ -66,7 +66,7 @@ class LoadedMonth:
 
 
 def version_metadata(version: Version) -> Metadata:
-    """Return the metadata of a version: its id, number of rows, headline cost and currencies."""
+    """Return the metadata of a version: id, number of rows, headline cost, names of currencies."""
     return {
         "manifest_id": version.manifest_id,
         "dagster/partition_row_count": version.totals.rows,
@@ -152,7 +152,10 @@ def file_uri(path: Path) -> str:
 
 
 def staged_metadata(record: VersionRecord) -> Metadata:
-    """Return the metadata of the staged files: version id, number and bytes of files, totals."""
+    """Return the metadata of the staged files: version id, number of files, bytes and rows, cost.
+
+    It is the headline cost, with the names of its currencies and the number of rounded costs.
+    """
     return {
         "manifest_id": record.manifest_id,
         "files": record.file_count,

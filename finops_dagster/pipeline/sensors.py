@@ -19,7 +19,8 @@ def focus_automation_sensor(
 
     It derives the charges of months whose bill was changed without them, such as by a run of
     `parquet` alone, but only of exports with `sensor = true` in the settings. It writes the report
-    when no run that derives charges is left. The list is empty if no export has charges.
+    when no run that derives charges is left. The list is empty if no export has charges. `prefix`
+    begins the sensor's name.
     """
     with_focus = [export for export in exports if export.has_focus]
     if not with_focus:
@@ -42,7 +43,8 @@ def focus_automation_sensor(
 def lost_runs_sensor(prefix: str = "") -> dg.SensorDefinition:
     """Return the sensor that marks runs as failed whose process on this machine was killed.
 
-    Otherwise such a run would occupy a place in Dagster's queue for hours.
+    Otherwise such a run would occupy a place in Dagster's queue for hours. `prefix` begins the
+    sensor's name.
     """
 
     @dg.sensor(

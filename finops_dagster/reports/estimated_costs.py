@@ -110,9 +110,10 @@ def without_recurring(cost: Array, expected: EstimatedCosts, same_days: Sequence
     """Return the cost without rises that recur: those of the same day of an earlier month.
 
     `expected` has the estimates of `cost`. Each of `same_days` has, for each day, the number of the
-    same day of an earlier month, or -1. A rise is a deviation of more than three times the usual
-    one. What is subtracted is 1.3 times the largest rise on those days and the days beside them,
-    but never more than the cost is above its estimate.
+    same day of an earlier month, or -1. A rise is the amount by which a cost is above its
+    estimate, on a day whose deviation is more than three times the usual one. What is subtracted is
+    1.3 times the largest rise on those days and the days beside them, but never more than the cost
+    itself is above its estimate.
     """
     usual = expected.level * expected.weekdays
     above = np.where(expected.deviation > 3 * expected.usual_deviation, cost - usual, 0)

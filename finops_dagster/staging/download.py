@@ -120,7 +120,10 @@ def _unzipped_chunks(path: Path, limits: InflationLimits) -> Iterator[bytes]:
         with zipfile.ZipFile(path) as archive:
             files = [file for file in archive.infolist() if not _is_macos_extra(file)]
             if len(files) != 1:
-                raise ZipInvalid(f"the ZIP holds {len(files)} files instead of one")
+                raise ZipInvalid(
+                    f"the ZIP holds {len(files)} files instead of one; the vendor must deliver "
+                    "each file in a ZIP of its own"
+                )
             is_read = files[0].compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             if files[0].flag_bits & _ENCRYPTED or not is_read:
                 raise ZipInvalid(

@@ -112,8 +112,8 @@ class StagedMonth:
     def write_record(self, record: VersionRecord) -> None:
         """Add a version's record as the newest; an older one of the same version id is replaced.
 
-        Takes the month's lock. Raises BillError if the month's manifest is of another version, as
-        another run has written it meanwhile.
+        Takes the month's lock. Raises BillError if the month has a manifest whose id is not the
+        `vendor_id` of the record, as another run has written it meanwhile.
         """
         with _folder_lock(self._folder):
             manifest, records = self.manifest(), self.version_records()

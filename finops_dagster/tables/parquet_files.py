@@ -164,7 +164,8 @@ def _require_microseconds(path: Path, in_microseconds: pq.ParquetFile) -> None:
                     row = f"row {rows + int(is_finer.argmax()) + 1}, " if is_flat else ""
                     raise ParquetInvalid(
                         f'{row}column "{excerpt(name)[1:-1]}": the INT96 time is finer than a '
-                        f"microsecond and cannot be kept exactly as {SqlType.TIME}"
+                        f"microsecond and cannot be kept exactly as {SqlType.TIME}; the vendor "
+                        "must deliver the file again, with times in microseconds"
                     )
             rows += exact.num_rows
 
