@@ -290,6 +290,18 @@ def test_files_that_no_month_has_any_more_are_deleted_once_they_are_old(machine:
     assert lake.file("acme", MONTH).local_path().exists()
 
 
+@in_every_store
+def test_an_old_file_that_was_replaced_just_now_is_not_deleted(machine: Machine) -> None:
+    project = machine("a")
+    lake, written = lake_of(project), set[datetime]()
+    while len(written) < 2:  # Some stores count whole seconds.
+        write(lake, f"v{len(objects(project))}")
+        listed = store_of(project).files_below("lake")
+        written = {info.last_modified for info in listed if info.key.endswith(".parquet")}
+    assert lake.unneeded_objects("acme", max(written)) == []
+    assert lake.unneeded_objects("acme", max(written) + timedelta(seconds=1)) != []
+
+
 @pytest.mark.thorough
 @in_every_store
 def test_damage_in_the_store_is_found_and_repaired(machine: Machine) -> None:

@@ -125,7 +125,7 @@ def test_a_day_whose_versions_are_not_kept_is_an_error_that_names_the_first_day_
 def test_cleanup_deletes_what_is_beyond_the_setting_and_nothing_else(
     keeping: Callable[[int], Lake], finops: Finops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finops_dagster.cli.cleanup._LONGEST_RUN", timedelta(days=-1))
+    monkeypatch.setattr("finops_dagster.cli.cleanup._LONGEST_USE", timedelta(days=-1))
     lake = keeping(3)
     for cost, day in ((1, "2024-02-01"), (2, "2024-02-03"), (4, "2024-02-05"), (8, "2024-02-07")):
         write(lake, cost, day)

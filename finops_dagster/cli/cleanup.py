@@ -24,7 +24,7 @@ from finops_dagster.processes import lost_runs
 from finops_dagster.settings import Settings, dagster_home
 from finops_dagster.tables import ledger
 
-_LONGEST_RUN = timedelta(days=1)
+_LONGEST_USE = timedelta(days=1)
 
 Deletion = tuple[Row, StageChange | None]
 """A row to print, and the same deletion as a change of a stage.
@@ -96,8 +96,9 @@ def _delete_replaced(
     lake: Lake, export: str, registered: Collection[str], *, dry_run: bool
 ) -> Iterator[Row]:
     """Delete files of a lake that no month and no catalog has any more; yield a row for each."""
-    # A run may have uploaded a file that the month's pointer does not name yet.
-    for info in lake.unneeded_objects(export, datetime.now(UTC) - _LONGEST_RUN):
+    # A run may have uploaded a file that no pointer names yet; a query may read one that was just
+    # replaced.
+    for info in lake.unneeded_objects(export, datetime.now(UTC) - _LONGEST_USE):
         if lake_url(info.location) in registered:
             continue
         row = _row("replaced file", info.location, info.size)

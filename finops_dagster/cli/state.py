@@ -303,8 +303,8 @@ def cleanup(
     - load records of superseded versions
 
     Also deletes files of the lake that no month, kept version or catalog uses. --older-than does
-    not apply to these files: in a folder they are deleted at once, in a bucket when they are a day
-    old.
+    not apply to these files: in a folder they are deleted at once, in a bucket a day after they
+    were replaced.
 
     With --stale, deletes none of these. It only marks runs whose process is gone as failed, and
     deletes what they have left: unfinished files, and local copies of the lake's files.

@@ -258,9 +258,10 @@ class Lake(LakeReader, Protocol):
     def unneeded_objects(self, export: str, before: datetime) -> list[ObjectInfo]:
         """Return an export's files that no month uses and that `keep_versions` does not keep.
 
-        In a store, also their pointers and files of failed runs, but only objects that were written
-        before `before`, which must have a zone; a folder ignores it. Months whose file is missing
-        or damaged are left out. A catalog may still use the files.
+        In a store, also their pointers and files of failed runs, but only those that were replaced
+        before `before`, by the upload of the next file, and the last file only if it was written
+        before then. `before` must have a zone; a folder ignores it. Months whose file is missing or
+        damaged are left out. A catalog may still use the files.
         """
         ...
 

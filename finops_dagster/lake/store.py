@@ -8,6 +8,7 @@ The pointers to replaced files that are kept are `<export>-2024-01-<12 hex digit
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -270,14 +271,16 @@ class StoreLake(Lake):
             if file.footer_texts() is not None:
                 kept = [file, *replaced_files(file, self.client.keep_versions)]
                 needed.update(*(version.object_keys() for version in kept))
-        folders = {key.rpartition("/")[0] for key in needed}
+        folders = {_folder(key) for key in needed}
+        files = defaultdict[str, list[ObjectInfo]](list)
+        for info in listed:
+            if info.key.endswith((".parquet", ".json")):
+                files[_folder(info.key)].append(info)
         return [
             info
-            for info in listed
-            if info.key.rpartition("/")[0] in folders
-            and info.key.endswith((".parquet", ".json"))
-            and info.key not in needed
-            and info.last_modified < before
+            for folder in sorted(folders)
+            for info in files[folder]
+            if info.key not in needed and _replaced_at(info, files[folder]) < before
         ]
 
     def delete_object(self, info: ObjectInfo) -> None:
@@ -300,6 +303,16 @@ class StoreLake(Lake):
             f"{self.location} ignores the condition of a write (If-Match), so that two runs could "
             "overwrite each other's month; use another store"
         )
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+def _replaced_at(file: ObjectInfo, folder: Sequence[ObjectInfo]) -> datetime:
+    """Return when the next file was uploaded to the folder; for the last one, its own time."""
+    times = (other.last_modified for other in folder if other.key.endswith(".parquet"))
+    return min((time for time in times if time > file.last_modified), default=file.last_modified)
 
 
 def _current(file: LakeFile) -> tuple[str, Pointer]:
