@@ -17,6 +17,8 @@ demo dev: export DAGSTER_HOME := $(DAGSTER_HOME)
 export DAGSTER_DISABLE_TELEMETRY := yes
 # Compiled modules are kept: else each process compiles them again, and each of pytest's all tests.
 export PYTHONDONTWRITEBYTECODE :=
+# pip would also compile the modules that nothing imports, which are most of them.
+export PIP_NO_COMPILE := 1
 
 .PHONY: demo dev test thorough faults lint audit bench dagster clean
 
