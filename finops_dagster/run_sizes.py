@@ -53,8 +53,8 @@ def check_run_sizes(sizes: Sequence[RunSize]) -> Sequence[RunSize]:
         )
     if None in bounded or bounded != sorted({*filter(None, bounded)}):
         raise ValueError(
-            "each run size but the last needs an up_to that is above the one before; correct "
-            "their order"
+            "each run size but the last needs an up_to that is above the one before; set it, or "
+            "correct their order"
         )
     return sizes
 

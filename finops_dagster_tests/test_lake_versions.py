@@ -117,7 +117,7 @@ def test_a_day_whose_versions_are_not_kept_is_an_error_that_names_the_first_day_
     assert cost_as_of(finops, "2024-02-08") == [{"cost": 8, "months": 1}]
     for day in ("2024-02-06", "2024-02-03", "2024-01-31"):
         error = finops("query", COST, "--as-of", day, code=1)
-        assert error.startswith(f"the months of {day} are not known any more: ")
+        assert error.startswith(f"the lake lacks a version of {day}: ")
         assert "name 2024-02-07 or a later day" in error
         assert error.count("\n") == 1
 

@@ -285,7 +285,7 @@ def test_a_history_that_cannot_be_opened_is_one_line(finops: Finops, project: Pr
     (home / "dagster.yaml").write_text(url)
     assert finops("state", "list", code=1) == (
         f"{home}/dagster.yaml: Dagster cannot open the storage of its history: the environment "
-        "variable NO_SUCH_VARIABLE is not set; start it, or correct this file\n"
+        "variable NO_SUCH_VARIABLE is not set; start its database, or correct this file\n"
     )
 
 

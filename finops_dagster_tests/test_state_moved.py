@@ -161,7 +161,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     )
     assert loaded("state", "import", "state.yaml", code=1).splitlines() == [
         "months imported: 2",
-        "acme 2024-03  refused: manifest has v1 in the file, but no complete month on this machine"
+        "acme 2024-03  refused: manifest has v1 in the file, but no complete month in the data"
         "; run finops state reprocess acme 2024-03",
     ]
     assert loaded("state", "verify").startswith("all agree\n")
@@ -186,7 +186,7 @@ def test_state_moves_to_another_machine_with_its_data(project: Project, loaded: 
     refused = loaded("state", "import", "state.json", code=1)
     assert refused.startswith("months imported: 0\n"), "a machine without data imports nothing"
     assert (
-        "acme 2024-01  refused: parquet has v1 in the file, but no complete month on this machine"
+        "acme 2024-01  refused: parquet has v1 in the file, but no complete month in the data"
         in refused
     )
     assert loaded("state", "verify").startswith("all agree\n")

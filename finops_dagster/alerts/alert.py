@@ -66,8 +66,7 @@ def failed_month_alert(
         f"{export} {month} failed",
         [
             f"Reason: {reason}",
-            f"{count_text(failures, 'run')} failed since {_time(since)}. Readers still see the "
-            "version that was loaded before, if there was one.",
+            f"{count_text(failures, 'run')} failed since {_time(since)}.",
         ],
         f"finops state show {export} {month}",
     )
@@ -132,8 +131,7 @@ def silent_export_alert(
         f"{export} has been silent for {count_text(days, 'day')}",
         [
             f"{version}; up to {count_text(silent_days, 'day')} are normal.",
-            "Reason: the vendor writes no new version, or the sensor of the manifests is not "
-            "running.",
+            "Reason: the vendor writes no new version, or no run has read it.",
         ],
         "finops config check",
     )

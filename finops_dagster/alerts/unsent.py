@@ -43,7 +43,7 @@ def split_dropped(unsent: Sequence[UnsentAlert]) -> tuple[list[UnsentAlert], lis
     """
     newest = unsent[-_MOST_UNSENT:]
     dropped = [
-        f"not sent, as over {_MOST_UNSENT} alerts wait: {u.alert.title}; run finops alerts test"
+        f"dropped, as over {_MOST_UNSENT} alerts wait: {u.alert.title}; run finops alerts test"
         for u in unsent[:-_MOST_UNSENT]
     ]
     dropped += [
@@ -90,7 +90,7 @@ def _send(channel: Channel, alert: Alert) -> str | None:
     except SendFailed as error:
         return str(error)
     except TimeoutError:
-        return f"no end within {_SEND_SECONDS} s; run finops alerts test"
+        return f"no answer within {_SEND_SECONDS} s; run finops alerts test"
     except Exception as error:
         # Its text may have a part of a secret. An error here must not stop the other channels.
         return f"failed with {type(error).__name__}; run finops alerts test"

@@ -66,9 +66,9 @@ def pull(
 ) -> None:
     """Add the accounts of an AWS organization to the accounts file.
 
-    Creates the file if it is missing. Adds a line for each account that has none yet, with the
-    account's name and tags: owner, environment, cost centre, and every other tag that is a column
-    of the file. Existing lines do not change.
+    Creates the file that accounts.file names, if it is missing. Adds a line for each account that
+    has none yet, with the account's name and tags: owner, environment, cost centre, and every other
+    tag that is a column of the file. Existing lines do not change.
 
     $ finops accounts pull --profile management
     """

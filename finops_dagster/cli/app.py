@@ -121,8 +121,9 @@ def finops(_version: _Version = False) -> None:
 def init(context: typer.Context) -> None:
     """Write a first settings file.
 
-    Fails if the settings file exists already, and does not change it. Also writes dagster.yaml and
-    workspace.yaml, unless they exist. Dagster's own commands read these two files.
+    Fails if the settings file exists already, and does not change it. Also writes two files into
+    the working directory, unless they exist: dagster.yaml, which finops copies into DAGSTER_HOME
+    once, and workspace.yaml, which Dagster's own commands read.
 
     $ finops init
     """
@@ -148,7 +149,7 @@ def demo(
 ) -> None:
     """Load three months of two invented bills, from AWS and Azure.
 
-    The demo has its own settings, and refuses other ones. Its files are in data/demo. Its runs are
+    The demo uses its own settings only. Its files are in data/demo. Its runs are
     recorded in DAGSTER_HOME, like all other runs.
 
     $ finops demo
@@ -173,9 +174,10 @@ def dev(
         int, typer.Option(metavar="PORT", min=1, max=65535, help="Port of the UI.")
     ] = 3000,
 ) -> None:
-    """Start the Dagster UI, and the sensors that are switched on.
+    """Start the Dagster UI and daemon.
 
-    The UI listens on 127.0.0.1 only.
+    The daemon runs the sensors and schedules that are switched on. The UI listens on 127.0.0.1
+    only.
 
     $ finops dev --port 3001
     """
@@ -203,8 +205,8 @@ def query(
             metavar="[SQL]",
             show_default=False,
             help="One SELECT, or - to read it from standard input. Each export is a view with the "
-            "name of its `table` setting. The view focus has the charges of all exports; "
-            "focus_named also has the names of their accounts.",
+            "name of its table. The view focus has the charges of all exports; focus_named also "
+            "has the names of their accounts.",
         ),
     ] = None,
     file: Annotated[
@@ -227,7 +229,8 @@ def query(
         typer.Option(
             metavar="YYYY-MM-DD",
             formats=["%Y-%m-%d"],
-            help="Read the versions that the months had at the end of that day, in UTC.",
+            help="Read the versions that the lake had at the end of that day, in UTC. If they were "
+            "replaced since, storage.lake.keep_versions must have kept them.",
         ),
     ] = None,
     json: Json = False,
@@ -341,7 +344,8 @@ def discover(
 def check(context: typer.Context, json: Json = False) -> None:
     """Check that every export, folder and database can be used.
 
-    The exit code is 1 if one of them cannot be used.
+    Also checks the catalog, the accounts file and the budgets, if they are set. The exit code is 1
+    if one of all these cannot be used.
 
     $ finops config check
     """

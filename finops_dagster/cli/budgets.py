@@ -75,7 +75,7 @@ def anomalies(context: typer.Context, month: Month = None, json: Json = False) -
 
     An anomaly is one or more days on which a service of an account costs much more or less than
     expected. The expected cost is estimated from earlier days, as docs/budgets.md says. A lasting
-    change is shown once, with its first seven days.
+    change is shown once, mostly with its first seven days.
 
     $ finops anomalies
     $ finops anomalies --month 2026-01

@@ -104,7 +104,7 @@ def _path(settings: Settings, export: str, month: BillingMonth) -> Path:
     if not file.exists():
         raise BillError(
             f"{export} has no charges of {month} ({file.location}); "
-            f"{reprocess_advice(export, month)}; an export without a mapping to FOCUS, or whose "
-            "bill completes that of another export, never has charges"
+            f"{reprocess_advice(export, month)}; an export of Azure's amortized costs, or of a "
+            "format without a mapping to FOCUS, never has charges of its own"
         )
     return file.local_path()

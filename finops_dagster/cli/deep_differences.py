@@ -116,7 +116,7 @@ def _warehouse_copy(file: MonthFile, warehouse: Warehouse, coverage: Coverage) -
         return _Copy(table, problem=str(error))
     if warehouse_digest.kind == DigestKind.SUMS:
         coverage.skipped[
-            f"columns of {coverage.warehouse} other than money, whose sums are compared"
+            f"columns of {coverage.warehouse}, except the sums of its money columns"
         ] += 1
     return _Copy(table, [warehouse_digest])
 

@@ -174,7 +174,7 @@ def _confirmed_stages(
         if version is None or version != materialization.version:
             problems.append(
                 f"{month}  refused: {stage} has {materialization.version} in the file, but "
-                f"{version or 'no complete month'} on this machine; run finops state "
+                f"{version or 'no complete month'} in the data; run finops state "
                 f"reprocess {month}"
             )
         else:

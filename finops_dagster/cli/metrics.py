@@ -29,7 +29,7 @@ def metrics(
     port: Annotated[
         int | None,
         typer.Option(
-            metavar="PORT", min=1, max=65535, help="Serve the metrics on this port, without --out."
+            metavar="PORT", min=1, max=65535, help="Serve the metrics on this port. Excludes --out."
         ),
     ] = None,
     host: Annotated[

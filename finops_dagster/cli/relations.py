@@ -45,7 +45,7 @@ def _lake_as_of(settings: Settings, day: date) -> LakeAsOf:
     if missing:
         newest = max(missing, key=lambda error: error.since)
         raise BillError(
-            f"the months of {day} are not known any more: {newest}; name {newest.since:%Y-%m-%d} "
-            "or a later day, or keep more versions from now on (storage.lake.keep_versions)"
+            f"the lake lacks a version of {day}: {newest}; name {newest.since:%Y-%m-%d} or a "
+            "later day; to keep more versions from now on, raise storage.lake.keep_versions"
         )
     return lake

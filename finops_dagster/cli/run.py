@@ -55,7 +55,7 @@ _COMMANDS = [
     (
         "derive-focus",
         "focus",
-        f"Derive the FOCUS charges of each month.\n\n{_RUNS_ALONE}",
+        f"Derive FOCUS charges from each month's Parquet file.\n\n{_RUNS_ALONE}",
     ),
     (
         "load-focus-remote",
@@ -100,8 +100,8 @@ def group_help(vendor: str) -> str:
 def discover_manifests(context: typer.Context, json: Json = False) -> None:
     """List the vendor's newest version of each month.
 
-    The column "loaded" says whether DuckDB has that version. The exit code is 1 if the versions of
-    a month or an export cannot be read.
+    The column "loaded" says whether that version is loaded, or which other one is. The exit code is
+    1 if the versions of a month or an export cannot be read.
 
     $ finops aws discover-manifests --export acme --start-date 2026-01
     """
@@ -163,7 +163,8 @@ def show_state(context: typer.Context, runs: Runs = False, json: Json = False) -
 
     The column "version" has the newest version that a run has read from the vendor. "stages behind"
     names the stages that do not have that version: staged files, DuckDB table, Parquet file,
-    warehouse table or FOCUS charges. To see what the vendor has now, use discover-manifests.
+    warehouse table or FOCUS charges. Months that were never run are not listed. To see what the
+    vendor has now, use discover-manifests.
 
     $ finops aws show-state
     $ finops aws show-state --runs --export acme --start-date 2026-01

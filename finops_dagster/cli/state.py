@@ -50,7 +50,7 @@ RepairOption = Annotated[
     bool,
     typer.Option(
         "--repair",
-        help="Repair damaged load records, then run the repair command of each difference.",
+        help="Restore lost load records, then repair each month that still differs.",
     ),
 ]
 FormerRepairOption = Annotated[bool, typer.Option("--mend", hidden=True)]
@@ -103,15 +103,18 @@ def list_months(
     ] = False,
     stale: Annotated[
         bool,
-        typer.Option("--stale", help="Only months of which the vendor has a newer version."),
+        typer.Option(
+            "--stale", help="Only months whose last stage lacks the vendor's newest version."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
     """List the months of all exports.
 
-    The column "version" has the newest version that a run has read from the vendor. "stages behind"
-    names the stages that do not have that version. With --stale, the exit code is 1 if the versions
-    of a month or an export cannot be read from the vendor.
+    Months that were never run are not listed. The column "version" has the newest version that a
+    run has read from the vendor. "stages behind" names the stages that do not have that version.
+    With --stale, the exit code is 1 if the versions of a month or an export cannot be read from the
+    vendor.
 
     $ finops state list
     $ finops state list --failed
@@ -133,7 +136,8 @@ def list_months(
         from finops_dagster.cli.available import stale_rows
 
         rows = stale_rows(settings, rows, problems.append)
-    print_rows(rows, as_json=json, empty="" if problems else NO_MONTHS, headings=headings)
+    empty = "no such month" if active or failed or stale else NO_MONTHS
+    print_rows(rows, as_json=json, empty="" if problems else empty, headings=headings)
     exit_with_problems(problems)
 
 
@@ -177,6 +181,8 @@ def loaded(context: typer.Context, export: OptionalExport = None, json: Json = F
 @app.command()
 def reprocess(context: typer.Context, export: ExportArgument, month: MonthArgument) -> None:
     """Run every stage of a month again, even if it is unchanged.
+
+    Downloads the vendor's files again, so the vendor must still have them.
 
     $ finops state reprocess acme 2026-01
     """
@@ -231,7 +237,7 @@ def verify(
     not.
 
     With --repair, runs the repairs instead of listing the differences. The exit code is 1 if a
-    repair fails.
+    repair fails. To see what still differs, run the command again without --repair.
 
     $ finops state verify
     $ finops state verify acme 2026-01 --deep
@@ -300,7 +306,7 @@ def cleanup(
     - staged files of versions that are loaded, or that are not the newest
     - local copies of files that several months share
     - ended runs with their logs, except the last run of each stage of each month
-    - load records of superseded versions
+    - load records of superseded versions; the time of their load counts
 
     Also deletes files of the lake that no month, kept version or catalog uses. --older-than does
     not apply to these files: in a folder they are deleted at once, in a bucket a day after they
@@ -334,7 +340,8 @@ def cleanup(
 def export_state(context: typer.Context, file: StateFile, export: OptionalExport = None) -> None:
     """Write the load records and the run history to a file.
 
-    The file says which versions are loaded. It has no billing data. An existing file is replaced.
+    The file has no rows of the bill. It has the costs of each month, and the costs by service and
+    account that restatements changed. An existing file is replaced.
 
     $ finops state export state.json
     $ finops state export acme.json acme
@@ -353,10 +360,11 @@ def export_state(context: typer.Context, file: StateFile, export: OptionalExport
 
 @app.command("import")
 def import_state(context: typer.Context, file: StateFile) -> None:
-    """Import the state of months that finops state export wrote, if their data is on this machine.
+    """Import the records that finops state export wrote.
 
-    Copy data/ to this machine first. If the data of a stage has another version than the file says,
-    the records of that stage are refused. A line says why, and the exit code is 1.
+    First copy data/ to this machine, or load the months here. If the data of a stage has another
+    version than the file says, the records of that stage are refused. A line says why, and the exit
+    code is 1.
 
     $ finops state import state.json
     """

@@ -26,8 +26,8 @@ def list_runs(export: ExportName = None, json: Json = False) -> None:
     """List the runs in progress.
 
     The column "process" says "lost" if the process of the run is gone. "done by" is the expected
-    end of the run. "left" has the time left, and the time of the whole run. Both are estimated from
-    the median duration of each stage in earlier runs.
+    end of the run, in UTC. "left" has the time left, and the total time. These times are estimated
+    from the median duration of each stage in earlier runs.
 
     $ finops worker list --export acme
     """
@@ -47,6 +47,7 @@ def stop(
     """Stop a run in progress.
 
     If the process of the run is gone, or is not on this machine, the run is only marked as failed.
+    A process on another machine goes on.
 
     $ finops worker stop 6efd03df
     """
@@ -157,7 +158,7 @@ def _stop_run(history: History, id_prefix: str) -> str:
         # What Ctrl-C sends: the process rolls back its stage and prints how to continue.
         os.kill(int(process), signal.SIGINT)
         return f"run {row['run']}: process {process} is stopping"
-    reason = "no process of this machine runs it"
+    reason = "this machine has no process of it, and one on another machine is not stopped"
     if row["lost"]:
         reason = f"process {process} is gone" if process else "its process is gone"
     # The run was found in the history, so there is an instance, and Dagster has the run.

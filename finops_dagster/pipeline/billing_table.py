@@ -308,8 +308,8 @@ class MonthLoading:
         )
         if names and (missing := sorted(old - names)):
             raise BillError(
-                f"version {self.version.manifest_id} lacks {excerpts(missing, 5)}, but the loaded "
-                f"version {existing.manifest_id} has rows of it; run the month again"
+                f"version {self.version.manifest_id} lacks {excerpts(missing, 5)}, of which the "
+                f"loaded version {existing.manifest_id} has rows; run the month again"
             )
 
     def _complete_ledger(self, connection: duckdb.DuckDBPyConnection, load: Load) -> None:

@@ -137,7 +137,7 @@ def files_still_available(manifest: Manifest) -> dg.AssetCheckResult:
     if deleted:
         description = (
             f"{manifest.source.location} no longer has {excerpts(deleted, _MAX_FILES_SHOWN)}. "
-            "The month keeps the rows of these files; put them back if they are missed."
+            "The month keeps their rows. If a later version fails without them, put them back."
         )
     return FILES_AVAILABLE.warning_result(passed=not deleted, description=description)
 
@@ -218,8 +218,8 @@ def costs_not_rounded(load: Load) -> dg.AssetCheckResult:
         if column.amount is not None
     ]
     description = (
-        f"Rounded to 18 decimals: {', '.join(amounts)}. To refuse such months, set decimals = "
-        '"exact" for the export.'
+        f"Rounded to 18 decimals: {', '.join(amounts)}. With "
+        'decimals = "exact", such months are refused, unless only doubles in Parquet are rounded.'
         if amounts
         else "No amount was rounded."
     )

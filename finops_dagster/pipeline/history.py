@@ -403,7 +403,8 @@ def _step_failure(step: dg.DagsterEvent) -> RunFailure:
     if error is None:
         return RunFailure(stage, "", step.message or "")
     if error.cls_name in INTERRUPT_ERRORS:
-        return RunFailure(stage, error.cls_name, "stopped by the user")
+        message = "stopped by Ctrl-C or a signal; run the month again"
+        return RunFailure(stage, error.cls_name, message)
     return RunFailure(stage, *_innermost(error))
 
 

@@ -48,7 +48,7 @@ def open_instance() -> dg.DagsterInstance:
             problem = _unset_variable(error) or first_line(cause)
             raise SettingsError(
                 f"{config_file}: Dagster cannot open the storage of its history: {problem}; start "
-                "it, or correct this file"
+                "its database, or correct this file"
             ) from error
         finally:
             logging.disable(logging.NOTSET)

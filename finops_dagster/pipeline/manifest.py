@@ -117,7 +117,7 @@ def _accepted_manifest(
         return newest, newest.warnings
     location, advice = (
         newest.source.location,
-        (f"to load it all the same, run finops state reprocess {export.name} {newest.month}"),
+        f"finops state reprocess {export.name} {newest.month} loads the newest run all the same",
     )
     if delivery.is_older_than(loaded_delivery):
         reason = (
@@ -132,6 +132,6 @@ def _accepted_manifest(
         raise BillError(
             f"{location} covers {delivery.covered_days}, fewer days than the loaded version "
             f"{loaded.manifest_id}, which covers {loaded_delivery.covered_days}; wait for the "
-            f"vendor's next run, or {advice}"
+            f"vendor's next run; {advice}"
         )
     return newest, newest.warnings

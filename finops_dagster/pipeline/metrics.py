@@ -94,7 +94,7 @@ class Metrics(Collector):
         count, exports = self._settings.metrics.months, self._settings.exports
         months = {export.name: export.months()[-count:] for export in exports}
         lake: list[LakeMonth] | None = None
-        is_up = gauge("metrics_source_up", "Whether the source could be read.", "source")
+        is_up = gauge("metrics_source_up", "Whether metrics of the source were read.", "source")
 
         def months_in_lake() -> Iterator[Metric]:
             nonlocal lake

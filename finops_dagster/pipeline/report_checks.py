@@ -52,7 +52,9 @@ def check_budgets(months: Sequence[BudgetMonth]) -> dg.AssetCheckResult:
     newest = max((budget_month.month for budget_month in months), default=None)
     # The last days of a month are delivered when the next one has begun.
     exceeded = [m for m in months if newest and m.month >= newest.previous and m.is_exceeded]
-    description = f"No budget is exceeded in {newest}." if newest else "No budgets are set."
+    description = "No budgets are set."
+    if newest:
+        description = f"No budget is exceeded in {newest} or the month before."
     if exceeded:
         sentences = " ".join(m.sentence for m in exceeded)
         description = f"{sentences} finops report shows the costs behind it."
@@ -88,13 +90,15 @@ def check_anomalies(
     `anomalies` are those of all months. Passes if `newest` is None: no month has charges.
     """
     found = [anomaly for anomaly in anomalies if newest and anomaly.month >= newest.previous]
-    description = f"No anomaly in {newest}." if newest else "No month has charges."
+    description = "No month has charges."
+    if newest:
+        description = f"No anomaly begins in {newest} or the month before."
     if found:
         largest = max(found, key=lambda anomaly: abs(anomaly.difference))
         count = count_text(len(found), "unusual change")
         description = (
-            f"{count} since the month before {newest}; the largest: {largest.sentence} "
-            "finops anomalies lists all."
+            f"{count} in {newest} or the month before; the largest: {largest.sentence} "
+            "finops anomalies --month lists those of a month."
         )
     return NO_ANOMALIES.warning_result(
         passed=not found,

@@ -34,8 +34,8 @@ def focus_automation_sensor(
             target=dg.AssetSelection.assets(*keys),
             run_tags=RUN_TAGS,
             default_status=dg.DefaultSensorStatus.RUNNING,
-            description="Derives the charges of months whose bill was changed outside of their "
-            "job, and writes the report after charges were derived.",
+            description="Derives the charges of months whose bill was loaded without them, for "
+            "exports with sensor = true. Writes the report after charges were derived.",
         )
     ]
 

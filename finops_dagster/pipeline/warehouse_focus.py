@@ -93,8 +93,8 @@ def _unite(warehouse: Warehouse, tables: Sequence[str]) -> list[str]:
     except (BillError, WarehouseUnavailable) as error:
         name = warehouse.full_name(VIEW)
         return [
-            f"the month is loaded, but the view {name} lacks what is new in it until the "
-            f"next month is loaded: {error}"
+            f"the month is loaded, but the view {name} is not updated, and lacks new tables and "
+            f"columns until the next load of any month: {error}"
         ]
     return []
 

@@ -80,7 +80,7 @@ def unmatched_lines(connection: DuckDBPyConnection, accounts: AccountsFile) -> d
     def reason(line: AccountLine) -> str:
         if line.number in lost_zeros:
             return f"the bill has {lost_zeros[line.number]}: a spreadsheet drops leading zeros"
-        days = " in these days" if line.valid_from or line.valid_to else ""
+        days = " on the days of this line" if line.valid_from or line.valid_to else ""
         return f"no charge has this account{days}"
 
     return {

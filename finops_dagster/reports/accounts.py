@@ -188,7 +188,7 @@ def _columns(place: str, headings: Sequence[str]) -> list[str]:
                 raise BillError(
                     f"{place}: the cells are separated by {name}; save the file with commas"
                 )
-        raise BillError(f"{place}: no column is called account_id; name the column of the ids so")
+        raise BillError(f"{place}: no column is called account_id; rename the column of the ids")
     for heading, key in zip(filter(None, headings), keys, strict=True):
         if key == _LISTED:
             raise BillError(

@@ -292,7 +292,7 @@ def _names_of_charges(connection: DuckDBPyConnection, key: str) -> str:
         f"SELECT {text} AS name FROM ({CHARGES}) WHERE name <> '' GROUP BY name "
         f"ORDER BY sum(abs(EffectiveCost)) DESC LIMIT {_NAMES_SHOWN + 1}"
     ).fetchall()
-    return f"they have {excerpts([name for (name,) in names], _NAMES_SHOWN) or 'none'}"
+    return f"the charges have {excerpts([name for (name,) in names], _NAMES_SHOWN) or 'none'}"
 
 
 def _cost(budget: BudgetSettings) -> Sql:

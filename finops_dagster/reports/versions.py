@@ -231,7 +231,7 @@ def require_recorded_totals(connection: DuckDBPyConnection, files: ReportMonths)
         if totals.rows and measured.get(key) != recorded:
             raise BillError(
                 f"{charges.file.location} does not have the totals of its record: it was replaced "
-                "while the report was made, or is damaged; make the report again, or else run "
+                "while it was read, or is damaged; write the report again; if that fails too, run "
                 "finops state verify --deep"
             )
 
@@ -277,7 +277,7 @@ def no_charges_error(month: BillingMonth, available: Sequence[BillingMonth]) -> 
 
     `available` is sorted.
     """
-    advice = "derive them first (docs/focus.md)"
+    advice = "run finops aws run-pipeline, or that of another vendor"
     if available:
         advice = f"choose one of the months with charges, {available[0]} to {available[-1]}"
     return BillError(f"no export has charges of {month}; {advice}")

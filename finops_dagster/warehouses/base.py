@@ -191,7 +191,7 @@ class Warehouse:
             return (*warnings, *dialect.clean_up(file, incoming))
         except Exception as error:  # the month has been committed
             reason = first_line(error)
-            warning = f"the month is loaded; temporary data is left, and may be deleted: {reason}"
+            warning = f"the month is loaded, but temporary data was not deleted: {reason}"
             return (*warnings, warning)
 
     def _verify(self, dialect: Dialect, file: MonthFile, table: str) -> None:
@@ -206,7 +206,7 @@ class Warehouse:
             newer = f"version {in_lake.manifest_id}" if in_lake else "a file that cannot be read"
             raise ReconciliationError(
                 f"{name}: another run was faster: while version {file.bill_version_id} of "
-                f"{file.month} was loaded, the lake got {newer}; {advice}"
+                f"{file.month} was being loaded, the lake got {newer}; {advice}"
             )
         reconcile(name, file.footer.totals, measured_totals(dialect, file, table), advice)
 

@@ -328,4 +328,4 @@ def test_no_send_begins_after_the_end_and_a_slow_one_is_not_waited_for(
     monkeypatch.setattr("finops_dagster.alerts.unsent._SEND_SECONDS", 0.1)
     slow = {"any": Command(["sleep", "1"])}
     waiting, problems = send_alerts(late, slow, soon())
-    assert (len(waiting), problems) == (1, ["any: no end within 0.1 s; run finops alerts test"])
+    assert (len(waiting), problems) == (1, ["any: no answer within 0.1 s; run finops alerts test"])

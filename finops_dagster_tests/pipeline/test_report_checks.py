@@ -79,8 +79,9 @@ def test_unusual_days_of_the_newest_months_are_a_warning() -> None:
     result = check_anomalies(anomalies, FEBRUARY)
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
-        "1 unusual change since the month before 2026-02; the largest: EC2 of account web cost "
-        "20.00 instead of about 5.00 USD on 2026-02-03. finops anomalies lists all."
+        "1 unusual change in 2026-02 or the month before; the largest: EC2 of account web cost "
+        "20.00 instead of about 5.00 USD on 2026-02-03. finops anomalies --month lists those of "
+        "a month."
     )
     assert rows(result, "by_month") == [
         {"month": "2026-02", "currency": "USD", "anomalies": "1", "difference": "+15.00"},

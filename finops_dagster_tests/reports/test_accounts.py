@@ -62,7 +62,7 @@ def test_more_columns_are_taken_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "line 1: no column is called account_id; name the column of the ids so"),
+        (b"", "line 1: no column is called account_id; rename the column of the ids"),
         ("name,owner\n", "line 1: no column is called account_id"),
         ("account_id;name\n1;a\n", "line 1: the cells are separated by semicolons; save"),
         ("account_id\tname\n", "line 1: the cells are separated by tabs; save"),

@@ -84,7 +84,7 @@ def test_a_line_of_other_days_matches_nothing(
     put_accounts("id,name,owner,valid_to\na,A,Ada,2023-12-31\nb,B,,\n")
     a, line, b = finops.json("accounts", "list")
     assert (a["name"], a["owner"], a["problem"]) == ("a", None, "not in the file")
-    assert line["problem"] == "line 2: no charge has this account in these days"
+    assert line["problem"] == "line 2: no charge has this account on the days of this line"
     assert (b["name"], b["problem"]) == ("B", None)
     put_accounts("id,name\na,A\nb,B\n")
     assert finops.run("accounts", "list").stderr == ""

@@ -158,7 +158,7 @@ def test_a_filter_that_matches_nothing_is_named_with_what_there_is(tmp_path: Pat
     with relations as (connection, _):
         assert unmatched_filter_messages(connection, budgets) == [
             "budget 'Data': no charge of any month has the service 'Disk'; "
-            "they have Disks, Machines; correct the filter",
+            "the charges have Disks, Machines; correct the filter",
             "budget 'Other': no charge of any month has provider = Cloud and currency = EUR; "
             "correct the filters or the currency",
         ]

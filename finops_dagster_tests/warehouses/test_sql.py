@@ -63,7 +63,7 @@ def query_sqlite(sql: str) -> list[Any]:
         (
             {"destination": "athena"},
             "destination athena has no transactions, so that no month can be replaced in one step; "
-            "choose one that has",
+            "choose one with transactions",
         ),
         ({"destination": "clickhouse"}, "clickhouse has no transactions"),
         ({"destination": "databricks"}, "databricks has no transactions"),
@@ -420,4 +420,4 @@ def test_command_loads_into_the_warehouse(
     if answers == "sqlalchemy finops":
         deep = finops.run(*settings, "state", "verify", "acme", "2024-01", "--deep")
         assert deep.stdout == "all agree\n"
-        assert "columns of sql other than money, whose sums are compared" in deep.stderr
+        assert "columns of sql, except the sums of its money columns" in deep.stderr

@@ -131,7 +131,7 @@ def test_slow_load_does_not_replace_the_newer_version_of_another_run(
     shutil.copy(
         newer.local_path(), slow.local_path()
     )  # as the other run did, after the slow one began
-    with refused("while version v1 of 2024-01 was loaded, the lake got version v2"):
+    with refused("while version v1 of 2024-01 was being loaded, the lake got version v2"):
         loaded.replace_month(slow)
     assert [month.manifest_id for month in loaded.loaded_months(TABLE)] == ["v2"]
     assert warehouse.rows(TABLE, VERSION_AND_COST, "2024-01") == [("v2", Decimal(1))]

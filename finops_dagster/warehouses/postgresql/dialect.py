@@ -392,7 +392,7 @@ class PostgreSQLDialect(Dialect):
             elif incoming_columns[name] != native:
                 raise WarehouseUnavailable(
                     f"another load has changed column {name} of {self.full_name(file.table)} to "
-                    f"{native} while {file.month} was loaded; run the month again"
+                    f"{native} while {file.month} was being loaded"
                 )
         if missing:
             self.query(f"ALTER TABLE {self.table_sql(incoming)} {', '.join(missing)}")

@@ -30,7 +30,7 @@ _REFUSAL_REASONS = {
     **dict.fromkeys(
         "athena clickhouse databricks dremio dummy filesystem hive iceberg lance lancedb qdrant "
         "weaviate".split(),
-        f"{_NO_TRANSACTIONS}; choose one that has",
+        f"{_NO_TRANSACTIONS}; choose one with transactions",
     ),
     "bigquery": _OWN_BACKEND.format("bigquery"),
     "duckdb": f"{_OWN_BACKEND.format('duckdb')} and [database.duckdb] warehouse_path",

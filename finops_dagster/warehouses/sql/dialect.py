@@ -315,7 +315,7 @@ class SqlDialect(Dialect):
         """Refresh the planner's statistics and drop the incoming table; return the warnings."""
         warnings = []
         for consequence, statement in {
-            "the planner's statistics wait for the next load": _STATISTICS_STATEMENTS.get(
+            "the table's statistics are old until the next load": _STATISTICS_STATEMENTS.get(
                 self._connection.dialect.name
             ),
             f"table {incoming} is left over, and may be dropped": f"DROP TABLE {incoming}",
