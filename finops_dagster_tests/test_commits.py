@@ -77,7 +77,7 @@ def version_in(project: Project, stage: str, warehouse: Adapter) -> str:
         ("billing_table", "duckdb", 24),
         *(
             pytest.param(stage, backend, every, marks=mark)
-            for every, mark in ((8, pytest.mark.thorough), (1, pytest.mark.faults))
+            for every, mark in ((12, pytest.mark.thorough), (1, pytest.mark.faults))
             for stage, backend in (
                 ("billing_table", "duckdb"),
                 ("parquet", "duckdb"),
