@@ -282,7 +282,10 @@ class Settings(BaseSettings):
         }.items():
             duplicates = [name for name, count in Counter(names).items() if count > 1]
             if duplicates:
-                raise ValueError(f"two exports have the {key} {duplicates[0]!r}; give each its own")
+                raise ValueError(
+                    f"two exports have the {key} {duplicates[0]!r}; give each its own (capitals, "
+                    "and - in place of _, make no difference)"
+                )
         return self
 
     @model_validator(mode="after")

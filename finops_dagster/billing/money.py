@@ -117,7 +117,8 @@ def reconcile(location: str, counted: Totals, measured: MeasuredTotals, advice: 
         rows = count_text(measured.misdated_rows, "row")
         month = f" ({measured.misdated_month})" if measured.misdated_month else ""
         raise ReconciliationError(
-            f"{location} has {rows} of another billing month{month}; {advice}"
+            f"{location} has {rows} of another billing month{month}; {advice}; if it fails again, "
+            "ask the vendor for correct files"
         )
 
 

@@ -105,7 +105,10 @@ def _add_from(organization: Organization, file: Path) -> tuple[int, int]:
             try:
                 tags = organization.tags(account)
             except AccessDenied as error:
-                print_error(f"{error}; the accounts are added without their tags")
+                print_error(
+                    f"{error}; the accounts are added without their tags; to have these, delete "
+                    "the added lines, and run the command again"
+                )
                 tags_allowed = False
         cells = {heading_key(key): cell for key, cell in tags.items()}
         # A customer's tag may be called valid_from, which means something else in the file.

@@ -62,7 +62,7 @@ def no_charges_reason(
         completes = "" if source.name == export.name else ", which completes its bill,"
         return (
             f"{export.name} {month} has no charges, as {source.name}{completes} {bound}s with "
-            f"{limit}; to have them, change its {bound}_month"
+            f"{limit}; to have them, change {bound}_month of {source.name}"
         )
     return None
 

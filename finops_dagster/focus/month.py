@@ -201,9 +201,9 @@ class FocusDerivation:
         """
         for export, version in self.bill_versions().items():
             if record.bill_version_ids.get(export) != version.manifest_id:
-                return f"the bill of {export} is {version.manifest_id}"
+                return f"the bill of {export} has version {version.manifest_id}"
         if record.mapping != self.mapping.version:
-            return f"the mapping is {self.mapping.version}"
+            return f"the mapping is now {self.mapping.version}"
         return None
 
     def differing_columns(self) -> list[str]:
@@ -272,7 +272,7 @@ class FocusDerivation:
                 raise BillError(
                     f"the bill of {export} {self.month} was replaced by version "
                     f"{version.manifest_id} while charges were derived from version "
-                    f"{versions[export].manifest_id}; the old charges stay; derive them again"
+                    f"{versions[export].manifest_id}; run the month again"
                 )
 
     def _query(self, connection: DuckDBPyConnection, manifest_id: str) -> FocusQuery:

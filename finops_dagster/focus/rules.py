@@ -154,12 +154,12 @@ def _value_rules(column: FocusColumn) -> Iterator[tuple[str, str, Sql]]:
         categories = {value: category for category, values in groups for value in values}
         differs = Sql(f"{_map(categories)}[{name}] IS DISTINCT FROM ServiceCategory")
         breaks = Sql(f"ServiceCategory IS NOT NULL AND {name} IS NOT NULL AND {differs}")
-        yield "category", "is one of its ServiceCategory", breaks
+        yield "category", "belongs to its ServiceCategory", breaks
     if column.keys:
         defined = _in_parentheses(column.keys)
         yield (
             "keys",
-            "has FOCUS's keys and keys that begin with x_",
+            "has only FOCUS's keys and keys that begin with x_",
             Sql(
                 f"len(list_filter(map_keys({name}), lambda key: "
                 f"key NOT IN {defined} AND NOT starts_with(key, 'x_'))) > 0"

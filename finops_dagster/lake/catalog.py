@@ -163,7 +163,7 @@ def _refuse_second_copies(name: str, files: Iterable[str], folder: str, export: 
         if is_copy or "/billing_month=" not in url:
             raise CatalogError(
                 f"the catalog's table {name} has {url}, which is no file of this lake: months "
-                "would be counted twice; drop the table, without its files, and the next run "
+                "would be counted twice; drop the table, but keep its files, and the next run "
                 "registers all months; switch off what rewrites it, such as a compaction"
             )
 

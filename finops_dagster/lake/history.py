@@ -67,7 +67,8 @@ def file_as_of(file: LakeFile, end: datetime) -> LakeFile | None:
         texts = file.footer_texts()
         if texts is None:
             raise BillError(
-                f"{file.location} is missing or damaged; run finops state verify --deep --repair"
+                f"{file.location} is missing or damaged; run finops state verify --deep --repair; "
+                "if it is a kept version, restore it from a backup"
             )
         loaded = _loaded_at(file)
         if loaded <= end:

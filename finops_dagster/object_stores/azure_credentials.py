@@ -54,7 +54,7 @@ def endpoint_and_credential(address: AzureAddress) -> tuple[str, Any]:
     if endpoint.startswith("http://"):
         raise StoreError(
             f"{address.root}: Entra ID works over https only; set {_CONNECTION_STRING}, {_KEY}, "
-            f"{_SAS_TOKEN} or {_ANONYMOUS}=true"
+            f"{_SAS_TOKEN} or {_ANONYMOUS}=true, or write the source with https://"
         )
     return endpoint, _EntraCredential(endpoint)
 
@@ -75,7 +75,8 @@ def _connection_string(text: str, address: AzureAddress) -> tuple[str, Any]:
     if address.account and service.account_name not in (None, address.account):
         raise StoreError(
             f"{address.root}: {_CONNECTION_STRING} is for another account, {service.account_name}: "
-            "unset it and use Entra ID, which reads several accounts"
+            "unset it and use Entra ID, which reads several accounts, or set it to the string of "
+            f"{address.account}"
         )
     endpoint, _, token = service.url.partition("?")
     credential = AzureSasCredential(token) if token else service.credential

@@ -33,7 +33,7 @@ _ADVICE = {
     "source with https://",
     " keybasedauthenticationnotpermitted:": "the account does not allow access by keys: use Entra "
     "ID (unset AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY and AZURE_STORAGE_SAS_TOKEN, "
-    "which are made with a key), or allow key access in the account's Configuration",
+    "which use a key), or allow key access in the account's Configuration",
     " publicaccessnotpermitted:": "the account does not allow anonymous access: set credentials "
     "and unset AZURE_STORAGE_ANON, or allow Blob anonymous access in the account's Configuration",
     " noauthenticationinformation:|^404 resourcenotfound:": "the container allows no anonymous "
@@ -45,7 +45,8 @@ _ADVICE = {
     "date header|too old|time is too": "this machine's clock is wrong: set it",
     "mac signature": "the account key is not this account's, or was renewed: set it again",
     "issuer|tenant|audience|invalidauthenticationinfo": "the credentials are of another tenant "
-    "than the account: set AZURE_TENANT_ID to the tenant of its subscription",
+    "than the account: set AZURE_TENANT_ID to the tenant of its subscription, or, if you use az "
+    "login, run az login --tenant with it",
     " authenticationfailed:|failed to authenticate": "the credentials are not this account's, or "
     "have expired, or this machine's clock is wrong: set the key or the SAS again, and check the "
     "clock",
@@ -59,8 +60,8 @@ _ADVICE = {
     "the lifecycle rule",
     "customerspecifiedencryption|keyvaultencryptionkey|encryptionscope": "the file is encrypted "
     "with a customer's key that cannot be used: enable the key, and allow the account to use it",
-    "(md5|crc64)mismatch:|contentmd5 ": "the bytes were damaged on the way to the store: run the "
-    "month again, and look for a proxy that changes them",
+    "(md5|crc64)mismatch:|contentmd5 ": "the bytes were damaged on the way to the store: try "
+    "again, and look for a proxy that changes them",
     r"^403 ": "the identity needs the role Storage Blob Data Reader on the container, and the "
     "account's network rules must let this machine in",
 }

@@ -26,15 +26,15 @@ _ADVICE = {
     "the administrator of the organization to let it in",
     "billing account|account.*disabled": "the billing account of the bucket's project is disabled: "
     "ask its owner to enable it",
-    "retention|holds?\\b": "the bucket keeps its objects for a time: use a bucket without "
-    "a retention policy for files that are replaced",
+    "retention|holds?\\b": "a hold or a retention policy of the bucket forbids replacing or "
+    "deleting the object: use a bucket without one",
     r"storage\.(objects\.(get|list)|buckets\.get)": "the credentials need the role Storage Object "
     "Viewer on the bucket (docs/exports.md, Which rights does it need?)",
     r"storage\.objects\.(create|delete|update)": "the credentials need storage.objects.create and "
     "storage.objects.delete on the bucket, which the role Storage Object User has",
     "^404: .*bucket": "the bucket does not exist: check the source",
-    "^400: .*(checksum|crc32c|md5|hash)": "the bytes were damaged on the way to the store: run the "
-    "month again, and look for a proxy that changes them",
+    "^400: .*(checksum|crc32c|md5|hash)": "the bytes were damaged on the way to the store: try "
+    "again, and look for a proxy that changes them",
     "^401": "the credentials have expired or were deleted: run gcloud auth application-default "
     "login, or set others",
     "^403": "the credentials need the role Storage Object Viewer on the bucket to read it, and "
@@ -64,8 +64,7 @@ def gcs_error(error: Exception, location: str) -> Exception:
         )
     if isinstance(error, DataCorruption):
         return StoreError(
-            f"{location} was damaged while it was uploaded: {_short(str(error))}; run the month "
-            "again"
+            f"{location} was damaged while it was uploaded: {_short(str(error))}; try again"
         )
     if not isinstance(error, GoogleAPICallError) or isinstance(error, GoogleAuthError):
         return StoreUnavailable(f"{location}: {_short(str(error))}; check the network")

@@ -35,8 +35,8 @@ _ADVICE = {
     "another AWS partition or store: set another one",
     " invalidobjectstate:": "a lifecycle rule has archived the file: restore it, and exempt the "
     "export from the rule",
-    r" (baddigest|xamzcontent\w+mismatch):": "the bytes were damaged on the way to the store: run "
-    "the month again, and look for a proxy that changes them",
+    r" (baddigest|xamzcontent\w+mismatch):": "the bytes were damaged on the way to the store: try "
+    "again, and look for a proxy that changes them",
     " notimplemented:": "the store has no conditional writes, without which two runs can overwrite "
     "each other's month: use another store",
     " nosuchaccesspoint:": "the access point does not exist: check the source",
@@ -65,9 +65,9 @@ _CHECK_SETTINGS = (
     "the environment"
 )
 _CLIENT_ADVICE = {
-    aws.NoCredentialsError: "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID "
-    "and AWS_SECRET_ACCESS_KEY, or give the export a profile or role_arn",
-    aws.NoRegionError: "no AWS region is set; set the export's region, or AWS_DEFAULT_REGION",
+    aws.NoCredentialsError: "no AWS credentials were found; set profile in the settings, or "
+    "AWS_PROFILE, or both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role",
+    aws.NoRegionError: "no AWS region is set; set region in the settings, or AWS_DEFAULT_REGION",
     aws.MissingDependencyException: "a multi-region access point needs another package: "
     "pip install 'botocore[crt]'",
 }

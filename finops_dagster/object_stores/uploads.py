@@ -51,7 +51,7 @@ def compare_checksums(location: str, kind: str, file: str, stored: str) -> None:
     if file != stored:
         raise StoreError(
             f"{location} was damaged while it was uploaded: its {kind} is {stored}, and that of "
-            f"the file is {file}; run the month again"
+            f"the file is {file}; try again"
         )
 
 

@@ -150,7 +150,7 @@ def read_accounts_text(file: Path) -> str:
     except OSError as error:
         raise BillError(
             f"{file}, which accounts.file names, cannot be read: {error.strerror}; "
-            "write it, or fill it by finops accounts pull"
+            "write it, fill it by finops accounts pull, or allow reading it"
         ) from error
     try:
         return data.decode("utf-8-sig")

@@ -75,9 +75,7 @@ def download_verified(
             store.read_chunks(info), path, limits, is_gzip=suffix == ".gz"
         )
         if download.size != info.size:
-            raise StoreUnavailable(
-                f"{info.location}: only {download.size} of {info.size} bytes arrived"
-            )
+            raise StoreUnavailable(f"{info.location}: {download.size} of {info.size} bytes arrived")
         sent_sha256 = download.sha256
         if suffix == ".zip" and download.size:
             download = _rewrite(_unzipped_chunks(path, limits), path, limits)

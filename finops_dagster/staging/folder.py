@@ -254,7 +254,7 @@ def newer_version_message(version: str, newer: str) -> str:
     """Return the message for a run whose version is no longer the newest, but `newer` is."""
     return (
         f"version {version} is no longer the month's newest: another run has staged {newer} since "
-        "this run began; run the month again"
+        "this run began; nothing needs to be done, unless that run fails"
     )
 
 

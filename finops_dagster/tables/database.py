@@ -32,7 +32,7 @@ Option = str | bool | int | float | list[str]
 _DAMAGED = ("Corrupt database file", "not a valid DuckDB database file")
 _LONGEST_PAUSE_SECONDS = 2
 _NEWER = "created with a newer version of DuckDB"
-_RELOAD_ADVICE = "move it away and run its months again, which loads them from their files"
+_RELOAD_ADVICE = "move it away and run its months again"
 
 
 class Limits(Protocol):

@@ -170,7 +170,7 @@ class MonthLoader:
         export, other_format = ledger.conflicting_load(self.connection, load) or (None, None)
         if export not in (None, load.export):
             raise BillError(
-                f"{table} already holds months of the export {export!r}; give {load.export!r} "
+                f"{table} already has months of the export {export!r}; give {load.export!r} "
                 "another table"
             )
         if export is not None:

@@ -615,8 +615,8 @@ def test_the_same_bill_has_the_sums_that_azures_focus_has(project: Project, agre
 @pytest.mark.parametrize(
     ("limit", "end"),
     [
-        ({"start_month": "2024-02"}, "starts with 2024-02; to have them, change its start_month"),
-        ({"end_month": "2023-12"}, "ends with 2023-12; to have them, change its end_month"),
+        ({"start_month": "2024-02"}, "starts with 2024-02; to have them, change start_month"),
+        ({"end_month": "2023-12"}, "ends with 2023-12; to have them, change end_month"),
     ],
 )
 def test_a_month_that_the_amortized_export_lacks_has_no_charges_and_does_not_fail(
@@ -629,7 +629,8 @@ def test_a_month_that_the_amortized_export_lacks_has_no_charges_and_does_not_fai
     loaded = project.load(export="contoso")
     assert [*loaded.outcomes()] == ["manifest", "staged_files", "billing_table", "parquet"]
     reason = (
-        "contoso 2024-01 has no charges, as contoso-amortized, which completes its bill, " + end
+        "contoso 2024-01 has no charges, as contoso-amortized, which completes its bill, "
+        f"{end} of contoso-amortized"
     )
     assert loaded.checks()["focus.adds_up"]
     settings = project.settings()
@@ -646,8 +647,8 @@ def test_an_end_month_excludes_only_the_months_after_it(project: Project) -> Non
     not_begun, after_the_end = map(BillingMonth.parse, ("2099-11", "2100-01"))
     assert no_charges_reason(exports[0], not_begun, exports) is None
     assert no_charges_reason(exports[0], after_the_end, exports) == (
-        "contoso 2100-01 has no charges, as contoso ends with 2099-12; to have them, change its "
-        "end_month"
+        "contoso 2100-01 has no charges, as contoso ends with 2099-12; to have them, change "
+        "end_month of contoso"
     )
 
 

@@ -331,7 +331,7 @@ def test_a_refused_role_is_reported_as_an_error_of_sts_and_not_of_the_bucket(
         "role_arn": "arn:aws:iam::123456789012:role/reader",
     }
     store, _ = project.first_store()
-    with pytest.raises(StoreError, match=r"no AWS region is set; set the export's region"):
+    with pytest.raises(StoreError, match=r"no AWS region is set; set region in the settings"):
         store.head("key")
     project.export["region"] = "us-east-1"
     store, _ = project.first_store()

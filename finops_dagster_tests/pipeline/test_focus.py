@@ -224,8 +224,8 @@ def test_the_state_says_that_charges_are_of_an_older_mapping(
     newer = small_mapping("newer")
     monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), newer)
     (row,) = finops.json("state", "list")
-    assert row["focus"] == f"v1 (the mapping is {newer.version})"
-    assert f"focus: v1 (the mapping is {newer.version})" in finops("state", "show", "acme")
+    assert row["focus"] == f"v1 (the mapping is now {newer.version})"
+    assert f"focus: v1 (the mapping is now {newer.version})" in finops("state", "show", "acme")
     assert row["warehouse_focus"] == row["focus"]
 
 
@@ -259,14 +259,15 @@ def test_verify_names_what_differs_in_the_charges_and_repairs_it(
     assert difference() == f"{shown} does not have the costs of its footer"
     monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), newer)
     assert difference() == (
-        f"{shown} has v1 by the mapping {record.mapping}, but the mapping is {newer.version}"
+        f"{shown} has v1 by the mapping {record.mapping}, but the mapping is now {newer.version}"
     )
     finops.project.deliver("5", version="v2")
     finops("aws", "extract-billing", "--start-date", "2024-01", "--end-date", "2024-01")
     for command in ("load-billing-local", "export-parquet", "load-billing-remote"):
         finops("aws", command)
     assert (
-        difference() == f"{shown} has v1 by the mapping {newer.version}, but the bill of acme is v2"
+        difference()
+        == f"{shown} has v1 by the mapping {newer.version}, but the bill of acme has version v2"
     )
 
 

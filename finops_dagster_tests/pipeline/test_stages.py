@@ -197,7 +197,7 @@ def test_a_run_fails_if_another_has_loaded_a_newer_version(project: Project, sta
     )
     assert outcome.error == (
         "version v1 is no longer the month's newest: another run has staged v2 since this run "
-        "began; run the month again; the lake keeps version v2"
+        "began; nothing needs to be done, unless that run fails; the lake keeps version v2"
     )
     next_stage = {"staged_files": "billing_table", "billing_table": "parquet"}.get(stage)
     failed = [name for name, passed in outcome.checks().items() if not passed]

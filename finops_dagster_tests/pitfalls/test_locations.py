@@ -43,7 +43,7 @@ def test_a_table_with_months_of_another_export_is_refused(project: Project) -> N
     project.load()
     project.export |= {"name": "other"}
     error = project.materialize(export="other").error
-    assert "table aws_billing_data already holds months of the export 'acme'" in error
+    assert "table aws_billing_data already has months of the export 'acme'" in error
     assert project.totals() == (1, 1)
 
 

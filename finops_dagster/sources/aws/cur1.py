@@ -100,7 +100,7 @@ class AwsCur1(AwsFormat):
         is_parquet = any(key.endswith(".parquet") for key in keys)
         for number, column in enumerate(document.columns()):
             if not isinstance(column, dict) or not {"category", "name"} <= column.keys():
-                raise document.invalid(f": columns[{number}] has no category and name")
+                raise document.invalid(f": columns[{number}] has no category or no name")
             header = f"{column['category']}/{column['name']}"
             columns.append(typed_column(athena_name(header) if is_parquet else header, column))
         return columns

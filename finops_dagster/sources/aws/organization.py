@@ -25,8 +25,8 @@ _ADVICE = {
     "InvalidClientTokenId": "set other credentials",
 }
 _NO_CREDENTIALS = (
-    "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY, or use --profile or --role-arn"
+    "no AWS credentials were found; use --profile, or set AWS_PROFILE, or both AWS_ACCESS_KEY_ID "
+    "and AWS_SECRET_ACCESS_KEY"
 )
 
 
@@ -85,7 +85,7 @@ def _translated_errors() -> Iterator[None]:
         action = f"{'sts' if is_role else 'organizations'}:{error.operation_name}"
         message = aws_message(error)
         line = f"AWS refuses {action} ({code}{message and f': {message}'})"
-        advice = _ADVICE.get(code, "run the same command again later")
+        advice = _ADVICE.get(code, "check the credentials, or run the command again later")
         kind = AccessDenied if code.startswith("AccessDenied") else BillError
         raise kind(f"{line}; {advice.format(action=action)}") from error
     except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:

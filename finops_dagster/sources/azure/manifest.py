@@ -159,9 +159,8 @@ class _Document:
         days = DateRange(first, last)
         if days.month != folder.month:
             raise self.invalid(
-                f": runInfo begins on {first}, in {days.month}, but its folder is of {folder}, in "
-                f"{folder.month}",
-                "export the month again",
+                f": runInfo begins on {first}, in {days.month}, but its folder is of {folder}",
+                "export the month again in Azure",
             )
         return days
 

@@ -98,7 +98,8 @@ class AzureSource(Source):
         others = len(different) - 1
         verb = "differs" if others == 1 else "differ"
         more = f" ({count_text(others, 'more file')} {verb})" if others > 0 else ""
-        return AvailableFiles(files, (different[0] + more,) if different else ())
+        advice = "; if the files are not compressed, check that they are complete"
+        return AvailableFiles(files, (different[0] + more + advice,) if different else ())
 
     def fetch(
         self, manifest: Manifest, available: AvailableFiles, folder: VersionFolder, *, force: bool
@@ -118,14 +119,14 @@ class AzureSource(Source):
                 size = folder.fetch(self._store, files, force=force)
             except ObjectMissing as missing:
                 raise FileInvalid(
-                    f"{missing}: a newer run has replaced this one; run the month again"
+                    f"{missing}: Azure replaced this version by a newer one; run the month again"
                 ) from missing
         source = manifest.source
         for file in self._store.files(source.key.rpartition("/")[0]):
             if file.key == source.key and file.etag != source.etag:
                 raise FileInvalid(
-                    f"{source.location} changed while its files were fetched: a newer run is "
-                    "written over this one; run the month again"
+                    f"{source.location} changed while its files were fetched: Azure is "
+                    "writing a newer version over this one; run the month again"
                 )
         return size
 
@@ -242,9 +243,10 @@ class AzureSource(Source):
                 "source, which is the container and the folder of the exports"
             )
         months = excerpts([str(month) for month in existing], _MAX_NAMES_SHOWN)
+        check = "check export_names, or wait: " if names else ""
         return (
-            f"{missing}: {location} has the months {months}; Azure delivers a month's first run "
-            "about a day after the month begins"
+            f"{missing}: {location} has the months {months}; {check}Azure delivers a month's first "
+            "run about a day after the month begins"
         )
 
 
@@ -268,6 +270,6 @@ def _with_warning(chosen: ParsedRun, newest: Sequence[ParsedRun]) -> Manifest:
     if fuller and delivery:
         warnings += (
             f"the newest run covers {delivery.covered_days}, fewer days than "
-            f"{excerpts(fuller, 3)}; to load all days, run the export of the whole month again",
+            f"{excerpts(fuller, 3)}; to load all days, export the whole month again in Azure",
         )
     return replace(chosen.manifest, warnings=warnings)

@@ -30,9 +30,9 @@ _OF_OTHER_VENDORS = re.compile(r"\d{8}-\d{8}")
 _DAY_FOLDER = re.compile(r"(?:[A-Za-z]+=)?(?:0?[1-9]|[12]\d|3[01])")
 _NOTES = {
     "replaced": "layout: a folder for each month, whose newest files are taken to be the whole "
-    "month; if the provider adds files to it that are never replaced, write incremental",
-    "incremental": "layout: files of days, which are taken to add up; if each file has the whole "
-    "month so far, the layout fits neither, and months would count twice",
+    "month; if the provider only adds files to it, and replaces none, set layout to incremental",
+    "incremental": "layout: files of days, whose rows are added up; if each file has the whole "
+    "month so far, neither layout fits, and costs would count twice",
 }
 
 

@@ -98,8 +98,8 @@ class IncrementalFiles(Source):
         self, problem: BillError, file: ObjectInfo, version: _MonthFiles
     ) -> ManifestInvalid:
         error = ManifestInvalid(
-            f"{problem}; it may hold rows of this month: the month can be loaded when the file is "
-            "repaired or moved away"
+            f"{problem}; the file may have rows of this month: to load the month, repair the file "
+            "or move it away"
         )
         error.etag = f"{version.id}+{file.etag}"
         return error
@@ -230,9 +230,9 @@ class _MonthFiles:
         if not self.changed:
             return []
         return [
-            f"{location} has other bytes than were loaded in "
-            f"{excerpts(self.changed, _MAX_NAMES_SHOWN)}, though such files are never changed; "
-            f"{self.month} is restated; ask the provider why"
+            f"files in {location} were changed after they were loaded: "
+            f"{excerpts(self.changed, _MAX_NAMES_SHOWN)}; {self.month} is restated; ask the "
+            "provider why: with this layout, files are never changed"
         ]
 
 

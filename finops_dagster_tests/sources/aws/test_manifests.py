@@ -210,7 +210,7 @@ WRONG_CUR1: list[tuple[dict[str, Any], str]] = [
     ({"reportKeys": ["x" * 1_000_000]}, "xxx...xxx"),
     ({"reportKeys": [f"{MONTH_FOLDER}/\ud800.csv.gz"]}, "is not JSON: "),
     ({"reportKeys": [f"{MONTH_FOLDER}/x.gz", f"other/{MONTH_FOLDER}/x.gz"]}, "x.gz' twice"),
-    ({"columns": [{"name": "x"}]}, "columns[0] has no category and name"),
+    ({"columns": [{"name": "x"}]}, "columns[0] has no category or no name"),
     ({"columns": {}}, "has no list of columns"),
     ({"columns": json.loads("[" * 250 + "]" * 250)}, "recursion limit exceeded"),
     ({"billingPeriod": {"start": "20240201T000000.000Z"}}, "expected the first day of 2024-01"),

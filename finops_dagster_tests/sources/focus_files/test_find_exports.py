@@ -39,7 +39,7 @@ def test_folders_of_both_layouts_become_settings_that_load(
     lines = output.splitlines()
     assert "[[exports]]  # found: 2026-01 to 2026-02" in lines
     assert "[[exports]]  # found: 2026-02 to 2026-03" in lines
-    assert sum(line.startswith("# layout: files of days, which are") for line in lines) == 1
+    assert sum(line.startswith("# layout: files of days, whose rows") for line in lines) == 1
     assert sum(line.startswith("# layout: a folder for each month") for line in lines) == 1
     blocks = tomllib.loads(output)["exports"]
     assert [(block["name"], block["layout"]) for block in blocks] == [

@@ -273,7 +273,7 @@ def test_a_file_with_other_bytes_restates_the_months_that_it_held_and_holds(
         month for month, version in versions(project).items() if version != before.get(month)
     } == {"2026-01", "2026-02", "2026-03"}
     warning = load(project, "2026-01").metadata("manifest")["warnings"]
-    assert "has other bytes than were loaded in FOCUS Reports/2026/02/01/" in warning
+    assert "were changed after they were loaded: FOCUS Reports/2026/02/01/" in warning
     assert "2026-01 is restated" in warning
     assert costs(project, "2026-01") == [1, 2]
     load(project, "2026-03")
@@ -302,7 +302,7 @@ def test_a_row_without_a_period_is_refused_with_file_and_line(project: Project) 
     deliver_day(project, "2026-02-03", rows)
     error = project.materialize("2026-02", export="oracle").error
     assert f"{daily_key('2026-02-03')}, line 3: the row has no BillingPeriodStart" in error
-    assert "the month can be loaded when the file is repaired or moved away" in error
+    assert "to load the month, repair the file or move it away" in error
     # January has nothing new, and stays as it is.
     assert isinstance(project.available_versions()[JANUARY], Manifest)
     assert load(project, "2026-01").outcomes() == UNCHANGED
