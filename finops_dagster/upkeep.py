@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, escaped
 from finops_dagster.object_stores import (
     ObjectInfo,
@@ -42,7 +42,7 @@ def upkeep_definitions(settings: Settings) -> dg.Definitions:
         try:
             backup, changes = _run_upkeep(settings, History(context.instance))
         except (BillError, StoreError, StoreUnavailable, OSError) as error:
-            message = disk_problem(error) or str(error)
+            message = memory_or_disk_problem(error) or str(error)
             raise dg.Failure(escaped(message), allow_retries=False) from None
         for line in changes.lines:
             context.log.info(line)

@@ -212,6 +212,26 @@ def test_a_damaged_database_is_reported_and_hides_no_other_month(project: Projec
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("memory", ["100KB", "1MB", "16MB"])
+def test_too_little_memory_is_no_damage(project: Project, memory: str) -> None:
+    """To open the database takes little memory, to read the table more, the Parquet file most."""
+    tags = {f"resourceTags__{number}": str(number) for number in range(100)}
+    rows = [
+        line_item(MONTH, identity__LineItemId=str(number) * 1000, **tags) for number in range(500)
+    ]
+    headers = (*HEADERS, *(tag.replace("__", "/") for tag in tags))
+    project.deliver(rows, headers=headers)
+    Finops(project)("aws", "run-pipeline")
+    little = Finops(project, f'[database.duckdb]\nthreads = 1\nmemory_limit = "{memory}"\n')
+    output = little(*DEEP, code=1)
+    assert "needs more memory for this than database.duckdb.memory_limit; raise it" in output
+    assert "check the file" not in output
+    if memory != "100KB":
+        (line,) = output.splitlines()
+        assert line.startswith("DuckDB needs more memory")
+
+
+@pytest.mark.thorough
 def test_verify_reports_what_it_did_not_read(loaded: Finops) -> None:
     plain = loaded.run("state", "verify", "acme")
     assert plain.stdout == "all agree\n"

@@ -164,6 +164,15 @@ def test_an_error_keeps_the_hints_of_duckdb(
     assert place == said[1:]
 
 
+def test_too_little_memory_is_not_taken_for_bad_sql(finops: Finops) -> None:
+    Finops(finops.project, '[database.duckdb]\nthreads = 1\nmemory_limit = "2MB"\n')
+    distinct = "SELECT count(DISTINCT hash(range)) FROM range(1000000)"
+    for options in ([], ["--json"], ["--format", "csv"], ["--out", "rows.csv"]):
+        (line,) = finops("query", distinct, *options, code=1).splitlines()
+        assert line.startswith("DuckDB needs more memory for this than database.duckdb.memory_lim")
+        assert "correct the query" not in line and "damaged" not in line
+
+
 LONG = "SELECT -98765432109876543210.123456789012345678::DECIMAL(38, 18) AS cost, "
 
 

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 from pytest import MonkeyPatch
 
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.pipeline import checks, stage
 from finops_dagster.pipeline.history import open_history
 from finops_dagster.pipeline.instance import open_instance
@@ -243,14 +243,16 @@ def test_disk_errors_are_sentences() -> None:
     for number, reason in DISKS.items():
         of_python = OSError(number, os.strerror(number), "data/a.gz")
         of_duckdb = duckdb.IOException(f'Cannot open file "data/a.gz": {os.strerror(number)}')
-        for sentence in map(str, map(disk_problem, (of_python, of_duckdb))):
+        for sentence in map(str, map(memory_or_disk_problem, (of_python, of_duckdb))):
             assert sentence.startswith("data/a.gz cannot be ")
             assert reason in sentence
     with pytest.raises(OSError) as full, open("/dev/full", "w") as file:  # noqa: PTH123
         file.write("x" * 100_000)
-    assert str(disk_problem(full.value)).startswith("a file cannot be written: its disk is full")
-    assert disk_problem(ValueError("Permission denied")) is None
-    assert disk_problem(duckdb.IOException("Could not set lock on file")) is None
+    assert str(memory_or_disk_problem(full.value)).startswith(
+        "a file cannot be written: its disk is full"
+    )
+    assert memory_or_disk_problem(ValueError("Permission denied")) is None
+    assert memory_or_disk_problem(duckdb.IOException("Could not set lock on file")) is None
 
 
 @pytest.mark.parametrize(

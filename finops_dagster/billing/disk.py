@@ -1,4 +1,4 @@
-"""Errors of the disk, as messages: no space, no permission, a file that is missing."""
+"""Errors of memory and disk, as messages: too little of it, no permission, a missing file."""
 
 from __future__ import annotations
 
@@ -34,12 +34,18 @@ _MESSAGES = {
 }
 
 
-def disk_problem(error: BaseException) -> str | None:
-    """Return a message of one line if an error is about the disk: what is wrong, and what to do.
+def memory_or_disk_problem(error: BaseException) -> str | None:
+    """Return a message of one line if memory or disk is the cause: what is wrong, and what to do.
 
-    Such an error is an OSError, or DuckDB's IOException or failed commit: no space, no permission,
-    a missing file. None for every other error, also for an OSError of the network.
+    Such an error is DuckDB's OutOfMemoryException, or an OSError, or DuckDB's IOException or failed
+    commit: no space, no permission, a missing file. None for every other error, also for an OSError
+    of the network.
     """
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return (
+            "DuckDB needs more memory for this than database.duckdb.memory_limit; raise it, or "
+            f"lower database.duckdb.threads ({first_line(error)})"
+        )
     path: object
     code: int | None
     if isinstance(error, OSError):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, count_text, first_line, reprocess_advice
 from finops_dagster.billing.money import decimal_text, exact_sum
 from finops_dagster.billing.months import BillingMonth
@@ -27,7 +28,7 @@ def compare_exports(
 
     A group is an account, service, category and currency, with rows and costs in each export;
     groups that do not differ are among them. Raises BillError if there is no such export, or if its
-    charges of the month are missing or cannot be read.
+    charges of the month are missing or cannot be read, and if memory does not suffice.
     """
     first, second = (parquet_relation(_path(settings, export, month)) for export in exports)
     with DuckDB.with_limits(settings.database.duckdb).open_in_memory() as connection:
@@ -35,7 +36,8 @@ def compare_exports(
             return compare_charges(connection, first, second)
         except duckdb.Error as error:
             raise BillError(
-                f"the charges of {' and '.join(exports)} of {month} cannot be compared: "
+                memory_or_disk_problem(error)
+                or f"the charges of {' and '.join(exports)} of {month} cannot be compared: "
                 f"{first_line(error)}; {reprocess_advice(exports[0], month)}, and then do the "
                 f"same for {exports[1]}"
             ) from error

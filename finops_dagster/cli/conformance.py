@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import duckdb
 
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, count_text, first_line, reprocess_advice
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.options import Selection
@@ -38,8 +39,8 @@ def check_charges(settings: Settings, selection: Selection) -> tuple[list[Broken
 
     The rules are in the order of exports in the settings, and then newest month first; disputed
     rules are among them. Months without a file of charges are skipped. Raises BillError if all are,
-    if a file cannot be read, or if no export is selected. On a terminal, standard error shows the
-    month that is being read.
+    if a file cannot be read, if memory does not suffice, or if no export is selected. On a
+    terminal, standard error shows the month that is being read.
     """
     lake = focus_lake(settings.storage.open_lake())
     specification = Specification.load(FOCUS_VERSION)
@@ -65,8 +66,11 @@ def check_charges(settings: Settings, selection: Selection) -> tuple[list[Broken
                         connection, parquet_relation(file.local_path()), specification
                     )
                 except duckdb.Error as error:
-                    problem = f"{file.location} cannot be read: {first_line(error)}"
-                    raise BillError(f"{problem}; {reprocess_advice(export, month)}") from error
+                    raise BillError(
+                        memory_or_disk_problem(error)
+                        or f"{file.location} cannot be read: {first_line(error)}; "
+                        f"{reprocess_advice(export, month)}"
+                    ) from error
             broken += [(export, month, rule) for rule in rules]
     return broken, list(_coverage(len(months), specification, broken))
 

@@ -35,7 +35,8 @@ def cell_differences(month: StoredMonth, logged: LoggedVersions, coverage: Cover
     These are differences that `version_differences` does not find; call it too. `logged` are the
     versions in the event log. The cells of the bill are compared only if table and Parquet file
     have the same version; what is not compared is counted in `coverage.skipped`. The charges are
-    derived again and compared with their file. Raises the errors of `version_differences`.
+    derived again and compared with their file. Raises the errors of `version_differences`, and
+    duckdb.OutOfMemoryException.
     """
     yield from _bill_differences(month, logged, coverage)
     yield from _charges_differences(month)
@@ -100,6 +101,8 @@ def _charges_differences(month: StoredMonth) -> Differences:
     path = month.focus_lake_file.location
     try:
         columns = month.focus_derivation.differing_columns()
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error as error:
         yield f"{path} cannot be read: {first_line(error)}", Repair.REPROCESS
         return
@@ -126,6 +129,8 @@ def _lake_copy(file: MonthFile, kinds: Collection[DigestKind]) -> _Copy:
         with file.duckdb.open_in_memory() as connection:
             digests = _digests(connection, parquet_relation(file.local_path()), file, kinds)
             return _Copy(file.location, digests)
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error as error:
         return _Copy(file.location, problem=first_line(error))
 

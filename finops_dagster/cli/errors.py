@@ -45,7 +45,7 @@ def _known_error(error: BaseException) -> str | None:
             "disk, or allow writing to it, and run the same command again"
         )
     # These imports take a second, so they come after the cheap ones.
-    from finops_dagster.billing.disk import disk_problem
+    from finops_dagster.billing.disk import memory_or_disk_problem
     from finops_dagster.object_stores import StoreError, StoreUnavailable
     from finops_dagster.warehouses.month_file import WarehouseUnavailable
 
@@ -53,7 +53,7 @@ def _known_error(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, StoreUnavailable | WarehouseUnavailable):
         return f"{error}; run the same command again later"
-    return disk_problem(error)
+    return memory_or_disk_problem(error)
 
 
 def _history_error(error: BaseException) -> str | None:

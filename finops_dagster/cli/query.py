@@ -17,7 +17,7 @@ import duckdb
 from rich.cells import cell_len
 
 from finops_dagster.billing.columns import Sql, literal, quoted
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, count_text, excerpt
 from finops_dagster.cli.output import Row, json_value, print_query_result
 from finops_dagster.cli.query_command import OutputFormat
@@ -87,7 +87,8 @@ def run_query(
     other format has all rows, exactly; only JSON keeps the result in memory, within DuckDB's limit.
     `parquet` needs `out`. `as_of` reads the versions of the end of that day in UTC, None the
     newest. Raises QueryInvalid if DuckDB refuses the query, also for a damaged file, and BillError
-    for anything other than one SELECT, a version that the lake no longer has, or a full disk.
+    for anything other than one SELECT, a version that the lake no longer has, too little memory, or
+    a full disk.
     """
     with open_bill_relations(settings, as_of) as (connection, names):
         try:
@@ -109,7 +110,7 @@ def run_query(
             else:
                 query.print_csv(settings.database.duckdb.temp_dir)
         except duckdb.Error as error:
-            if problem := disk_problem(error):
+            if problem := memory_or_disk_problem(error):
                 raise BillError(problem) from error
             raise _query_invalid(error, names) from error
 

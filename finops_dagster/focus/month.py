@@ -16,7 +16,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, SqlType, file_literal, literal, quoted
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import (
     BillError,
     ReconciliationError,
@@ -176,7 +176,8 @@ class FocusDerivation:
 
         It is up to date if `outdated_reason` is None, and if its rows add up to the totals in its
         footer; in a store, the checksum of the file is verified instead. None also for a missing or
-        damaged file. Raises StageMissing if there is a record, but the lake lacks a bill.
+        damaged file. Raises StageMissing if there is a record, but the lake lacks a bill, and
+        duckdb.OutOfMemoryException.
         """
         file = self.charges_file.snapshot()
         record = ChargesRecord.from_file(file)
@@ -189,6 +190,8 @@ class FocusDerivation:
                 totals = month_totals(
                     totals_by_rule(connection, parquet_relation(file.local_path()))
                 )
+            except duckdb.OutOfMemoryException:
+                raise
             except duckdb.Error:
                 return None
         return record if totals.first_difference(record.version.totals) is None else None
@@ -236,7 +239,7 @@ class FocusDerivation:
         block, the old file stays. `run_id` is the run of Dagster that the footer records. Raises
         StageMissing if the lake lacks a bill, ReconciliationError if the charges do not add up to
         the bills, BillError if a bill cannot be read or was replaced meanwhile, and duckdb.Error
-        if the disk is the cause.
+        if memory or disk is the cause.
         """
         versions, file = self.bill_versions(), self.charges_file.snapshot()
         with self.duckdb.open_in_memory(preserve_insertion_order=False) as connection:
@@ -252,7 +255,7 @@ class FocusDerivation:
                     yield record
                     self._require_bills(versions)
             except duckdb.Error as error:
-                if disk_problem(error):
+                if memory_or_disk_problem(error):
                     raise
                 paths = ", ".join(bill.location for bill in self.bill_files.values())
                 raise BillError(

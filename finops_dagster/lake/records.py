@@ -83,7 +83,8 @@ def verify_file_of_load(connection: duckdb.DuckDBPyConnection, load: Load, file:
     The file must exist, and have a footer. Its checksum is compared with that of `load`. Loads of
     earlier releases have none, and in a store another machine may have written the same version:
     then digests of the file's and the table's rows are compared, and if they agree, the ledger gets
-    the file's checksum. False if DuckDB cannot read the rows of either.
+    the file's checksum. False if DuckDB cannot read the rows of either; only its
+    OutOfMemoryException is raised.
     """
     checksum = file.sha256()
     if checksum == load.lake_sha256:
@@ -97,6 +98,8 @@ def verify_file_of_load(connection: duckdb.DuckDBPyConnection, load: Load, file:
             month_digest(connection, rows, types, DigestKind.HASH)
             for rows in (parquet_relation(file.local_path()), month_relation(load))
         )
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error:
         return False
     if in_file.differing_columns(in_table):
@@ -111,14 +114,16 @@ def file_has_totals(
     """Return whether the month's file has the totals of `load`, measured in its rows.
 
     `load` is that of `load_from_footer`, and `formats` are by name. False if DuckDB cannot read the
-    file, or if the load's format is not in `formats`. Raises BillError or StoreError if a file in a
-    store is damaged or gone.
+    file, or if the load's format is not in `formats`. Raises duckdb.OutOfMemoryException, and
+    BillError or StoreError if a file in a store is damaged or gone.
     """
     if load.format not in formats:
         return False
     rows, bill_format = parquet_relation(file.local_path()), formats[load.format]
     try:
         measured = measure_month(connection, rows, load.month, bill_format, load.totals.sums)
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error:
         return False
     return measured.totals.first_difference(load.totals) is None

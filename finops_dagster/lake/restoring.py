@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import duckdb
 
 from finops_dagster.billing.columns import ADDED_COLUMNS, SqlType
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import FileInvalid, first_line, reprocess_advice
 from finops_dagster.billing.version import Load
 from finops_dagster.lake.lake import LakeFile
@@ -33,7 +33,7 @@ def loading_month_from_lake(
 
     Raises ReconciliationError if the rows do not have the totals of `load`, BillError as
     `MonthLoader.column_mapping` and `LakeFile.local_path`, and FileInvalid for any duckdb.Error,
-    also in the block; only one of the disk is raised unchanged.
+    also in the block; only one of memory or disk is raised unchanged.
     """
     prepare_casts(connection)
     path = file.local_path()
@@ -48,7 +48,7 @@ def loading_month_from_lake(
         with loader.replacing_rows([parquet_file(path)], mappings, names) as loaded:
             yield loaded
     except duckdb.Error as error:
-        if disk_problem(error):
+        if memory_or_disk_problem(error):
             raise
         raise FileInvalid(
             f"{file.location} cannot be read: {first_line(error)}; "

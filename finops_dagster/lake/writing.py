@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing.columns import Sql, literal, quoted
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, first_line, reprocess_advice
 from finops_dagster.billing.money import reconcile
 from finops_dagster.billing.restatement import footer_of_restatements
@@ -87,12 +87,13 @@ def write_parquet(
     """Write the rows of a query to a Parquet file at `path`, without texts in its footer.
 
     A file at `path` is replaced. `original` is the address of the month's file that the query
-    reads, for the message. Raises BillError if the query fails, and duckdb.Error if the disk does.
+    reads, for the message. Raises BillError if the query fails, and duckdb.Error if memory or disk
+    is the cause.
     """
     try:
         _copy(connection, query, path)
     except duckdb.Error as error:
-        if disk_problem(error):
+        if memory_or_disk_problem(error):
             raise
         raise BillError(
             f"{original} cannot be read: {first_line(error)}; "

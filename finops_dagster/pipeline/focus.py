@@ -10,6 +10,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from finops_dagster.billing.columns import quoted
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, count_text, first_line
 from finops_dagster.billing.money import decimal_text
 from finops_dagster.billing.version import LoadedVersion
@@ -231,8 +232,10 @@ def _comparison(
         groups = {name: differing_groups(derivation, name) for name in others}
     except (duckdb.Error, BillError, StoreError) as error:
         # The other charges are no part of this month, which stays right without them.
-        reason = f"nothing, as charges cannot be read: {first_line(error)}"
-        return {_COMPARED_WITH: f"{reason}; run finops state verify --deep"}
+        problem = memory_or_disk_problem(error) or (
+            f"charges cannot be read: {first_line(error)}; run finops state verify --deep"
+        )
+        return {_COMPARED_WITH: f"nothing, as {problem}"}
     count = sum(map(len, groups.values()))
     table = {_DIFFERENCES: differences_table(derivation.export, groups)} if count else {}
     return {_COMPARED_WITH: compared_with, _GROUPS_DIFFER: count, **table}

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time
 import duckdb
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
@@ -117,7 +118,8 @@ def load_duration_metrics(settings: Settings, months: Months) -> Iterator[Metric
                 continue  # The file has no ledger yet.
             except duckdb.Error as error:
                 raise BillError(
-                    f"the ledger of {file} is damaged: {first_line(error)}; run finops state "
+                    memory_or_disk_problem(error)
+                    or f"the ledger of {file} is damaged: {first_line(error)}; run finops state "
                     "verify --repair to rebuild it from the data"
                 ) from error
             for month in durations.keys() & {*export_months}:

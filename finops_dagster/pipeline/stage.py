@@ -12,10 +12,9 @@ from typing import Any, Self, TypeVar
 from warnings import catch_warnings, simplefilter
 
 import dagster as dg
-import duckdb
 
-from finops_dagster.billing.disk import disk_problem
-from finops_dagster.billing.errors import BillError, ReconciliationError, escaped, first_line
+from finops_dagster.billing.disk import memory_or_disk_problem
+from finops_dagster.billing.errors import BillError, ReconciliationError, escaped
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Version
@@ -316,13 +315,7 @@ def _unexpected(
         return retry
     if is_interrupt(error):
         return KeyboardInterrupt()
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return permanent_failure(
-            error,
-            "DuckDB needs more memory for this month than database.duckdb.memory_limit; raise it, "
-            f"or lower database.duckdb.threads ({first_line(error)}){version_kept}",
-        )
-    message = disk_problem(error) or record_unexpected_error(error, home)
+    message = memory_or_disk_problem(error) or record_unexpected_error(error, home)
     return permanent_failure(error, f"{message}{version_kept}")
 
 

@@ -9,7 +9,7 @@ from typing import Self
 import dagster as dg
 
 from finops_dagster.billing.content import Content, FileContent
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import FileInvalid, StageMissing, count_text
 from finops_dagster.billing.manifest import Manifest
 from finops_dagster.billing.months import BillingMonth
@@ -293,7 +293,9 @@ class MonthStaging:
             if self._files.content() is not None:
                 self.staged_month.remove_other_versions(self.manifest)
         except OSError as error:
-            reason = disk_problem(error) or f"{error}; delete them by finops state cleanup"
+            reason = (
+                memory_or_disk_problem(error) or f"{error}; delete them by finops state cleanup"
+            )
             return [f"staged files of older versions cannot be deleted: {reason}"]
         return []
 

@@ -16,7 +16,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.columns import Sql, quoted
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.focus.month import focus_lake
 from finops_dagster.lake import LakeReader
@@ -74,13 +74,8 @@ def query_error(error: duckdb.Error) -> BillError:
     If memory and disk are not the cause, its message says that a Parquet file is damaged. Not for
     queries that people write, which may be wrong.
     """
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return BillError(
-            "DuckDB needs more memory for this than database.duckdb.memory_limit; raise it, or "
-            f"lower database.duckdb.threads ({first_line(error)})"
-        )
     return BillError(
-        disk_problem(error)
+        memory_or_disk_problem(error)
         or f"{first_line(error)}; a Parquet file is damaged: run finops state verify --deep"
     )
 

@@ -26,7 +26,7 @@ from isal import igzip, isal_zlib
 from rich.filesize import decimal
 
 from finops_dagster.billing.columns import SqlType
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import FileInvalid, excerpts, first_line
 from finops_dagster.billing.manifest import ListedColumn
 from finops_dagster.billing.money import Totals, exact_sum
@@ -368,7 +368,7 @@ def _translated_error(reader: FileCounter, error: Exception, limits: DuckDB) -> 
             connection.execute(f"SELECT count(*), sum({cell}) FROM {file.rows_sql()}").fetchall()
         except duckdb.Error as scan_error:
             return translated_error(connection, scan_error, [file], [cost])
-    if disk_problem(error):
+    if memory_or_disk_problem(error):
         return error
     problem = first_line(error) or f'column "{excerpts([header], 1)}" has a cost that is no number'
     return FileInvalid(f"{file.paths[0]}: {problem}; the vendor must deliver the file again")

@@ -15,6 +15,7 @@ from uuid import uuid4
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, count_text, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.progress import (
@@ -209,4 +210,6 @@ def _error_message(path: Path, error: Exception) -> str:
             f"{path} was written by a newer DuckDB than the installed {duckdb.__version__}; "
             f"install the newer one, or {_RELOAD_ADVICE}"
         )
-    return f"{path} cannot be opened: {first_line(error)}; check the file and its folder"
+    return memory_or_disk_problem(error) or (
+        f"{path} cannot be opened: {first_line(error)}; check the file and its folder"
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from finops_dagster.billing.columns import SqlType, literal
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import CellInvalid, FileInvalid, excerpt, excerpts, first_line
 from finops_dagster.billing.manifest import ListedColumn
 from finops_dagster.billing.months import BillingMonth
@@ -116,11 +116,11 @@ def translated_error(
     """Return the error to raise for DuckDB's error of a scan, with file, line, column and value.
 
     It is FileInvalid or CellInvalid, or an OSError if a file cannot be opened. It is `error` itself
-    if `disk_problem` explains it, such as a full disk of the database, or if nothing does. Scans
-    the files again, for which the failed transaction must be over, and may leave the connection's
-    `preserve_insertion_order` on.
+    if `memory_or_disk_problem` explains it, such as a full disk of the database, or if nothing
+    does. Scans the files again, for which the failed transaction must be over, and may leave the
+    connection's `preserve_insertion_order` on.
     """
-    if disk_problem(error):
+    if memory_or_disk_problem(error):
         return error
     malformed = malformed_row_error(error)
     if malformed is not None:

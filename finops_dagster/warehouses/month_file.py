@@ -153,9 +153,12 @@ class MonthFile:
 
         Only for errors of DuckDB, pyarrow and the system (OSError); the message is one line. For a
         file in a store it is WarehouseUnavailable: its bytes were verified, so a retry may help.
+        DuckDB's OutOfMemoryException is raised unchanged.
         """
         try:
             yield
+        except duckdb.OutOfMemoryException:
+            raise
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             message = f"{self.location} cannot be read: {first_line(error)}"
             if self.lake_file.is_in_store:

@@ -80,3 +80,11 @@ def test_a_damaged_file_is_one_line(project: Project, finops: Finops) -> None:
     output = finops("focus", "check", code=1)
     assert "acme-2026-01.parquet cannot be read: " in output
     assert output.endswith("finops state reprocess acme 2026-01 to read the vendor's files again\n")
+
+
+def test_too_little_memory_is_not_taken_for_a_damaged_file(project: Project) -> None:
+    put_charges(project, "2026-01", *GOOD)
+    finops = Finops(project, '[database.duckdb]\nthreads = 1\nmemory_limit = "1MB"\n')
+    (line,) = finops("focus", "check", code=1).splitlines()
+    assert line.startswith("DuckDB needs more memory for this than database.duckdb.memory_limit;")
+    assert "cannot be read" not in line and "reprocess" not in line

@@ -93,6 +93,14 @@ def test_other_numbers_of_charges_are_no_difference(project: Project, finops: Fi
     assert (result.exit_code, result.stdout.strip()) == (0, "nothing differs")
 
 
+def test_too_little_memory_is_not_taken_for_a_damaged_file(finops: Finops) -> None:
+    memory = '[database.duckdb]\nthreads = 1\nmemory_limit = "1MB"\n'
+    finops = Finops(finops.project, OWN + memory)
+    (line,) = finops("focus", "compare", "acme", "own", "2026-01", code=1).splitlines()
+    assert line.startswith("DuckDB needs more memory for this than database.duckdb.memory_limit;")
+    assert "cannot be compared" not in line and "reprocess" not in line
+
+
 def test_exports_and_months_without_charges_are_errors(finops: Finops) -> None:
     assert "own has no charges of 2026-02" in finops(
         "focus", "compare", "own", "acme", "2026-02", code=1

@@ -18,7 +18,7 @@ import duckdb
 import pytest
 
 from finops_dagster.billing.columns import Sql, SqlType, literal
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.errors import BillError, ReconciliationError, StageMissing
 from finops_dagster.billing.money import Totals
 from finops_dagster.billing.months import BillingMonth
@@ -336,5 +336,7 @@ def test_a_full_disk_is_named_and_the_old_charges_stay(lakeside: Lakeside) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     part = f"{lakeside.derivation().charges_file.location}.part"
-    assert f"{part} cannot be written: it would be larger than" in str(disk_problem(error.value))
+    assert f"{part} cannot be written: it would be larger than" in str(
+        memory_or_disk_problem(error.value)
+    )
     assert ChargesRecord.from_file(lakeside.derivation().charges_file) == old

@@ -175,6 +175,21 @@ def test_what_cannot_be_read_is_one_line_and_the_rest_stays(project: Project) ->
     assert found["metrics_source_up", "dagster"] == found["metrics_source_up", "ledger"] == 0
 
 
+def test_too_little_memory_is_no_damage_of_the_ledger(loaded: Project) -> None:
+    loaded.execute(
+        "INSERT INTO finops_state.runs (export, billing_month, seconds, committed_at) "
+        "SELECT 'acme', DATE '1800-01-01' + CAST(range AS INTEGER), 1, now() FROM range(100000)"
+    )
+    loaded.database = {"duckdb": {"memory_limit": "1MB", "threads": 1}}
+    problems = list[str]()
+    metrics = Metrics(loaded.settings(), problems.append)
+    metrics.open_history = lambda: nullcontext(History(loaded.instance))
+    metrics.prometheus_text()
+    (problem,) = problems
+    assert "left out: DuckDB needs more memory for this than database.duckdb.memory_l" in problem
+    assert "damaged" not in problem
+
+
 @pytest.mark.thorough
 def test_without_the_lake_the_runs_stay_and_no_month_has_a_state(project: Project) -> None:
     project.deliver("1")

@@ -294,6 +294,20 @@ def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("memory", ["4MB", "6MB"])
+def test_too_little_memory_is_no_difference_of_the_charges(
+    project: Project, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
+    line_items = (line_item("2024-01", identity__LineItemId=str(n) * 1000) for n in range(500))
+    project.deliver([*line_items])
+    Finops(project)("aws", "run-pipeline")
+    little = Finops(project, f'[database.duckdb]\nthreads = 1\nmemory_limit = "{memory}"\n')
+    (line,) = little("state", "verify", "--deep", code=1).splitlines()
+    assert line.startswith("DuckDB needs more memory for this than database.duckdb.memory_limit;")
+
+
+@pytest.mark.thorough
 def test_cleanup_deletes_unfinished_files_of_charges(finops: Finops) -> None:
     finops.project.deliver("1")
     finops(*FULL_RUN)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from finops_dagster.billing.disk import disk_problem
+from finops_dagster.billing.disk import memory_or_disk_problem
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
 from finops_dagster.sources.aws.cur1 import AwsCur1
@@ -42,7 +42,7 @@ def bill(folder: Path, rows: int = 10) -> Path:
 def error_of_load(path: Path, then: Callable[[], object], memory_limit: str = "1GB") -> str:
     """Load the bill into `bill.duckdb` beside it; `then` is called after the bill was counted.
 
-    Returns the message of `disk_problem` for the error.
+    Returns the message of `memory_or_disk_problem` for the error.
     """
     files = read_headers([path], FORMAT)
     totals, _ = count_month(files, FORMAT, (), DuckDB())
@@ -69,7 +69,7 @@ def error_of_count(path: Path, then: Callable[[], object]) -> str:
 
 
 def problem(error: BaseException) -> str:
-    message = disk_problem(error)
+    message = memory_or_disk_problem(error)
     assert message is not None, error
     return message
 

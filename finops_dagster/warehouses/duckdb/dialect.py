@@ -68,7 +68,7 @@ class DuckDBDialect(Dialect):
             yield
 
     def translate_error(self, error: Exception) -> Exception | None:
-        if not isinstance(error, duckdb.Error):
+        if not isinstance(error, duckdb.Error) or isinstance(error, duckdb.OutOfMemoryException):
             return None
         advice = "check the file, its disk, and [database.duckdb]"
         return BillError(f"{self._path}: {first_line(error)}; {advice}")
