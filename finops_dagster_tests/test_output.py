@@ -151,6 +151,29 @@ def test_query_escapes_cells_and_its_json_has_them_whole(finops: Finops) -> None
     assert "… 9,000 characters are not shown …" in re.sub(r"\s+", " ", one_row)
 
 
+def test_csv_is_escaped_on_a_terminal_alone(finops: Finops) -> None:
+    sql = """SELECT '\x1b]0;title\x07' AS "a\x1bb", 'one\ntwo\r\n "three", \x1b[31m' AS text,
+        NULL AS nothing, '' AS empty UNION ALL SELECT 'plain', '\u202e', 'x', '"' ORDER BY 1"""
+    csv = (
+        'a\x1bb,text,nothing,empty\n\x1b]0;title\x07,"one\ntwo\r\n ""three"", \x1b[31m",,""\n'
+        'plain,\u202e,x,""""\n'
+    )
+    assert finops("query", sql, "--format", "csv") == csv
+    code, printed = on_terminal(finops, "query", sql, "--format", "csv")
+    assert_is_safe(printed)
+    assert (code, printed.splitlines()) == (
+        0,
+        [
+            "a\\x1bb,text,nothing,empty",
+            '\\x1b]0;title\\x07,"one\\ntwo\\r\\n ""three"", \\x1b[31m",,""',
+            'plain,\\u202e,x,""""',
+        ],
+    )
+    on_terminal(finops, "query", sql, "--out", "rows.csv")
+    with Path("rows.csv").open(newline="") as file:
+        assert file.read() == csv
+
+
 @pytest.mark.thorough
 @pytest.mark.usefixtures("first_run")
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain, count
@@ -18,7 +18,7 @@ from rich.cells import cell_len
 
 from finops_dagster.billing.columns import Sql, literal, quoted
 from finops_dagster.billing.disk import memory_or_disk_problem
-from finops_dagster.billing.errors import BillError, count_text, excerpt
+from finops_dagster.billing.errors import BillError, count_text, escaped, excerpt
 from finops_dagster.cli.output import Row, json_value, print_query_result
 from finops_dagster.cli.query_command import OutputFormat
 from finops_dagster.cli.relations import open_bill_relations
@@ -139,15 +139,19 @@ class _Query:
             print_error(f"only the first {_ROWS_SHOWN} rows are shown; {_ALL_OF_IT}")
 
     def print_csv(self, temp_dir: Path | None) -> None:
-        """Print the rows as CSV; DuckDB writes them to a file in `temp_dir` first.
+        """Print the rows as CSV, escaped on a terminal; DuckDB writes a file in `temp_dir` first.
 
         None is the temporary folder of the system.
         """
         with TemporaryDirectory(dir=temp_dir) as folder:
             file = Path(folder) / "rows.csv"
             self.write("csv", file)
-            with file.open(encoding="utf-8", newline="") as lines:
-                shutil.copyfileobj(lines, sys.stdout)
+            if sys.stdout.isatty():
+                with file.open(encoding="utf-8", newline="\n") as lines:
+                    sys.stdout.writelines(_escaped_csv(lines))
+            else:
+                with file.open(encoding="utf-8", newline="") as text:
+                    shutil.copyfileobj(text, sys.stdout)
         sys.stdout.flush()
 
     def write(self, output_format: OutputFormat, file: Path) -> int:
@@ -194,6 +198,14 @@ class _Query:
     def _execute(self) -> list[str]:
         """Run the query, and return the names of its columns, which may repeat."""
         return [name for name, *_ in self.connection.execute(self.statement).description or []]
+
+
+def _escaped_csv(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of CSV with cells escaped; a line end within a cell is escaped too."""
+    is_quoted = False
+    for line in lines:
+        is_quoted ^= line.count('"') % 2 == 1
+        yield escaped(line) if is_quoted else escaped(line.removesuffix("\n")) + "\n"
 
 
 def _json_text(cell: Any) -> str:
