@@ -117,6 +117,18 @@ def test_stages_that_a_later_failed_run_completed_are_not_missing(project: Proje
     assert History(project.instance).month_status("acme", "2024-01") == ("success", None)
 
 
+def test_options_that_exclude_each_other_are_named(finops: Finops) -> None:
+    for command, pair in {
+        "state verify --repair --json": "--json and --repair exclude each other; leave out one",
+        "state verify --mend --json": "--json and --repair exclude each other; leave out one",
+        "state report --json --format html": "--json and --format html exclude each other; leave",
+        "state report --json --format table": "--json and --format table exclude each other; leave",
+    }.items():
+        assert pair in " ".join(finops(*command.split(), code=2).replace("│", " ").split())
+    report = finops.run("state", "report", "--json", "--format", "json").stdout
+    assert report == finops.run("state", "report", "--json").stdout != ""
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("by_command", [False, True])
 def test_differences_are_found_and_repaired(

@@ -266,6 +266,11 @@ class VendorGroup(CommandGroup):
                 command.help = command.help.replace("finops aws ", f"finops {self.name} ")
 
 
+def refuse_with_json(option: str) -> NoReturn:
+    """Raise BadParameter, which says that the option and `--json` exclude each other."""
+    raise typer.BadParameter(f"--json and {option} exclude each other; leave out one of them")
+
+
 def exit_after(run: Callable[[], bool]) -> NoReturn:
     """Call `run`, and exit with 0 if it returns True, else with 1.
 

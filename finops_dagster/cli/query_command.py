@@ -9,6 +9,8 @@ from typing import Any, Literal
 import typer
 import typer.core
 
+from finops_dagster.cli.options import refuse_with_json
+
 OutputFormat = Literal["table", "csv", "json", "parquet"]
 """How the rows of a query are printed or written."""
 _SUFFIXES: dict[str, OutputFormat] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
@@ -47,9 +49,7 @@ def chosen_format(
     """
     if as_json:
         if output_format not in (None, "json"):
-            raise typer.BadParameter(
-                f"--json and --format {output_format} exclude each other; leave out one of them"
-            )
+            refuse_with_json(f"--format {output_format}")
         return "json"
     if out is None:
         if output_format == "parquet":

@@ -19,6 +19,7 @@ from finops_dagster.cli.options import (
     Selection,
     exit_after,
     month_option,
+    refuse_with_json,
 )
 from finops_dagster.cli.output import NO_MONTHS, NOTHING_LOADED, exit_with_problems, print_rows
 from finops_dagster.terminal import print_error, print_line
@@ -55,8 +56,8 @@ RepairOption = Annotated[
 ]
 FormerRepairOption = Annotated[bool, typer.Option("--mend", hidden=True)]
 ReportFormat = Annotated[
-    Literal["table", "json", "html"],
-    typer.Option("--format", metavar="FORMAT", help="table, json or html."),
+    Literal["table", "json", "html"] | None,
+    typer.Option("--format", metavar="FORMAT", help="table, json or html. Default: table."),
 ]
 
 app = typer.Typer(cls=CommandGroup, no_args_is_help=True)
@@ -144,7 +145,7 @@ def list_months(
 @app.command()
 def report(
     context: typer.Context,
-    output_format: ReportFormat = "table",
+    output_format: ReportFormat = None,
     json: Json = False,
 ) -> None:
     """Report the progress of all exports.
@@ -157,9 +158,12 @@ def report(
     """
     from finops_dagster.cli.state_report import print_report, report_sections
 
+    if json and output_format not in (None, "json"):
+        refuse_with_json(f"--format {output_format}")
+    chosen = "json" if json else output_format or "table"
     settings, problems = Options.of(context).settings(), list[str]()
     sections = report_sections(settings, problems.append)
-    print_report(sections, settings.project.name, "json" if json else output_format)
+    print_report(sections, settings.project.name, chosen)
     exit_with_problems(problems)
 
 
@@ -236,8 +240,9 @@ def verify(
     it. If anything differs, the exit code is 1. Standard error says what was checked, and what was
     not.
 
-    With --repair, runs the repairs instead of listing the differences. The exit code is 1 if a
-    repair fails. To see what still differs, run the command again without --repair.
+    With --repair, runs the repairs instead of listing the differences, so it excludes --json. The
+    exit code is 1 if a repair fails. To see what still differs, run the command again without
+    --repair.
 
     $ finops state verify
     $ finops state verify acme 2026-01 --deep
@@ -249,6 +254,8 @@ def verify(
     if former_repair:
         print_error("--mend is now called --repair; use that name")
     if repair or former_repair:
+        if json:
+            refuse_with_json("--repair")
         _repair(settings, selection, deep=deep)
     differences, coverage = verification.find_differences(settings, selection, deep=deep)
     rows = [verification.difference_row(*difference) for difference in differences]
