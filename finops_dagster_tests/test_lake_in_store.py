@@ -444,6 +444,25 @@ def test_commands_answer_on_a_machine_that_keeps_nothing(
     assert "all agree" in Finops(third, settings_of(third))("state", "verify", "--deep")
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("lake_storage", ["s3"], indirect=True)
+def test_verify_says_that_no_cells_are_compared_without_the_table(machine: Machine) -> None:
+    project = machine("a")
+    project.deliver("1", "2")
+    (project.folder / "source").symlink_to(project.folder.parent / "source")
+    path = project.folder / "warehouse.duckdb"
+    settings = f'{settings_of(project)}[database.duckdb]\nwarehouse_path = "{path}"\n'
+    Finops(project, settings)("aws", "run-pipeline")
+    with duckdb.connect(str(path)) as warehouse:
+        warehouse.execute("UPDATE aws_billing_data SET lineitem_productcode = 'EC3'")
+    deep = Finops(machine("b"), settings).run("state", "verify", "--deep")
+    assert deep.stdout == "all agree\n"
+    assert (
+        "not checked in 1 month: cells of duckdb and of the table, which this machine does not have"
+        in deep.stderr.splitlines()
+    )
+
+
 def costs_of_charges(finops: Finops) -> tuple[Decimal, int]:
     rows = finops.json("query", "SELECT sum(BilledCost) AS cost, count(*) AS charges FROM focus")
     return Decimal(rows[0]["cost"]), rows[0]["charges"]

@@ -57,7 +57,8 @@ def _bill_differences(
     with month.connect() as connection:
         load = month.verified_load(connection)
     if load is None and month.is_only_in_lake:
-        coverage.skipped["cells of the table, which this machine does not have"] += 1
+        skipped = "" if coverage.warehouse is None else f"{coverage.warehouse} and of "
+        coverage.skipped[f"cells of {skipped}the table, which this machine does not have"] += 1
         yield from _lake_differences(month)
         return
     if load is None or not load.is_same_version(month.lake_file.version()):

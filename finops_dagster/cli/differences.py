@@ -80,10 +80,13 @@ class Coverage:
     def lines(self) -> Iterator[str]:
         """Yield lines that say what was checked, what was not, and which months have no data."""
         checked = _CHECKED_DEEP if self.is_deep else _CHECKED
-        if self.has_charges:
-            checked += f", {'every column' if self.is_deep else 'rows and costs'} of charges"
         if self.warehouse is not None:
             checked += f", and of {self.warehouse}"
+        if self.has_charges:
+            checked += f", {'every column' if self.is_deep else 'rows and costs'} of charges"
+            if self.warehouse is not None:
+                what = "rows and costs" if self.is_deep else "and"
+                checked += f", {what} of charges in {self.warehouse}"
         yield f"checked {count_text(self.months, 'month')}: {checked}"
         if not self.is_deep:
             yield "not checked: cells, pages of Parquet files, staged files; --deep checks them"

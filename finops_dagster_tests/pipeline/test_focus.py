@@ -294,6 +294,27 @@ def test_deep_verification_finds_a_changed_cell_of_the_charges(finops: Finops) -
 
 
 @pytest.mark.thorough
+def test_verify_says_that_it_compares_rows_and_costs_of_charges_in_the_warehouse(
+    finops: Finops,
+) -> None:
+    finops.project.deliver("1", "2")
+    finops(*FULL_RUN)
+    plain, *_ = finops.run("state", "verify").stderr.splitlines()
+    assert plain.endswith(
+        ": event log, ledger, footers of Parquet files, rows and cost of DuckDB tables, and of "
+        "duckdb, rows and costs of charges, and of charges in duckdb"
+    )
+    with duckdb.connect(str(finops.project.folder / "data/warehouse.duckdb")) as warehouse:
+        warehouse.execute("UPDATE aws_billing_data_focus SET BillingAccountId = '999'")
+    deep = finops.run("state", "verify", "--deep")
+    assert deep.stdout == "all agree\n"
+    assert deep.stderr.splitlines()[0].endswith(
+        ", every column of Parquet files and DuckDB tables, and of duckdb, every column of "
+        "charges, rows and costs of charges in duckdb"
+    )
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("memory", ["4MB", "6MB"])
 def test_too_little_memory_is_no_difference_of_the_charges(
     project: Project, memory: str, monkeypatch: pytest.MonkeyPatch
