@@ -238,7 +238,7 @@ def _restatement(
     earlier = instance.fetch_materializations(previous, 1).records
     before = earlier[0].asset_materialization if earlier else None
     if before is not None and _plain(before, "manifest_id") == version:
-        return None  # The same version was loaded again, and repeats what it changed before.
+        return None  # Earlier releases repeated a restatement if the version was loaded again.
     was_final = before is not None and _plain(before, "final")
     if not was_final and not _is_settled(settings, export, instance, record):
         return None

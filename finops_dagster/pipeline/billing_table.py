@@ -98,13 +98,15 @@ def table_result(
 ) -> dg.MaterializeResult[Load]:
     """Return the stage's result for a month in the table.
 
-    What only its load knew (LOAD_KEYS) is copied from the month's last materialization in Dagster,
-    if that has the same version. `database` only gives its path, and is not opened.
+    For an unchanged month, what only its load knew (LOAD_KEYS) is copied from its last
+    materialization in Dagster, if that has the same version. `database` only gives its path, and is
+    not opened.
     """
     export, report = at.export, loaded.report
-    previous = at.previous_metadata(report.load.manifest_id, *LOAD_KEYS)
+    is_unchanged = loaded.outcome == "unchanged"
+    repeated = at.previous_metadata(report.load.manifest_id, *LOAD_KEYS) if is_unchanged else {}
     metadata = {
-        **table_metadata(loaded, previous),
+        **table_metadata(loaded, repeated),
         **_chart_and_location(export, report, database.path(export.name, at.month)),
     }
     results = [evaluate(report) for evaluate in _month_checks(export).values()]

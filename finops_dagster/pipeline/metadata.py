@@ -36,7 +36,7 @@ Metadata = dict[
 
 RESTATED = "restated"
 """The key of the summary of a restatement, as JSON with exact amounts, which alerts read."""
-# Known only while the month is replaced; later runs repeat them until the next version is loaded.
+# Known only while the month is replaced; later runs repeat them until the next load.
 LOAD_KEYS = (
     "replaced_version",
     "rows_changed",
@@ -169,7 +169,7 @@ def staged_metadata(record: VersionRecord) -> Metadata:
 def table_metadata(loaded: LoadedMonth, repeated: Mapping[str, dg.MetadataValue[Any]]) -> Metadata:
     """Return the metadata of the billing table.
 
-    `repeated` has the values of LOAD_KEYS from the last run, if that had the same version.
+    `repeated` has the values of LOAD_KEYS from the last run; it is empty after a load.
     """
     report, restatement = loaded.report, loaded.restatement
     return {
