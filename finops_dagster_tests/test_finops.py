@@ -46,6 +46,9 @@ def test_a_pipeline_is_planned_run_and_shown(project: Project, finops: Finops) -
     assert "acme 2024-01  unchanged  v1" in printed
     assert "acme 2024-02  exported  v2  1 row  4.00" in printed
     assert (project.totals("2024-01"), project.totals("2024-02")) == ((2, 3.5), (1, 4))
+    for options, would_run in ((), "nothing: unchanged"), (("--force",), ", ".join(STAGES)):
+        plan = finops.json("aws", "run-pipeline", "--dry-run", *options)
+        assert [row["would_run"] for row in plan] == [would_run, would_run]
     loaded = finops.json("state", "loaded", "acme")
     assert [(row["month"], row["version"], row["rows"], row["table"]) for row in loaded] == [
         ("2024-02", "v2", 1, "aws_billing_data"),

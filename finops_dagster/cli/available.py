@@ -143,14 +143,16 @@ def _loaded(month: StoredMonth, manifest: Manifest) -> str:
     return f"{'newer' if is_newer else 'older'}: {loaded}"
 
 
-def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -> Iterator[Row]:
+def plan_rows(
+    settings: Settings, selection: Selection, on_problem: OnProblem, *, force: bool
+) -> Iterator[Row]:
     """Yield a row for each month that says which stages would have work to do; run nothing.
 
     The keys are `export`, `month`, `version` and `would_run`: a text that names stages, or
     `nothing: unchanged`. It is found from the versions, and from the manifest's time and size; the
-    vendor's files are not listed or compared. A month whose manifest cannot be read is left out,
-    and so is an export as by `available_months`; `on_problem` gets a line about each. Raises
-    BillError if no export is selected.
+    vendor's files are not listed or compared. With `force`, all stages have work to do. A month
+    whose manifest cannot be read is left out, and so is an export as by `available_months`;
+    `on_problem` gets a line about each. Raises BillError if no export is selected.
     """
     for month, _, manifest in _manifests(settings, selection, on_problem):
         export, name = month.key
@@ -158,7 +160,7 @@ def plan_rows(settings: Settings, selection: Selection, on_problem: OnProblem) -
         would_run = ", ".join(
             stage
             for stage, version in month.stage_versions.items()
-            if version != (manifest.id if stage == "manifest" else newest)
+            if force or version != (manifest.id if stage == "manifest" else newest)
         )
         stored_manifest = month.staged_month.manifest()
         if stored_manifest and not would_run and _is_rewritten(manifest, stored_manifest):

@@ -147,7 +147,7 @@ def run_pipeline(
 
         problems: list[str] = []
         print_rows(
-            list(plan_rows(settings, months, problems.append)),
+            list(plan_rows(settings, months, problems.append, force=force)),
             as_json=json,
             empty="" if problems else NO_MONTHS,
         )
