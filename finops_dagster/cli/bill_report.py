@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from finops_dagster.reports.builder import Scope
     from finops_dagster.reports.document import Document
     from finops_dagster.settings import Settings
+    from finops_dagster.sources.settings import ExportSettings
 
 
 def report(
@@ -85,12 +86,18 @@ def _document(settings: Settings, exports: Sequence[str], scope: Scope) -> Docum
 
     Raises BillError if there is no such export, or if none has charges.
     """
+    from finops_dagster.focus.exports import charge_sources
+    from finops_dagster.focus.month import focus_lake
+
     if not settings.exports:
         raise no_exports_error(settings)
     for name in exports:
         Selection(export=name).exports(settings)  # raises for an unknown name
     chosen = [export for export in settings.exports if not exports or export.name in exports]
     builder = settings.report_builder(chosen)
+    lake = focus_lake(builder.lake)
+    if not any(charge_sources(export) or lake.files(export.name) for export in chosen):
+        raise _no_charges_error(settings, chosen)
     document = builder.document(scope)
     if not document["months"]:
         names = ", ".join(export.name for export in chosen)
@@ -99,3 +106,21 @@ def _document(settings: Settings, exports: Sequence[str], scope: Scope) -> Docum
             "finops aws run-pipeline"
         )
     return document
+
+
+def _no_charges_error(settings: Settings, exports: Sequence[ExportSettings]) -> BillError:
+    """Return the error that no charges belong to these exports, with those to choose instead."""
+    from finops_dagster.focus.exports import charge_sources
+
+    names = [export.name for export in exports]
+    sources = {export.name: charge_sources(export) for export in settings.exports}
+    others = {name: {*bills.values()} for name, bills in sources.items() if bills}
+    completed = [name for name, bills in others.items() if not bills.isdisjoint(names)]
+    if others:
+        advice = f"; choose {' or '.join(completed or others)} by --export"
+    elif exports[0].lacks_charges(settings.exports):
+        advice = ": they need actual and amortized costs, joined by amortized_from"
+    else:
+        advice = "; add an export of a format that has charges (docs/focus.md lists them)"
+    owner = "has no charges of its own" if len(names) == 1 else "have no charges of their own"
+    return BillError(f"{', '.join(names)} {owner}{advice}")

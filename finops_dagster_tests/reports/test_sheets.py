@@ -11,10 +11,14 @@ from typing import Any
 import openpyxl
 import pytest
 
+from finops_dagster.focus.azure_usage import AZURE_USAGE
+from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.reports.document import Document
 from finops_dagster.reports.sheets import sheets, write_csv, write_xlsx
 from finops_dagster_tests.finops import Finops
+from finops_dagster_tests.project import Project
 from finops_dagster_tests.reports.months import Months, charge
+from finops_dagster_tests.small_mapping import small_mapping
 
 HOSTILE = '=HYPERLINK("http://example.com","<b>größe</b> 💸")'
 
@@ -132,8 +136,51 @@ def test_a_wrong_choice_is_one_line(loaded: Finops, options: str, message: str) 
     assert loaded("report", *options.split(), code=1) == f"{message}\n"
 
 
-def test_a_report_of_nothing_says_what_to_do(finops: Finops) -> None:
+def test_a_report_of_nothing_says_what_to_do(
+    finops: Finops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("aws", "cur1"), small_mapping())
     assert finops("report", code=1) == (
         "data/parquet has no charges of acme; load a month first, such as by finops aws "
         "run-pipeline\n"
     )
+
+
+AMORTIZED = """
+[[exports]]
+name = "amortized"
+vendor = "azure"
+format = "amortized"
+source = "file://source"
+start_month = "2024-01"
+"""
+ACTUAL = AMORTIZED.replace("amortized", "actual") + 'amortized_from = "amortized"'
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        (AMORTIZED + ACTUAL, "--export amortized",
+         "amortized has no charges of its own; choose actual by --export"),
+        (AMORTIZED + ACTUAL, "--export amortized --export acme --month 2024-01",
+         "acme, amortized have no charges of their own; choose actual by --export"),
+        (AMORTIZED + ACTUAL, "--export acme",
+         "acme has no charges of its own; choose actual by --export"),
+        (AMORTIZED, "--export amortized",
+         "amortized has no charges of its own: they need actual and amortized costs, joined by "
+         "amortized_from"),
+        ("", "",
+         "acme has no charges of its own; add an export of a format that has charges "
+         "(docs/focus.md lists them)"),
+    ],
+    ids=["completes another", "two", "without mapping", "alone", "without any"],
+)  # fmt: skip
+def test_a_report_of_an_export_without_charges_says_which_one_to_name(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: str,
+    options: str,
+    message: str,
+) -> None:
+    monkeypatch.setitem(MAPPINGS, ("azure", "actual"), AZURE_USAGE)
+    assert Finops(project, settings)("report", *options.split(), code=1) == f"{message}\n"
