@@ -314,6 +314,30 @@ def test_one_export_is_exported_alone(project: Project, loaded: Finops) -> None:
     assert not Path("none.json").exists()
 
 
+def test_an_import_refuses_an_export_that_the_settings_lack_and_says_to_add_it(
+    project: Project, finops: Finops
+) -> None:
+    project.deliver("1")
+    finops("aws", "run-pipeline")
+    finops("state", "export", "state.json")
+    other = SETTINGS.replace('"acme"', '"other"')
+    azure = SETTINGS.replace('"aws"', '"azure"').replace('"cur1"', '"focus"')
+    azure = "\n".join(line for line in azure.splitlines() if "export_name" not in line)
+    absent = (
+        "mine.toml has no export 'acme'; add an [[exports]] block with name = \"acme\" and "
+        'vendor = "aws", and run the same command again'
+    )
+    for settings, message in (
+        (other, absent),
+        ("", absent),
+        (azure, "mine.toml: the export 'acme' has vendor = \"azure\", but \"aws\" in the file; "
+                "correct its vendor, or import another file"),
+    ):  # fmt: skip
+        (project.folder / "mine.toml").write_text(settings)
+        printed = finops("-c", "mine.toml", "state", "import", "state.json", code=1)
+        assert printed == f"months imported: 0\nacme  refused: {message}\n"
+
+
 def observations(export: str, stage: str) -> list[dg.AssetObservation]:
     with dg.DagsterInstance.get() as instance:
         records = instance.fetch_observations(dg.AssetKey([export, stage]), limit=50).records

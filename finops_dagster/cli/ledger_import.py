@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from duckdb import DuckDBPyConnection
 
 from finops_dagster.billing.content import is_version_of
-from finops_dagster.billing.errors import BillError, count_text
+from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.cli.errors import error_line
-from finops_dagster.cli.options import Options, Selection
+from finops_dagster.cli.options import Options
 from finops_dagster.cli.state_file import MonthState, Stage, read_months
 from finops_dagster.cli.state_import import ConfirmedMonth, RestoredLedgers
 from finops_dagster.lake import Lake, record_lost_load
@@ -106,14 +106,24 @@ def _restore_ledgers(settings: Settings, file: Path) -> RestoredLedgers:
 
 def _known_months(settings: Settings, file: Path, refused: list[str]) -> Iterator[_Month]:
     """Yield the months of exports that the settings have; add a line for each other export."""
+    exports = {export.name: export for export in settings.exports}
     for record, export_months in groupby(read_months(file), lambda month: month.export):
-        try:
-            (export,) = Selection(record.vendor, record.name).exports(settings)
-        except BillError as error:
-            refused.append(f"{record.name}  refused: {error}")
-            continue
-        for state in export_months:
-            yield _Month(export, BillingMonth.parse(state.month), state)
+        export = exports.get(record.name)
+        if export is None:
+            refused.append(
+                f"{record.name}  refused: {settings.location} has no export {record.name!r}; add "
+                f'an [[exports]] block with name = "{record.name}" and vendor = "{record.vendor}", '
+                "and run the same command again"
+            )
+        elif export.vendor != record.vendor:
+            refused.append(
+                f"{record.name}  refused: {settings.location}: the export {record.name!r} has "
+                f'vendor = "{export.vendor}", but "{record.vendor}" in the file; correct its '
+                "vendor, or import another file"
+            )
+        else:
+            for state in export_months:
+                yield _Month(export, BillingMonth.parse(state.month), state)
 
 
 def _restored_months(settings: Settings, months: Iterable[_Month]) -> Iterator[_RestoredMonth]:
