@@ -463,6 +463,47 @@ def test_verify_says_that_no_cells_are_compared_without_the_table(machine: Machi
     )
 
 
+@pytest.mark.thorough
+def test_an_import_needs_nothing_that_the_lake_in_the_store_has(
+    machine: Machine, s3: S3Server, bucket: str
+) -> None:
+    project = machine("a")
+    (project.folder / "source").symlink_to(project.folder.parent / "source")
+    finops = Finops(project, settings_of(project))
+    files, pointers = [], []
+    for version in ("v1", "v2"):
+        project.deliver(version[1], version=version)
+        finops("aws", "run-pipeline")
+        files.append(f"{project.folder}/{version}.json")
+        finops("state", "export", files[-1])
+        pointer = {"Bucket": bucket, "Key": min(objects(project), key=len)}
+        pointers.append(s3.client().get_object(**pointer)["Body"].read())
+    other = machine("b")
+    (other.folder / "source").symlink_to(other.folder.parent / "source")
+    finops = Finops(other, settings_of(other))
+    nothing = "in the data; nothing needs to be done, as the"
+    in_lake = f"but no complete month {nothing} lake has the month"
+    newer = f"but v2 {nothing} data is newer than the file"
+    local = ("manifest", "staged_files", "billing_table")
+    for file, version, refused in (
+        (files[0], "v1", {**dict.fromkeys(local, in_lake), "parquet": newer}),
+        (files[1], "v2", dict.fromkeys(local, in_lake)),
+    ):
+        printed = finops("state", "import", file, code=1).splitlines()
+        assert printed[1:] == [
+            f"acme 2024-01  refused: {stage} has {version} in the file, {end}"
+            for stage, end in refused.items()
+        ]
+    finops("aws", "run-pipeline")
+    printed = finops("state", "import", files[0], code=1)
+    assert f"manifest has v1 in the file, {newer}" in printed
+    assert "state reprocess" not in printed
+    s3.client().put_object(**pointer, Body=pointers[0])  # The lake is older than the file now.
+    assert "parquet has v2 in the file, but v1 in the data; run finops state reprocess" in finops(
+        "state", "import", files[1], code=1
+    )
+
+
 def costs_of_charges(finops: Finops) -> tuple[Decimal, int]:
     rows = finops.json("query", "SELECT sum(BilledCost) AS cost, count(*) AS charges FROM focus")
     return Decimal(rows[0]["cost"]), rows[0]["charges"]

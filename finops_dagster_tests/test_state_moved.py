@@ -23,7 +23,7 @@ from finops_dagster.focus.mappings import MAPPINGS
 from finops_dagster.pipeline.instance import open_instance
 from finops_dagster.pipeline.observations import StageChange, record_observations
 from finops_dagster_tests.finops import Finops, older_document
-from finops_dagster_tests.project import ROOT, SETTINGS, Project
+from finops_dagster_tests.project import ROOT, SETTINGS, STAGES, Project
 
 YEAR = 365 * 24 * 3600
 # Python imports this module in each process of an import.
@@ -336,6 +336,37 @@ def test_an_import_refuses_an_export_that_the_settings_lack_and_says_to_add_it(
         (project.folder / "mine.toml").write_text(settings)
         printed = finops("-c", "mine.toml", "state", "import", "state.json", code=1)
         assert printed == f"months imported: 0\nacme  refused: {message}\n"
+
+
+def test_an_import_says_whether_the_data_is_newer_than_the_file(
+    project: Project, finops: Finops
+) -> None:
+    data, old = project.folder / "data", project.folder / "old"
+    project.deliver("1")
+    finops("aws", "run-pipeline")
+    finops("state", "export", "old.json")
+    shutil.copytree(data, old)
+    project.deliver("2", version="v2")
+    finops("aws", "run-pipeline")
+    finops("state", "export", "new.json")
+    assert finops("state", "import", "old.json", code=1).splitlines() == [
+        "months imported: 0",
+        *(
+            f"acme 2024-01  refused: {stage} has v1 in the file, but v2 in the data; nothing needs "
+            "to be done, as the data is newer than the file"
+            for stage in STAGES
+        ),
+    ]
+    shutil.rmtree(data)
+    old.rename(data)
+    assert finops("state", "import", "new.json", code=1).splitlines()[1:] == [
+        f"acme 2024-01  refused: {stage} has v2 in the file, but v1 in the data; run finops state "
+        "reprocess acme 2024-01"
+        for stage in STAGES
+    ]
+    project.parquet_path().unlink()
+    lost = "parquet has v2 in the file, but no complete month in the data; run finops state reproc"
+    assert lost in finops("state", "import", "new.json", code=1)
 
 
 def observations(export: str, stage: str) -> list[dg.AssetObservation]:

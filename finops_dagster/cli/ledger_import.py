@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,13 @@ from duckdb import DuckDBPyConnection
 from finops_dagster.billing.content import is_version_of
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
+from finops_dagster.billing.version import Load
 from finops_dagster.cli.errors import error_line
 from finops_dagster.cli.options import Options
 from finops_dagster.cli.state_file import MonthState, Stage, read_months
 from finops_dagster.cli.state_import import ConfirmedMonth, RestoredLedgers
-from finops_dagster.lake import Lake, record_lost_load
-from finops_dagster.pipeline import FOCUS_STAGES
+from finops_dagster.lake import Lake, load_from_footer, record_lost_load
+from finops_dagster.pipeline import BILL_STAGES, FOCUS_STAGES
 from finops_dagster.pipeline.history import Materialization
 from finops_dagster.pipeline.observations import StageChange
 from finops_dagster.processes import raise_gc_threshold
@@ -37,6 +39,9 @@ from finops_dagster.tables.restatements import add_missing_restatements
 
 if TYPE_CHECKING:
     from finops_dagster.cli.stored_months import StoredMonth
+
+# Their data is on this machine, even if the lake is in a store.
+_LOCAL_STAGES = BILL_STAGES[: BILL_STAGES.index("parquet")]
 
 
 @dataclass(frozen=True)
@@ -178,18 +183,48 @@ def _confirmed_stages(
     month: StoredMonth, stages: dict[Stage, Materialization], table_version: str | None
 ) -> tuple[dict[Stage, Materialization], list[str]]:
     """Return the stages whose version the data confirms, and a line for each of the others."""
-    confirmed, problems = dict[Stage, Materialization](), list[str]()
+    confirmed, refused = dict[Stage, Materialization](), dict[Stage, str | None]()
     for stage, materialization in stages.items():
         version = _confirmed_version(month, stage, materialization.version, table_version)
         if version is None or version != materialization.version:
-            problems.append(
-                f"{month}  refused: {stage} has {materialization.version} in the file, but "
-                f"{version or 'no complete month'} in the data; run finops state "
-                f"reprocess {month}"
-            )
+            refused[stage] = version
         else:
             confirmed[stage] = materialization
-    return confirmed, problems
+    if not refused:
+        return confirmed, []
+    export, file = month.export, month.lake_file
+    in_lake = load_from_footer(file, export.name, month.month, export.table_name)
+    return confirmed, [
+        f"{month}  refused: {stage} has {stages[stage].version} in the file, but "
+        f"{version or 'no complete month'} in the data; "
+        f"{_advice(month, stage, stages[stage], version, in_lake)}"
+        for stage, version in refused.items()
+    ]
+
+
+def _advice(
+    month: StoredMonth,
+    stage: Stage,
+    documented: Materialization,
+    version: str | None,
+    in_lake: Load | None,
+) -> str:
+    """Return what to do about a refused stage, whose data has `version`.
+
+    The lake's version is newer than that of the file if it was loaded after the file's stage was
+    recorded. If the lake is in a store, this machine needs neither staged files nor a table.
+    """
+    if in_lake is not None and in_lake.loaded_at is not None:
+        newest = in_lake.manifest_id
+        if stage == "manifest":
+            newest = newest.partition("+")[0]  # the vendor's id
+        is_newer = in_lake.loaded_at.replace(tzinfo=UTC) > documented.at
+        if is_newer and version == newest:
+            return "nothing needs to be done, as the data is newer than the file"
+        is_local = month.lake_file.is_in_store and stage in _LOCAL_STAGES
+        if is_local and version is None and (is_newer or documented.version == newest):
+            return "nothing needs to be done, as the lake has the month"
+    return f"run finops state reprocess {month}"
 
 
 def _confirmed_version(
