@@ -210,7 +210,9 @@ def test_pull_needs_a_file_and_credentials(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(finops.project.folder))
-    assert finops("accounts", "pull", code=1).startswith("no AWS credentials were found; use --profile")
+    assert finops("accounts", "pull", code=1).startswith(
+        "no AWS credentials were found; use --profile"
+    )
     missing = finops("accounts", "pull", "--profile", "none", code=1)
     assert missing.startswith("AWS Organizations: The config profile (none) could not be found; ")
     del finops.environment["FINOPS_ACCOUNTS__FILE"]
