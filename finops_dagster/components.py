@@ -13,10 +13,7 @@ from finops_dagster.sources import VENDORS
 from finops_dagster.sources.settings import ExportSettings
 
 PREFIX = "finops_"
-"""Begins the keys of resources and the names of sensors that the exports of a project share.
-
-The sensor `metrics` has its name without it.
-"""
+"""Begins the keys of resources and the names of sensors that the exports of a project share."""
 
 # The values are validated by the vendor's settings, so that a mistake is one line.
 _KEYS: Any = {key: (Any, None) for v in VENDORS.values() for key in v.settings.model_fields}
