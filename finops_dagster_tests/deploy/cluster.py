@@ -58,11 +58,14 @@ class Deployment:
         ).stdout
 
     def launch(self, export: str, month: str) -> None:
-        """Launch a run of an export's month, as a backfill of one month."""
-        job = f"{export.replace('-', '_')}_month"
-        command = f"job backfill --job {job} --partitions {month} --noprompt"  # of workspace.yaml
+        """Launch a run of an export's month.
+
+        It is no backfill: once that is over, Dagster starts no run of it again whose pod was lost.
+        """
+        job = f"{export.replace('-', '_')}_month"  # of workspace.yaml
+        tags = json.dumps({"dagster/partition": month})
         subprocess.run(
-            [BIN / "dagster", *command.split()],
+            [BIN / "dagster", "job", "launch", "--job", job, "--tags", tags],
             cwd=self.folder,
             env=self.environment,
             check=True,
