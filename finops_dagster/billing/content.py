@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_CONTENT_SUFFIX = re.compile(r"(\+[0-9a-f]{8})?")
+_CONTENT_SUFFIX = re.compile(r"\+[0-9a-f]{8}\Z")
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,9 @@ def relative_names(keys: Sequence[str]) -> list[str]:
 
 def is_version_of(version_id: str, vendor_id: str) -> bool:
     """Return whether a version id is of this vendor's id: `v1` and `v1+1a2b3c4d` are of `v1`."""
-    suffix = version_id.removeprefix(vendor_id)
-    return version_id.startswith(vendor_id) and bool(_CONTENT_SUFFIX.fullmatch(suffix))
+    return vendor_id in (version_id, vendor_id_of(version_id))
+
+
+def vendor_id_of(version_id: str) -> str:
+    """Return the vendor's id in a version id: `v1` for `v1` and for `v1+1a2b3c4d`."""
+    return _CONTENT_SUFFIX.sub("", version_id)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.content import is_version_of
+from finops_dagster.billing.content import is_version_of, vendor_id_of
 from finops_dagster.billing.errors import count_text
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.version import Load
@@ -217,7 +217,7 @@ def _advice(
     if in_lake is not None and in_lake.loaded_at is not None:
         newest = in_lake.manifest_id
         if stage == "manifest":
-            newest = newest.partition("+")[0]  # the vendor's id
+            newest = vendor_id_of(newest)
         is_newer = in_lake.loaded_at.replace(tzinfo=UTC) > documented.at
         if is_newer and version == newest:
             return "nothing needs to be done, as the data is newer than the file"

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from finops_dagster.billing.content import is_version_of
+from finops_dagster.billing.content import is_version_of, vendor_id_of
 from finops_dagster.billing.errors import BillError, first_line
 from finops_dagster.billing.months import BillingMonth
 from finops_dagster.billing.restatement import Restatement, restatements_of_footer
@@ -342,9 +342,8 @@ class StoredMonth:
         manifest, staged = self.staged_month.manifest(), self.staged_month.version_records()
         files = staged[0].manifest_id if staged else self.table_version
         warehouse = self.stored_months.warehouse_versions(self.export.table_name)
-        # The vendor's id is what is before the +; a hash of the content follows it.
         versions = {
-            "manifest": manifest.id if manifest else files and files.partition("+")[0],
+            "manifest": manifest.id if manifest else files and vendor_id_of(files),
             "staged_files": files,
             "billing_table": self.table_version,
             "parquet": self.lake_load.manifest_id if self.lake_load else None,
