@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finops_dagster.billing.errors import BillError
-from finops_dagster.cli.options import Options
+from finops_dagster.cli.options import Options, refuse_both
 from finops_dagster.terminal import print_error, print_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def metrics(
     $ finops metrics --port 9464
     """
     if out is not None and port is not None:
-        raise typer.BadParameter("--out and --port exclude each other; leave out one of them")
+        refuse_both("--out", "--port")
     settings = Options.of(context).settings()
     settings.metrics.require_client()
     from finops_dagster.pipeline.metrics import Metrics

@@ -266,9 +266,9 @@ class VendorGroup(CommandGroup):
                 command.help = command.help.replace("finops aws ", f"finops {self.name} ")
 
 
-def refuse_with_json(option: str) -> NoReturn:
-    """Raise BadParameter, which says that the option and `--json` exclude each other."""
-    raise typer.BadParameter(f"--json and {option} exclude each other; leave out one of them")
+def refuse_both(option: str, other: str) -> NoReturn:
+    """Raise BadParameter, which says that two options exclude each other."""
+    raise typer.BadParameter(f"{option} and {other} exclude each other; leave out one of them")
 
 
 def exit_after(run: Callable[[], bool]) -> NoReturn:

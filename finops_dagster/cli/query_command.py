@@ -9,7 +9,7 @@ from typing import Any, Literal
 import typer
 import typer.core
 
-from finops_dagster.cli.options import refuse_with_json
+from finops_dagster.cli.options import refuse_both
 
 OutputFormat = Literal["table", "csv", "json", "parquet"]
 """How the rows of a query are printed or written."""
@@ -49,7 +49,7 @@ def chosen_format(
     """
     if as_json:
         if output_format not in (None, "json"):
-            refuse_with_json(f"--format {output_format}")
+            refuse_both("--json", f"--format {output_format}")
         return "json"
     if out is None:
         if output_format == "parquet":

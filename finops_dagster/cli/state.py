@@ -19,7 +19,7 @@ from finops_dagster.cli.options import (
     Selection,
     exit_after,
     month_option,
-    refuse_with_json,
+    refuse_both,
 )
 from finops_dagster.cli.output import NO_MONTHS, NOTHING_LOADED, exit_with_problems, print_rows
 from finops_dagster.terminal import print_error, print_line
@@ -159,7 +159,7 @@ def report(
     from finops_dagster.cli.state_report import print_report, report_sections
 
     if json and output_format not in (None, "json"):
-        refuse_with_json(f"--format {output_format}")
+        refuse_both("--json", f"--format {output_format}")
     chosen = "json" if json else output_format or "table"
     settings, problems = Options.of(context).settings(), list[str]()
     sections = report_sections(settings, problems.append)
@@ -255,7 +255,7 @@ def verify(
         print_error("--mend is now called --repair; use that name")
     if repair or former_repair:
         if json:
-            refuse_with_json("--repair")
+            refuse_both("--json", "--repair")
         _repair(settings, selection, deep=deep)
     differences, coverage = verification.find_differences(settings, selection, deep=deep)
     rows = [verification.difference_row(*difference) for difference in differences]
