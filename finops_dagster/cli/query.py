@@ -146,12 +146,11 @@ class _Query:
         with TemporaryDirectory(dir=temp_dir) as folder:
             file = Path(folder) / "rows.csv"
             self.write("csv", file)
-            if sys.stdout.isatty():
-                with file.open(encoding="utf-8", newline="\n") as lines:
+            with file.open(encoding="utf-8", newline="\n") as lines:
+                if sys.stdout.isatty():
                     sys.stdout.writelines(_escaped_csv(lines))
-            else:
-                with file.open(encoding="utf-8", newline="") as text:
-                    shutil.copyfileobj(text, sys.stdout)
+                else:
+                    shutil.copyfileobj(lines, sys.stdout)
         sys.stdout.flush()
 
     def write(self, output_format: OutputFormat, file: Path) -> int:
